@@ -1,0 +1,45 @@
+"""Paths and queries of the API server's endpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Optional
+from urllib.parse import quote, urlencode
+
+
+def pod_path(namespace: str, name: str) -> str:
+    """Return the path of a pod; both names are percent-encoded as one segment each."""
+    return f"/api/v1/namespaces/{quote(namespace, safe='')}/pods/{quote(name, safe='')}"
+
+
+def exec_path(
+    namespace: str,
+    name: str,
+    command: Sequence[str],
+    *,
+    container: Optional[str] = None,
+    stdin: bool = False,
+    stdout: bool = True,
+    stderr: bool = True,
+    tty: bool = False,
+) -> str:
+    """Return path and query of an exec.
+
+    Args:
+        namespace: of the pod.
+        name: of the pod.
+        command: the argument vector, an element each; no shell takes part.
+        container: its name, or None to let the server choose the only one.
+        stdin: whether a channel for input is wanted. The same holds for ``stdout`` and ``stderr``.
+        tty: whether the process gets a terminal.
+
+    False is told by leaving the parameter out: the server takes every value but ``0`` and ``false``
+    for true, the empty one included (``apimachinery/pkg/runtime/conversion.go``).
+    """
+    query = [("container", container)] if container else []
+    query += [("command", argument) for argument in command]
+    flags = {"stdin": stdin, "stdout": stdout, "stderr": stderr, "tty": tty}
+    query += [(flag, "true") for flag, wanted in flags.items() if wanted]
+    # errors="surrogateescape": an argument made by os.fsdecode goes out as the bytes it came from.
+    encoded = urlencode(query, quote_via=quote, safe="", errors="surrogateescape")
+    return f"{pod_path(namespace, name)}/exec?{encoded}"

@@ -1,0 +1,124 @@
+"""Paths and queries, read back by the standard library."""
+
+from __future__ import annotations
+
+from typing import Optional
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kubews.protocol.requests import exec_path, pod_path
+
+ODD = [
+    "a b",
+    "a+b",
+    "a&b=c",
+    "a#b",
+    "a?b",
+    "a/b",
+    "a%20b",
+    "%",
+    "é",
+    "𝄞",
+    "\r\nX-Injected: 1",
+    "\0",
+    "~",
+    ";",
+    '"',
+]
+
+text = st.text(st.characters(blacklist_categories=("Cs",)), max_size=20)
+
+
+def query_of(path: str) -> list[tuple[str, str]]:
+    parts = urlsplit(path)
+    assert parts.scheme == parts.netloc == parts.fragment == ""
+    return parse_qsl(
+        parts.query,
+        keep_blank_values=True,
+        strict_parsing=True,
+        errors="surrogateescape",
+    )
+
+
+def test_plain() -> None:
+    path = exec_path("shop", "web-0", ["ls", "-l"], container="app", stdin=True)
+    assert path == (
+        "/api/v1/namespaces/shop/pods/web-0/exec"
+        "?container=app&command=ls&command=-l&stdin=true&stdout=true&stderr=true"
+    )
+
+
+@pytest.mark.parametrize("container", [None, ""])
+def test_no_container(container: Optional[str]) -> None:
+    assert "container" not in exec_path("n", "p", ["x"], container=container)
+
+
+def test_flags() -> None:
+    """An absent parameter is the only way to say no: ``stdin=`` would mean yes."""
+    for bits in range(16):
+        wanted = [bool(bits >> n & 1) for n in range(4)]
+        stdin, stdout, stderr, tty = wanted
+        path = exec_path("n", "p", ["x"], stdin=stdin, stdout=stdout, stderr=stderr, tty=tty)
+        flags = [name for n, name in enumerate(["stdin", "stdout", "stderr", "tty"]) if wanted[n]]
+        assert query_of(path) == [("command", "x"), *((name, "true") for name in flags)]
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_odd_argument(odd: str) -> None:
+    path = exec_path("n", "p", ["sh", "-c", odd, ""], container=odd, stderr=False)
+    assert query_of(path) == [
+        ("container", odd),
+        ("command", "sh"),
+        ("command", "-c"),
+        ("command", odd),
+        ("command", ""),
+        ("stdout", "true"),
+    ]
+    assert path.isascii()
+    assert path.isprintable()
+    assert " " not in path
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_odd_name(odd: str) -> None:
+    """A name is one segment, whatever is in it."""
+    segments = pod_path(odd, odd).split("/")
+    assert segments[:4] == ["", "api", "v1", "namespaces"]
+    assert [unquote(segments[4]), segments[5], unquote(segments[6])] == [odd, "pods", odd]
+    assert len(segments) == 7
+
+
+@pytest.mark.parametrize("raw", [b"\xff", b"a\x80b", b"\xc3", b"caf\xe9"])
+def test_argument_that_is_not_utf8(raw: bytes) -> None:
+    """An argument of ``os.fsdecode`` goes out as the bytes it came from."""
+    argument = raw.decode("utf-8", "surrogateescape")
+    path = exec_path("n", "p", [argument])
+    assert query_of(path)[0] == ("command", argument)
+    assert "".join(f"%{byte:02X}" for byte in raw if byte > 127) in path
+
+
+def test_lone_surrogate() -> None:
+    """No bytes stand for it, so it cannot be sent, and nothing is put in its place."""
+    with pytest.raises(UnicodeEncodeError):
+        exec_path("n", "p", ["\ud800"])
+
+
+@given(namespace=text, name=text, command=st.lists(text, max_size=5), container=st.none() | text)
+def test_any_text(namespace: str, name: str, command: list[str], container: Optional[str]) -> None:
+    path = exec_path(namespace, name, command, container=container)
+    expected = [("container", container)] if container else []
+    expected += [("command", argument) for argument in command]
+    assert query_of(path) == [*expected, ("stdout", "true"), ("stderr", "true")]
+    segments = urlsplit(path).path.split("/")
+    assert [unquote(segments[4]), unquote(segments[6])] == [namespace, name]
+    assert segments[7:] == ["exec"]
+
+
+@given(raw=st.binary(max_size=20))
+def test_any_bytes_through_fsdecode(raw: bytes) -> None:
+    argument = raw.decode("utf-8", "surrogateescape")
+    (value,) = [v for k, v in query_of(exec_path("n", "p", [argument])) if k == "command"]
+    assert value.encode("utf-8", "surrogateescape") == raw
