@@ -1,0 +1,52 @@
+"""All live connections: cut at the interpreter's exit."""
+
+from __future__ import annotations
+
+import atexit
+import threading
+import weakref
+from typing import TYPE_CHECKING
+
+from kubews.transport.deadline import Deadline
+
+if TYPE_CHECKING:
+    from kubews.transport.connection import Connection
+
+# Seconds that all of them together may delay the exit.
+_EXIT_TIMEOUT = 0.5
+
+_lock = threading.RLock()
+_connections: weakref.WeakSet[Connection] = weakref.WeakSet()
+
+
+def add(connection: Connection) -> None:
+    """Remember a connection until it ends.
+
+    Threads: any.
+    """
+    with _lock:
+        _connections.add(connection)
+
+
+def remove(connection: Connection) -> None:
+    """Forget a connection.
+
+    Threads: any.
+    """
+    with _lock:
+        _connections.discard(connection)
+
+
+@atexit.register
+def cut_all() -> None:
+    """Cut every connection, so that no thread is inside TLS while the interpreter is taken down.
+
+    Threads: blocks up to half a second in all.
+    """
+    with _lock:
+        connections = list(_connections)
+    for connection in connections:
+        connection.abort("the interpreter exits")
+    deadline = Deadline(_EXIT_TIMEOUT)
+    for connection in connections:
+        connection.join(deadline)

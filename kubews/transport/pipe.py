@@ -1,0 +1,339 @@
+"""One direction of one channel: a bounded, thread-safe run of bytes with an end."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Optional, TypeVar, Union
+
+from kubews.transport.deadline import Deadline
+from kubews.transport.wait import Expired, WaitQueue, fresh, nothing, wait_for
+
+#: Bytes that a channel holds before its sender is stopped.
+DEFAULT_LIMIT = 4 << 20
+
+# Chunks below _SMALL are merged into a tail of at most _TAIL bytes: one-byte frames would otherwise
+# cost some 350 bytes of memory each.
+_SMALL = 2048
+_TAIL = 16384
+
+# A reader of lines peeks for each of them, and a frame of a v4 server has no largest size.
+_PEEK = 65536
+
+T = TypeVar("T")
+_Chunk = Union[memoryview, bytearray]
+
+
+class Pipe:
+    """Bytes from the loop to whoever reads.
+
+    Args:
+        limit: bytes at which the loop stops reading; None for no limit.
+        changed: called without the lock when a reader parks or has taken something.
+
+    Threads: ``feed``, ``wake`` and ``finish`` belong to the loop and never block; everything else is
+    for any thread. Concurrent readers divide the bytes between them.
+    """
+
+    def __init__(
+        self, *, limit: Optional[int] = DEFAULT_LIMIT, changed: Callable[[], None] = nothing
+    ) -> None:
+        self._lock = threading.RLock()
+        self._chunks: deque[_Chunk] = deque()
+        # Every byte ever put in and taken out: the loop looks at the size for each batch, and there may be
+        # 100 000 chunks to count.
+        self._fed = 0
+        self._taken = 0
+        self._changed = changed
+        self._ended = False
+        self._exc: Optional[Exception] = None
+        self._discard = False
+        self._closed = False
+        self.limit = limit
+        self.readers = WaitQueue()
+        #: The thread that last took something.
+        self.owner: Optional[threading.Thread] = None
+        #: Whether bytes came after the reader had closed.
+        self.unwanted = False
+
+    # -- the loop's side
+
+    def feed(self, chunk: memoryview) -> None:
+        """Append bytes; an empty chunk is nothing, not an end. Readers sleep until ``wake``."""
+        with self._lock:
+            if not chunk:
+                return
+            if self._discard:
+                self.unwanted = self._closed
+                return
+            self._fed += len(chunk)
+            tail = self._chunks[-1] if self._chunks else None
+            if len(chunk) >= _SMALL:
+                self._chunks.append(chunk)
+            elif isinstance(tail, bytearray) and len(tail) < _TAIL:
+                tail += chunk
+            else:
+                self._chunks.append(bytearray(chunk))
+
+    def wake(self) -> None:
+        """Wake the readers: once for a batch of frames, since each wake-up costs as much as a frame."""
+        self.readers.wake_all()
+
+    def finish(self, exc: Optional[Exception] = None) -> None:
+        """End the bytes.
+
+        Args:
+            exc: raised to readers once the buffered bytes are read; None for a clean end.
+        """
+        with self._lock:
+            # Invariant: the first end counts.
+            if not self._ended:
+                self._exc = exc
+                self._ended = True
+        self.readers.wake_all()
+
+    @property
+    def size(self) -> int:
+        """The number of buffered bytes."""
+        with self._lock:
+            return self._fed - self._taken
+
+    def has_room(self, resuming: bool) -> bool:
+        """Return whether the sender may go on.
+
+        Args:
+            resuming: whether it was stopped; then half of the limit must be free, or it would be
+                woken for every read.
+        """
+        if self.limit is None:
+            return True
+        return self.size <= self.limit // 2 if resuming else self.size < self.limit
+
+    @property
+    def starving(self) -> bool:
+        """Whether somebody is parked on an empty pipe."""
+        return bool(self.readers) and not self._chunks and not self._ended
+
+    # -- the reader's side
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will come; bytes may still be buffered."""
+        return self._ended
+
+    @property
+    def error(self) -> Optional[Exception]:
+        """The exception that ended the bytes, if one did."""
+        return self._exc
+
+    def take(self, size: int, deadline: Deadline) -> bytes:
+        """Take at least one byte, at most ``size``; ``b""`` only at the end (or for size 0).
+
+        Raises:
+            Expired: nothing came in time; nothing was taken.
+            ConnectionLost: the bytes ended so; every further call raises it again.
+
+        Threads: blocks.
+        """
+        if size <= 0:
+            return b""
+        taken: list[bytes] = []
+        try:
+            found = wait_for(
+                self._lock, self.readers, lambda: self._take(size, taken), deadline, self._changed
+            )
+            if found is None:
+                raise Expired
+            self._changed()
+        except BaseException:  # Ctrl-C on the way out
+            if taken:
+                self.put_back(taken[0])
+            raise
+        return taken[0] if taken else b""
+
+    def readinto(self, b: memoryview, deadline: Deadline) -> int:
+        """Take at least one byte, at most ``len(b)``.
+
+        Args:
+            b: writable, of bytes.
+            deadline: when to give up.
+
+        Returns:
+            The number of bytes, 0 only at the end (or if ``b`` is empty).
+
+        Raises:
+            Expired: nothing came in time; nothing was taken.
+            ConnectionLost: the bytes ended so; every further call raises it again.
+
+        Threads: blocks.
+        """
+        if not b:
+            return 0
+        taken: list[int] = []
+        try:
+            found = wait_for(
+                self._lock, self.readers, lambda: self._copy(b, taken), deadline, self._changed
+            )
+            if found is None:
+                raise Expired
+            self._changed()
+        except BaseException:  # Ctrl-C on the way out
+            if taken:
+                self.put_back(bytes(b[: taken[0]]))
+            raise
+        return taken[0] if taken else 0
+
+    def peek(self, deadline: Deadline) -> bytes:
+        """Return buffered bytes without taking them; wait while there are none.
+
+        Returns:
+            At least one byte, or ``b""`` at the end; not always all of them.
+
+        Raises:
+            Expired: nothing came in time.
+
+        Threads: blocks.
+        """
+        found = wait_for(self._lock, self.readers, self._peek, deadline, self._changed)
+        if found is None:
+            raise Expired
+        return found
+
+    def wait_data(self, deadline: Deadline) -> bool:
+        """Wait until there are bytes, or none will come; return whether so.
+
+        Raises:
+            ConnectionLost: the bytes ended so.
+
+        Threads: blocks.
+        """
+        return (
+            wait_for(self._lock, self.readers, self._has_data, deadline, self._changed) is not None
+        )
+
+    def wait_end(self, deadline: Deadline) -> bool:
+        """Wait until nothing more will come; return whether that is so.
+
+        Threads: blocks.
+        """
+        ended = wait_for(
+            self._lock, self.readers, lambda: self._ended or None, deadline, self._changed
+        )
+        return ended is not None
+
+    def unlimit(self) -> None:
+        """Let everything come: somebody collects it."""
+        self.limit = None
+        self._changed()
+
+    def buffered(self) -> bytes:
+        """Return a copy of all buffered bytes without taking them."""
+        with self._lock:
+            return b"".join(self._chunks)
+
+    def take_all(self) -> bytes:
+        """Take all buffered bytes."""
+        taken: list[bytes] = []
+        try:
+            with self._lock:
+                while not taken:
+                    before = self._taken
+                    data = b"".join(self._chunks)
+                    self._replace(before, deque(), self._fed, taken, [data])
+            self._changed()
+        except BaseException:  # Ctrl-C on the way out
+            if taken:
+                self.put_back(taken[0])
+            raise
+        return taken[0]
+
+    def put_back(self, data: bytes) -> None:
+        """Undo a take: put bytes in front of what is buffered."""
+        done: list[bool] = []
+        with self._lock:
+            while not done and data and not self._discard:
+                before = self._taken
+                chunks = deque((memoryview(data), *self._chunks))
+                self._replace(before, chunks, before - len(data), done, [True])
+        self.readers.wake_all()
+
+    def discard(self) -> None:
+        """Drop what is buffered and whatever comes: the reader is gone."""
+        with self._lock:
+            self._discard = True
+            chunks: deque[_Chunk] = deque()
+            # Invariant: no call between the two, as in _commit.
+            self._chunks = chunks
+            self._taken = self._fed
+        self._changed()
+
+    def close(self) -> None:
+        """Discard, and turn away those who read: ValueError, as for any closed file."""
+        self._closed = True
+        self.discard()
+        self.readers.wake_all()
+
+    def _copy(self, b: memoryview, taken: list[int]) -> Optional[int]:
+        while self._chunks:
+            head = self._chunks[0]
+            count = min(len(b), len(head))
+            b[:count] = head[:count]
+            self._commit(head, count, taken, [count])
+            if taken:
+                return count
+        return self._end()
+
+    def _take(self, size: int, taken: list[bytes]) -> Optional[int]:
+        while self._chunks:
+            head = self._chunks[0]
+            data = bytes(head[:size])
+            self._commit(head, len(data), taken, [data])
+            if taken:
+                return len(data)
+        return self._end()
+
+    def _commit(self, head: _Chunk, count: int, taken: list[T], value: list[T]) -> None:
+        """Take ``count`` bytes off the head and note it in ``taken``, unless it is not the head any more.
+
+        What is to be taken has been copied before. Then all is done or nothing: no call stands between
+        the statements, and a signal handler, which may raise or take from this very pipe, runs only at a
+        call. So Ctrl-C finds ``taken`` either empty or full.
+        """
+        owner = threading.current_thread()
+        chunks = self._chunks
+        rest = memoryview(head)[count:]
+        if chunks and chunks[0] is head:
+            if rest:
+                chunks[0] = rest
+            else:
+                del chunks[0]
+            self._taken += count
+            self.owner = owner
+            taken += value
+
+    def _replace(
+        self, before: int, chunks: deque[_Chunk], after: int, done: list[T], value: list[T]
+    ) -> None:
+        """As ``_commit``, for all chunks, unless something was taken since ``before`` was read."""
+        if self._taken == before:
+            self._chunks = chunks
+            self._taken = after
+            done += value
+
+    def _has_data(self) -> Optional[bool]:
+        return True if self._chunks or self._end() is not None else None
+
+    def _peek(self) -> Optional[bytes]:
+        if self._chunks:
+            return bytes(self._chunks[0][:_PEEK])
+        return None if self._end() is None else b""
+
+    def _end(self) -> Optional[int]:
+        if self._closed:
+            raise ValueError("I/O operation on closed stream")
+        if not self._ended:
+            return None
+        if self._exc is not None:
+            raise fresh(self._exc)
+        return 0

@@ -1,0 +1,231 @@
+"""Waiting for another thread without ever leaving a lock behind.
+
+``Condition`` and ``acquire()``/``try`` leak the lock when Ctrl-C lands between the wrong two bytecodes;
+``with lock:`` on a C-level RLock does not. So a waiter looks under the lock, registers a ticket of its
+own, leaves the lock, and parks on the ticket. The RLock matters: a finalizer may run, and take the same
+lock, at any allocation inside the section.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Generic, Optional, TypeVar
+
+from kubews.transport.deadline import Deadline
+
+T = TypeVar("T")
+
+# Ctrl-C does not interrupt a lock on Windows, so there the wait is cut into slices.
+_SLICE = 0.5 if sys.platform == "win32" else threading.TIMEOUT_MAX
+
+
+class Expired(TimeoutError):
+    """A deadline passed: and not just any TimeoutError, which a file of the user may raise too.
+
+    Threads: a value.
+    """
+
+
+def fresh(exc: Exception) -> Exception:
+    """Copy an exception that is raised more than once.
+
+    A shared instance would collect the tracebacks of every caller, in every thread. One that cannot be
+    copied truly, as some of other people's cannot, is shared all the same.
+    """
+    try:
+        twin = copy.copy(exc)
+    except Exception:  # a constructor that wants something else than its args
+        return exc
+    if twin.args != exc.args:
+        return exc
+    twin.__cause__ = exc.__cause__
+    return twin
+
+
+class Ticket:
+    """One parked call: a private lock that only its waker releases.
+
+    Threads: made and parked by one thread, released by any other.
+    """
+
+    __slots__ = ("_lock", "error", "thread")
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lock.acquire()
+        self.thread = threading.current_thread()
+        self.error: Optional[Exception] = None
+
+    def park(self, deadline: Deadline) -> bool:
+        """Block until released or until the deadline; no lock may be held.
+
+        Returns:
+            Whether it was released. Each release lets one park return.
+
+        Threads: blocks; interruptible by signals.
+        """
+        while True:
+            remaining = deadline.remaining()
+            timeout = _SLICE if remaining is None else min(remaining, _SLICE)
+            if self._lock.acquire(timeout=timeout):
+                return True
+            if deadline.expired():
+                return False
+
+    def release(self) -> None:
+        """Let the parked thread go on; again is nothing.
+
+        Threads: any.
+        """
+        try:
+            self._lock.release()
+        except RuntimeError:
+            pass  # released already
+
+
+class WaitQueue:
+    """The tickets of those who wait for one predicate.
+
+    Threads: any; each operation on the dict is atomic.
+    """
+
+    __slots__ = ("tickets",)
+
+    def __init__(self) -> None:
+        self.tickets: dict[Ticket, None] = {}
+
+    def add(self, ticket: Ticket) -> None:
+        """Register a ticket. The lock that guards the predicate must be held."""
+        self.tickets[ticket] = None
+
+    def wake_all(self, error: Optional[Exception] = None) -> None:
+        """Release every ticket: one abandoned by Ctrl-C must not swallow the only wake-up.
+
+        Args:
+            error: raised out of the parked calls.
+        """
+        # A copy: who is woken may be back before the others are, and would be woken for ever.
+        for ticket in list(self.tickets):
+            if error is not None:
+                ticket.error = error
+            # Released first: a waker that Ctrl-C stops here has lost nothing, the next one does it again.
+            ticket.release()
+            self.tickets.pop(ticket, None)
+
+    def threads(self) -> list[threading.Thread]:
+        """Return the threads that are parked here."""
+        return [ticket.thread for ticket in list(self.tickets)]
+
+    def __bool__(self) -> bool:
+        return bool(self.tickets)
+
+
+def wait_for(
+    lock: AbstractContextManager[object],
+    queue: WaitQueue,
+    look: Callable[[], Optional[T]],
+    deadline: Deadline,
+    parking: Callable[[], None],
+) -> Optional[T]:
+    """Wait until ``look`` finds something.
+
+    Args:
+        lock: guards what ``look`` looks at; not held by the caller.
+        queue: whoever changes the predicate wakes it.
+        look: called with the lock held; returns None to wait, or raises.
+        deadline: when to give up; one last look is taken then.
+        parking: called before each park, without the lock.
+
+    Returns:
+        What ``look`` returned, or None if the deadline passed.
+
+    Threads: blocks; interruptible by signals, and then neither lock nor ticket is left behind.
+    """
+    with lock:
+        found = look()
+    if found is not None:
+        return found
+    expired = False
+    while True:
+        # A new one each time: several wakers may hold the old one still.
+        ticket = Ticket()
+        try:
+            with lock:
+                found = look()
+                if found is not None or expired:
+                    return found
+                # Invariant: registered under the lock under which the look failed, so whoever
+                # changes the predicate after it finds the ticket.
+                queue.add(ticket)
+            parking()
+            expired = not ticket.park(deadline)
+        finally:
+            # No method of ours: Ctrl-C can stop that one before its first step.
+            queue.tickets.pop(ticket, None)
+        if ticket.error is not None:
+            raise fresh(ticket.error)
+
+
+def nothing() -> None:
+    """Do nothing: the default of every callback."""
+
+
+class Outcome(Generic[T]):
+    """A value that is set once, by whoever is first.
+
+    Args:
+        parking: called before a waiter parks.
+
+    Threads: any; ``get`` blocks.
+    """
+
+    def __init__(self, parking: Callable[[], None] = nothing) -> None:
+        self._lock = threading.RLock()
+        self._parking = parking
+        self._result: Optional[tuple[Optional[T], Optional[Exception]]] = None
+        self.waiters = WaitQueue()
+
+    def set(self, value: T) -> bool:
+        """Set the value; return whether this call was the first to set anything."""
+        return self._set((value, None))
+
+    def set_exception(self, exc: Exception) -> bool:
+        """Set an exception that ``get`` raises; return whether this call was the first."""
+        return self._set((None, exc))
+
+    def done(self) -> bool:
+        """Return whether something is set."""
+        return self._result is not None
+
+    def get(self, deadline: Deadline) -> T:
+        """Wait for the value.
+
+        Raises:
+            Expired: the deadline passed.
+            Exception: the one that was set.
+
+        Threads: blocks.
+        """
+        result = wait_for(self._lock, self.waiters, self._look, deadline, self._parking)
+        if result is None:
+            raise Expired
+        value, exc = result
+        if exc is not None:
+            raise fresh(exc)
+        return value  # type: ignore[return-value]
+
+    def _look(self) -> Optional[tuple[Optional[T], Optional[Exception]]]:
+        return self._result
+
+    def _set(self, result: tuple[Optional[T], Optional[Exception]]) -> bool:
+        with self._lock:
+            # Invariant: _result goes from None to a tuple once.
+            first = self._result is None
+            if first:
+                self._result = result
+        self.waiters.wake_all()  # the later ones too: Ctrl-C may have stopped the first here
+        return first

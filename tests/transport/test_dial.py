@@ -1,0 +1,553 @@
+"""TCP and TLS to servers on loopback, most of which are not what they should be."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import functools
+import os
+import select
+import socket
+import ssl
+import stat
+import tempfile
+import threading
+import time
+import types
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from faults import Relay, reset
+from peers import authority, server_context
+from scripted import read_head
+from support import seconds
+
+from kubews import errors
+from kubews.transport import dial as dial_module
+from kubews.transport.deadline import NEVER, Deadline
+from kubews.transport.dial import dial, tls_context
+from kubews.transport.wire import upgrade
+
+HANDSHAKE = (OSError, ssl.SSLError)
+
+
+def ca_pem(ca: trustme.CA | None = None) -> str:
+    return (ca or authority()).cert_pem.bytes().decode()
+
+
+@functools.cache
+def client_certificate() -> tuple[bytes, bytes]:
+    leaf = authority().issue_cert("client@example.com")
+    return leaf.cert_chain_pems[0].bytes(), leaf.private_key_pem.bytes()
+
+
+@contextlib.contextmanager
+def serving(
+    context: ssl.SSLContext | None, talk: Callable[[Any], None] = lambda sock: None
+) -> Iterator[tuple[str, int]]:
+    """Give the address of a server that serves one connection."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            sock = listener.accept()[0]
+            sock.settimeout(seconds(10))
+            try:
+                if context is not None:
+                    sock = context.wrap_socket(sock, server_side=True)
+                talk(sock)
+            except HANDSHAKE:
+                pass  # the client did not like it
+            finally:
+                sock.close()
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield listener.getsockname()
+        thread.join(seconds(10))
+        assert not thread.is_alive()
+
+
+def reach(address: tuple[str, int], timeout: float = 5.0, **options: Any) -> Any:
+    options.setdefault("context", tls_context(ca_pem=ca_pem()))
+    return dial(address[0], address[1], deadline=Deadline(seconds(timeout)), **options)
+
+
+def refused(address: tuple[str, int], timeout: float = 5.0, **options: Any) -> errors.ConnectFailed:
+    with pytest.raises(errors.ConnectFailed) as caught:
+        reach(address, timeout, **options)
+    return caught.value
+
+
+def echo(sock: Any) -> None:
+    sock.sendall(sock.recv(100))
+    sock.recv(1)
+
+
+# -- what works
+
+
+def test_plain_tcp() -> None:
+    with serving(None, echo) as address, reach(address, context=None) as sock:
+        sock.sendall(b"hello")
+        assert sock.recv(9) == b"hello"
+        assert sock.gettimeout() is None
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 30
+        assert not sock.get_inheritable()
+
+
+def test_an_option_that_a_system_lacks_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dial_module, "_KEEPALIVE", (("TCP_NO_SUCH_OPTION", 1),))
+    with serving(None) as address, reach(address, context=None) as sock:
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+
+
+@pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
+@pytest.mark.parametrize("by_name", [False, True], ids=["address", "name"])
+def test_tls(version: str, by_name: bool) -> None:
+    with serving(server_context(version), echo) as (host, port):
+        with reach(("localhost" if by_name else host, port)) as sock:
+            assert sock.version() == version.replace("_", ".")
+            assert sock.selected_alpn_protocol() is None
+            assert sock.gettimeout() is None
+            assert sock.suppress_ragged_eofs is False
+            sock.sendall(b"hello")
+            assert sock.recv(9) == b"hello"
+
+
+def test_the_end_of_the_time_limit_is_not_carried_over() -> None:
+    with serving(server_context(), echo) as address:
+        with dial(*address, context=tls_context(ca_pem=ca_pem()), deadline=NEVER) as sock:
+            assert sock.gettimeout() is None
+
+
+def test_tls_server_name() -> None:
+    names: list[str | None] = []
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority().issue_cert("kubernetes.default").configure_cert(context)
+    context.sni_callback = lambda sock, name, context: names.append(name)
+    with serving(context) as address, reach(address, server_hostname="kubernetes.default"):
+        assert names == ["kubernetes.default"]
+
+
+def test_insecure_accepts_anything() -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("elsewhere.example").configure_cert(context)
+    with serving(context, echo) as address:
+        with reach(address, context=tls_context(verify=False, ca_pem=ca_pem())) as sock:
+            sock.sendall(b"x")
+            assert sock.recv(1) == b"x"
+
+
+# -- certificates of servers
+
+
+def test_a_ca_that_is_not_ours() -> None:
+    with serving(server_context()) as address:
+        error = refused(address, context=tls_context(ca_pem=ca_pem(trustme.CA())))
+        assert "cannot be trusted as 127.0.0.1" in str(error)
+        assert "certificate-authority" in str(error)
+        assert isinstance(error.__cause__, ssl.SSLCertVerificationError)
+
+
+def test_a_name_that_is_not_its_own() -> None:
+    with serving(server_context()) as address:
+        error = refused(address, server_hostname="other.example")
+        assert "cannot be trusted as other.example" in str(error)
+        assert "tls-server-name" in str(error)
+
+
+def test_an_expired_certificate() -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    long_ago = datetime.datetime(2020, 1, 1, tzinfo=datetime.timezone.utc)
+    authority().issue_cert("127.0.0.1", not_after=long_ago).configure_cert(context)
+    with serving(context) as address:
+        assert "expired" in str(refused(address))
+
+
+def bare_authority() -> tuple[str, ssl.SSLContext]:
+    """A CA and a server certificate as many clusters have: without AKI and keyUsage."""
+    now = datetime.datetime.now(datetime.timezone.utc)
+    keys = [ec.generate_private_key(ec.SECP256R1()) for _ in range(2)]
+    issuer = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "kubernetes")])
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "kube-apiserver")])
+    pems = []
+    for name, key, extension, critical in (
+        (issuer, keys[0], x509.BasicConstraints(ca=True, path_length=None), False),
+        (subject, keys[1], x509.SubjectAlternativeName([x509.DNSName("localhost")]), False),
+    ):
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(name)
+            .issuer_name(issuer)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - datetime.timedelta(days=1))
+            .not_valid_after(now + datetime.timedelta(days=1))
+            .add_extension(extension, critical)
+        )
+        signed = builder.sign(keys[0], hashes.SHA256())
+        pems.append(signed.public_bytes(serialization.Encoding.PEM))
+    key_pem = keys[1].private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.Blob(pems[1] + key_pem)
+    with trustme.Blob(pems[1] + key_pem).tempfile() as path:
+        context.load_cert_chain(path)
+    return pems[0].decode(), context
+
+
+def test_a_ca_without_key_identifiers_is_accepted() -> None:
+    # R-32: what VERIFY_X509_STRICT, the default of create_default_context from 3.13 on, refuses.
+    pem, context = bare_authority()
+    with serving(context, echo) as (_, port):
+        with reach(("localhost", port), context=tls_context(ca_pem=pem)) as sock:
+            sock.sendall(b"x")
+            assert sock.recv(1) == b"x"
+    with serving(context) as (_, port):
+        strict = tls_context(ca_pem=pem)
+        strict.verify_flags |= ssl.VERIFY_X509_STRICT
+        refused(("localhost", port), context=strict)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_tls_before_1_2_is_refused() -> None:
+    assert tls_context(verify=False).minimum_version == ssl.TLSVersion.TLSv1_2
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority().issue_cert("127.0.0.1").configure_cert(context)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        context.set_ciphers("ALL:@SECLEVEL=0")
+        context.minimum_version = ssl.TLSVersion.TLSv1
+        context.maximum_version = ssl.TLSVersion.TLSv1_1
+    with serving(context) as address:
+        assert "TLS handshake" in str(refused(address))
+
+
+def test_a_server_without_tls() -> None:
+    with serving(
+        None, lambda sock: (sock.recv(1000), sock.sendall(b"HTTP/1.0 400 Bad\r\n\r\n"))
+    ) as a:
+        assert "TLS handshake" in str(refused(a))
+
+
+# -- trust
+
+
+def test_the_systems_authorities(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle.pem"
+    bundle.write_text(ca_pem())
+    monkeypatch.setenv("SSL_CERT_FILE", str(bundle))
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
+    with serving(server_context()) as address, reach(address, context=tls_context()):
+        pass
+
+
+def test_certifi_where_the_system_has_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import certifi
+
+    bundle = tmp_path / "bundle.pem"
+    bundle.write_text(ca_pem())
+    nothing = ssl.DefaultVerifyPaths(None, None, "", "", "", "")
+    monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: nothing)
+    monkeypatch.setattr(certifi, "where", lambda: str(bundle))
+    with serving(server_context()) as address, reach(address, context=tls_context()):
+        pass
+
+
+@pytest.mark.parametrize("garbage", ["", "x", "-----BEGIN CERTIFICATE-----\nAAAA\n", "caf\xe9"])
+def test_a_ca_that_is_none(garbage: str) -> None:
+    with pytest.raises(errors.CredentialsError, match="certificate-authority is not a PEM"):
+        tls_context(ca_pem=garbage)
+
+
+# -- client certificates
+
+
+def mutual(version: str = "") -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority().issue_cert("127.0.0.1").configure_cert(context)
+    authority().configure_trust(context)
+    context.verify_mode = ssl.CERT_REQUIRED
+    if version:
+        context.minimum_version = context.maximum_version = ssl.TLSVersion[version]
+    return context
+
+
+@pytest.mark.parametrize("memory", [True, False], ids=["memfd", "file"])
+def test_the_client_key_is_never_left_on_disk(
+    memory: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # R-38
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    if not memory:
+        monkeypatch.delattr(os, "memfd_create", raising=False)
+    loaded: list[tuple[str, list[str], int]] = []
+
+    class Spy(ssl.SSLContext):
+        def load_cert_chain(self, certfile: Any, *args: Any, **options: Any) -> None:
+            mode = stat.S_IMODE(os.stat(certfile).st_mode)
+            loaded.append((certfile, os.listdir(tmp_path), mode))
+            super().load_cert_chain(certfile, *args, **options)
+
+    monkeypatch.setattr(
+        dial_module, "ssl", types.SimpleNamespace(**{**vars(ssl), "SSLContext": Spy})
+    )
+    before = len(os.listdir("/proc/self/fd"))
+    cert, key = client_certificate()
+    context = tls_context(ca_pem=ca_pem(), certificate_pem=cert, key_pem=key)
+    monkeypatch.undo()
+    assert len(os.listdir("/proc/self/fd")) == before
+    ((path, files, mode),) = loaded
+    assert not os.listdir(tmp_path)
+    if memory:
+        assert path.startswith("/proc/self/fd/")
+        assert not files
+    else:
+        assert files == [os.path.basename(path)]
+        assert mode == 0o600
+    with serving(mutual(), echo) as address, reach(address, context=context) as sock:
+        sock.sendall(b"x")
+        assert sock.recv(1) == b"x"
+
+
+def test_without_the_certificate_that_the_server_wants() -> None:
+    with serving(mutual("TLSv1_2")) as address:
+        assert "TLS handshake" in str(refused(address))
+
+
+def test_with_tls_1_3_the_server_complains_later() -> None:
+    with serving(mutual("TLSv1_3"), read_head) as address, reach(address) as sock:
+        with pytest.raises(
+            errors.ConnectFailed, match=r"(?i)certificate.required|reset|broken pipe"
+        ):
+            upgrade(sock, "/", {"Host": "h"}, ["v5"], "exec", Deadline(seconds(5)))
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        lambda cert, key: (b"garbage", key),
+        lambda cert, key: (cert, b"garbage"),
+        lambda cert, key: (cert, b""),
+        lambda cert, key: (cert, trustme.CA().issue_cert("x").private_key_pem.bytes()),
+        lambda cert, key: (cert[:200], key),
+    ],
+    ids=["certificate", "key", "no key", "another key", "half"],
+)
+@pytest.mark.parametrize("memory", [True, False], ids=["memfd", "file"])
+def test_a_pair_that_is_none(
+    pair: Any, memory: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    if not memory:
+        monkeypatch.delattr(os, "memfd_create", raising=False)
+    cert, key = pair(*client_certificate())
+    with pytest.raises(errors.CredentialsError, match="client certificate and key cannot be used"):
+        tls_context(verify=False, certificate_pem=cert, key_pem=key)
+    assert not os.listdir(tmp_path)
+
+
+def test_an_encrypted_key_is_refused_and_nobody_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    cert, key = client_certificate()
+    encrypted = serialization.load_pem_private_key(key, None).private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.BestAvailableEncryption(b"pass"),
+    )
+    with pytest.raises(errors.CredentialsError, match="is encrypted"):
+        tls_context(verify=False, certificate_pem=cert, key_pem=encrypted)
+
+
+def test_half_a_pair_is_no_pair() -> None:
+    cert, key = client_certificate()
+    assert tls_context(verify=False, certificate_pem=cert).cert_store_stats()["x509"] == 0
+    assert tls_context(verify=False, key_pem=key).cert_store_stats()["x509"] == 0
+
+
+# -- no connection (R-9)
+
+
+def test_nobody_listens() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = listener.getsockname()
+    error = refused(address)
+    assert not isinstance(error, errors.ConnectTimeout)
+    assert f"cannot connect to 127.0.0.1:{address[1]}: Connection refused" in str(error)
+
+
+def test_a_name_that_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*args: Any, **options: Any) -> Any:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    assert "cannot find the address of nowhere.example" in str(refused(("nowhere.example", 1)))
+
+
+def test_a_name_that_is_none() -> None:
+    assert "cannot find the address" in str(refused(("a" * 64 + ".example", 1)))
+
+
+@pytest.mark.parametrize("name", ["a" * 64 + ".example", ".example", "nul\0"])
+def test_a_server_name_that_is_none(name: str) -> None:
+    with serving(None) as address:
+        assert "is no name for a TLS server" in str(refused(address, server_hostname=name))
+
+
+@contextlib.contextmanager
+def blackhole() -> Iterator[tuple[str, int]]:
+    """Give an address that does not answer: its queue of connections is full."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(8):
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(listener.getsockname())
+        yield listener.getsockname()
+
+
+def silent(sock: Any) -> None:
+    while sock.recv(1000):
+        pass
+
+
+def test_a_syn_that_is_not_answered() -> None:
+    with blackhole() as address:
+        started = time.monotonic()
+        assert isinstance(refused(address, 0.3), errors.ConnectTimeout)
+        assert time.monotonic() - started < seconds(0.3) + 1
+
+
+def test_a_server_that_accepts_and_says_nothing() -> None:
+    with serving(None, silent) as address:
+        started = time.monotonic()
+        error = refused(address, 0.3)
+        assert isinstance(error, errors.ConnectTimeout)
+        assert isinstance(error, TimeoutError)
+        assert "no TLS handshake" in str(error)
+        assert time.monotonic() - started < seconds(0.3) + 1
+
+
+def test_a_handshake_that_drips() -> None:
+    with serving(server_context()) as target, Relay(target, piece=1, pause=0.02) as relay:
+        started = time.monotonic()
+        assert isinstance(refused(relay.address, 0.4), errors.ConnectTimeout)
+        assert time.monotonic() - started < seconds(0.4) + 1
+        assert len(relay.from_client) > 100
+
+
+@pytest.mark.parametrize("cut", ["fin", "reset"])
+@pytest.mark.parametrize("after", [1, 100])
+def test_a_handshake_that_is_cut(cut: str, after: int) -> None:
+    with serving(server_context()) as target:
+        with Relay(target, cut_after=after, cut=cut) as relay:
+            error = refused(relay.address)
+            assert "TLS handshake" in str(error)
+            assert not isinstance(error, errors.ConnectTimeout)
+
+
+def test_a_server_that_resets_before_the_handshake(monkeypatch: pytest.MonkeyPatch) -> None:
+    connected = threading.Event()
+
+    def gone(sock: socket.socket) -> None:
+        connected.set()
+        poll = select.poll()
+        poll.register(sock, 0)
+        assert poll.poll(seconds(10) * 1000)
+
+    monkeypatch.setattr(dial_module, "_tune", gone)
+    with serving(None, lambda sock: (connected.wait(seconds(10)), reset(sock))) as address:
+        assert "TLS handshake" in str(refused(address))
+
+
+# -- several addresses
+
+
+def resolved(monkeypatch: pytest.MonkeyPatch, *found: Any) -> None:
+    """Let every name stand for these addresses; an int is an address of that family."""
+    results = [
+        (entry if isinstance(entry, int) else socket.AF_INET, socket.SOCK_STREAM, 0, "", entry)
+        for entry in found
+    ]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **options: results)
+
+
+def test_the_first_address_is_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        dead = listener.getsockname()
+    with serving(None) as address:
+        resolved(monkeypatch, dead, address)
+        reach(("name", 1), context=None).close()
+
+
+def test_the_first_address_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    with blackhole() as dead, serving(None) as address:
+        resolved(monkeypatch, dead, address)
+        started = time.monotonic()
+        reach(("name", 1), 0.6, context=None).close()
+        assert time.monotonic() - started < seconds(0.6)
+
+
+def test_a_family_that_the_system_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(None) as address:
+        resolved(monkeypatch, 255, address)
+        reach(("name", 1), context=None).close()
+    resolved(monkeypatch, 255)
+    assert "cannot connect to name:1" in str(refused(("name", 1)))
+
+
+def test_no_address_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    with blackhole() as dead:
+        resolved(monkeypatch, dead, dead)
+        started = time.monotonic()
+        assert isinstance(refused(("name", 1), 0.3), errors.ConnectTimeout)
+        assert time.monotonic() - started < seconds(0.3) + 1
+
+
+def test_no_address_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    resolved(monkeypatch)
+    assert "no address" in str(refused(("name", 1)))
+
+
+def test_no_time_at_all() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        assert isinstance(refused(listener.getsockname(), 0), errors.ConnectTimeout)
+
+
+# -- Ctrl-C
+
+
+def test_ctrl_c_leaves_no_socket(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Any] = []
+
+    class Interrupted(socket.socket):
+        def connect(self, address: Any) -> None:
+            made.append(self)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(socket, "socket", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        reach(("127.0.0.1", 1))
+    assert made[0].fileno() == -1
+
+
+def test_ctrl_c_in_the_handshake_leaves_no_socket() -> None:
+    class Interrupted(ssl.SSLSocket):
+        def do_handshake(self, block: bool = False) -> None:
+            raise KeyboardInterrupt
+
+    context = tls_context(ca_pem=ca_pem())
+    context.sslsocket_class = Interrupted
+    with serving(None, silent) as address, pytest.raises(KeyboardInterrupt):
+        reach(address, context=context)
