@@ -1,0 +1,287 @@
+"""A cluster and a user: REST requests and live connections."""
+
+from __future__ import annotations
+
+import logging
+import ssl
+import threading
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Optional, TypeVar
+
+from kubews import __version__
+from kubews.config import ClientCertificate, Config, Credentials
+from kubews.errors import KubewsError, Unauthorized
+from kubews.protocol.codec import Codec
+from kubews.transport import http
+from kubews.transport.backpressure import DEFAULT_LIMITS, Limits
+from kubews.transport.connection import Connection
+from kubews.transport.deadline import Deadline
+from kubews.transport.dial import dial, tls_context
+from kubews.transport.http import Response
+from kubews.transport.loop import Loop
+from kubews.transport.wire import Wire, upgrade
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from kubews.pod import Pod
+
+T = TypeVar("T")
+
+# Silent unless the program configures it. No header, token or command line is ever said here.
+_log = logging.getLogger("kubews")
+_log.addHandler(logging.NullHandler())
+
+#: Seconds for TCP, TLS and the answer together.
+CONNECT_TIMEOUT = 30.0
+
+#: Seconds between pings (client-go: 5, ``tools/remotecommand/websocket.go``).
+PING_INTERVAL = 10.0
+
+
+class Client:
+    """Access to one cluster as one user.
+
+    Args:
+        config: what to connect to; by default what kubectl would use, else the pod's service account.
+        connect_timeout: seconds for TCP, TLS and the answer of the server together.
+
+    Raises:
+        ConfigError: no usable configuration.
+
+    Threads: any number may share one client; it has no state that a call changes for another.
+    """
+
+    def __init__(
+        self, config: Optional[Config] = None, *, connect_timeout: float = CONNECT_TIMEOUT
+    ) -> None:
+        self.config = Config.load() if config is None else config
+        self.connect_timeout = connect_timeout
+        self._credentials = Credentials(self.config.user)
+        self._lock = threading.RLock()
+        # Guarded by _lock. Making a context reads all authorities; the files may change, so it is
+        # kept with what it was made of.
+        self._context: Optional[tuple[object, ssl.SSLContext]] = None
+        self._connections: weakref.WeakSet[Connection] = weakref.WeakSet()
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<kubews.Client {self.config!r}>"
+
+    def pod(
+        self, name: str, *, namespace: Optional[str] = None, container: Optional[str] = None
+    ) -> Pod:
+        """Return a handle of a pod; nothing is asked of the server yet.
+
+        Args:
+            name: ``web-0`` or ``pod/web-0``.
+            namespace: by default the context's.
+            container: by default the pod's only one, else the one that its annotation
+                ``kubectl.kubernetes.io/default-container`` names, else the first.
+        """
+        from kubews.pod import Pod  # the one import that points up: what users type starts here
+
+        return Pod(self, name, namespace=namespace, container=container)
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Optional[bytes] = None,
+        headers: Optional[Mapping[str, str]] = None,
+        timeout: Optional[float] = None,
+    ) -> Response:
+        """Make a REST request.
+
+        Args:
+            method: such as ``GET``.
+            path: with query, percent-encoded, without the server's own prefix.
+            body: or None.
+            headers: beside those for ``Host``, ``User-Agent`` and the credentials.
+            timeout: seconds for everything, ``connect_timeout`` by default.
+
+        Returns:
+            The answer, of code 200 to 299.
+
+        Raises:
+            ApiError: any other answer.
+            ConnectFailed: no connection, or it broke.
+
+        Threads: blocks.
+        """
+        deadline = Deadline(self.connect_timeout if timeout is None else timeout)
+        what = f"{method} {path.partition('?')[0]}"
+
+        def attempt() -> Response:
+            sock = self._dial(deadline)
+            try:
+                sent = {"Accept": "application/json", **self._headers(), **(headers or {})}
+                target = self.config.cluster.path_prefix + path
+                response = http.request(sock, method, target, sent, body, deadline)
+            finally:
+                sock.close()
+            _log.debug("%s: HTTP %d %s", what, response.code, response.reason)
+            if not 200 <= response.code < 300:
+                raise http.api_error(response, what)
+            return response
+
+        return self._refreshing(attempt)
+
+    def get(self, path: str, *, timeout: Optional[float] = None) -> Any:
+        """Get a JSON document; arguments and exceptions as for ``request``.
+
+        Threads: blocks.
+        """
+        return self.request("GET", path, timeout=timeout).json()
+
+    def open(
+        self,
+        path: str,
+        subprotocols: Sequence[str],
+        codec: Callable[[str], Codec],
+        *,
+        inbound: Mapping[int, int],
+        where: str,
+        what: str,
+        deadline: Deadline,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> Connection:
+        """Open a stream.
+
+        Args:
+            path: with query, without the server's own prefix.
+            subprotocols: to offer, the best first.
+            codec: makes the codec for the negotiated one.
+            inbound: see ``Connection``.
+            where: what the stream is to, for messages.
+            what: the request in words, for messages.
+            deadline: for the whole opening; ``connect_timeout`` holds too.
+            limits: how much the connection may hold.
+
+        Raises:
+            ApiError: the server refused.
+            ConnectFailed: no connection, or no answer.
+
+        Threads: blocks.
+        """
+        soon = deadline.at_most(self.connect_timeout)
+
+        def attempt() -> Wire:
+            sock = self._dial(soon)
+            try:
+                target = self.config.cluster.path_prefix + path
+                return upgrade(sock, target, self._headers(), subprotocols, what, soon)
+            except BaseException as exc:
+                _log.debug("%s: no stream: %s", what, exc)
+                sock.close()
+                raise
+
+        wire = self._refreshing(attempt)
+        loop: Optional[Loop] = None
+        try:
+            loop = Loop(f"kubews {where}", start=False)
+            loop.start()
+            connection = Connection(
+                wire,
+                codec(wire.subprotocol),
+                loop,
+                inbound=inbound,
+                where=where,
+                limits=limits,
+                ping=PING_INTERVAL,
+            )
+            _log.debug("%s: connected, %s", what, wire.subprotocol)
+            connection.on_closed(lambda: _log_end(what, connection))
+            with self._lock:
+                if self._closed:
+                    raise KubewsError(f"{self!r} is closed")
+                self._connections.add(connection)
+        except BaseException:  # Ctrl-C too: a connection that nobody holds would live for ever
+            if loop is not None:
+                loop.stop()
+                loop.join(1.0)
+            wire.close()
+            raise
+        return connection
+
+    def close(self) -> None:
+        """Close every connection that was opened here. Remote processes are not ended by that.
+
+        Threads: blocks up to about a second a connection; may be called again.
+        """
+        with self._lock:
+            self._closed = True
+            connections = list(self._connections)
+        for connection in connections:
+            connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: Optional[type[BaseException]],
+        exc: Optional[BaseException],
+        trace: Optional[TracebackType],
+    ) -> None:
+        self.close()
+
+    def _refreshing(self, attempt: Callable[[], T]) -> T:
+        try:
+            return attempt()
+        except Unauthorized:
+            # A token that was replaced a moment ago looks like this; what was read is read anew.
+            self._credentials.forget()
+        return attempt()
+
+    def _headers(self) -> dict[str, str]:
+        cluster = self.config.cluster
+        return {
+            "Host": cluster.netloc,
+            "User-Agent": f"kubews/{__version__}",
+            **self._credentials.headers(secure=cluster.scheme == "https"),
+        }
+
+    def _dial(self, deadline: Deadline) -> Any:
+        if self._closed:
+            raise KubewsError(f"{self!r} is closed")
+        cluster = self.config.cluster
+        return dial(
+            cluster.host,
+            cluster.port,
+            context=self._tls() if cluster.scheme == "https" else None,
+            server_hostname=cluster.tls_server_name,
+            deadline=deadline,
+        )
+
+    def _tls(self) -> ssl.SSLContext:
+        cluster = self.config.cluster
+        certificate = self._credentials.client_certificate()
+        made_of: tuple[Optional[str], Optional[ClientCertificate]] = (cluster.ca_pem(), certificate)
+        with self._lock:
+            kept = self._context
+        if kept is not None and kept[0] == made_of:
+            return kept[1]
+        context = tls_context(
+            ca_pem=made_of[0],
+            verify=not cluster.insecure_skip_tls_verify,
+            certificate_pem=certificate.cert_pem if certificate else None,
+            key_pem=certificate.key_pem if certificate else None,
+        )
+        with self._lock:
+            self._context = (made_of, context)
+        return context
+
+
+def _log_end(what: str, connection: Connection) -> None:
+    if not _log.isEnabledFor(logging.DEBUG):
+        return
+    try:
+        status = connection.status.get(Deadline(0))
+        _log.debug("%s: ended, %s", what, status.reason or "Success")
+    except (KubewsError, TimeoutError) as exc:
+        _log.debug("%s: %s", what, exc)

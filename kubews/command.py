@@ -1,0 +1,82 @@
+"""The argument vector of a remote process, from the arguments that subprocess takes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Optional, Union
+
+StrOrBytesPath = Union[str, bytes, "os.PathLike[str]", "os.PathLike[bytes]"]
+Args = Union[str, bytes, Sequence[StrOrBytesPath]]
+
+# The shell of the container changes the directory and is then replaced by the command.
+_CHDIR = 'cd -- "$1" || exit; shift; exec "$@"'
+
+
+def command(
+    args: Args,
+    *,
+    shell: bool = False,
+    cwd: Optional[StrOrBytesPath] = None,
+    env: Optional[Mapping[str, str]] = None,
+) -> list[str]:
+    """Build the argument vector to run in a container.
+
+    Args:
+        args: the command and its arguments; with ``shell`` one string for ``sh -c`` (of several, the
+            further ones are the shell's own arguments).
+        shell: whether the container's ``sh`` interprets the command.
+        cwd: directory in the container; needs ``sh`` there.
+        env: variables to add to the container's own; needs ``env`` there.
+
+    Returns:
+        At least one string.
+
+    Raises:
+        TypeError: a string without ``shell=True``, or something that is no sequence of strings.
+        ValueError: nothing to run, a NUL, or a variable that cannot be one.
+    """
+    argv = _shell(args) if shell else _plain(args)
+    if cwd is not None:
+        argv = ["sh", "-c", _CHDIR, "sh", _text(cwd), *argv]
+    if env is not None:
+        argv = ["env", *(_variable(name, value) for name, value in env.items()), *argv]
+    if any("\0" in argument for argument in argv):
+        raise ValueError("embedded null byte: no argument of a process can hold one")
+    return argv
+
+
+def _shell(args: Args) -> list[str]:
+    parts = [_text(args)] if isinstance(args, (str, bytes, os.PathLike)) else _list(args)
+    return ["sh", "-c", *parts]
+
+
+def _plain(args: Args) -> list[str]:
+    if isinstance(args, (str, bytes)):
+        text = _text(args)
+        split = text.split()
+        raise TypeError(
+            f"{text!r} is one string: use shell=True to let the container's sh interpret it, or a "
+            f"list such as {split or ['true']!r}"
+        )
+    return _list(args)
+
+
+def _list(args: Sequence[StrOrBytesPath]) -> list[str]:
+    try:
+        argv = [_text(argument) for argument in args]
+    except TypeError as exc:
+        raise TypeError(f"the command must be a list of strings or paths: {exc}") from exc
+    if not argv:
+        raise ValueError("there is no command to run: the list is empty")
+    return argv
+
+
+def _text(argument: StrOrBytesPath) -> str:
+    return os.fsdecode(argument)
+
+
+def _variable(name: str, value: str) -> str:
+    if not name or "=" in name:
+        raise ValueError(f"{name!r} cannot be the name of an environment variable")
+    return f"{_text(name)}={_text(value)}"

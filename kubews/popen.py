@@ -1,0 +1,482 @@
+"""Popen: a process in a pod."""
+
+from __future__ import annotations
+
+import codecs
+import io
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from typing import IO, TYPE_CHECKING, Any, Optional, Union
+
+from kubews.client import Client
+from kubews.command import Args, StrOrBytesPath, command
+from kubews.copier import InputCopier, OutputCopier, Sink, check_source, sink_for
+from kubews.errors import (
+    ConnectionLost,
+    ExecError,
+    HalfCloseUnsupported,
+    StreamBroken,
+    TimeoutExpired,
+)
+from kubews.protocol.channels import STDERR, STDIN, Channels
+from kubews.protocol.channels import STDOUT as STDOUT_CHANNEL
+from kubews.session import open_exec
+from kubews.streams import BUFFER_SIZE, ReadStream, Stream, TextReadStream, TextWriteStream
+from kubews.targets import Target, target_of
+from kubews.transport.deadline import NEVER, Deadline
+from kubews.transport.outbox import Unsent
+from kubews.transport.pipe import Pipe
+from kubews.transport.wait import Expired
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+PIPE = subprocess.PIPE
+STDOUT = subprocess.STDOUT
+DEVNULL = subprocess.DEVNULL
+
+File = Union[None, int, IO[Any], Any]
+CompletedProcess = subprocess.CompletedProcess
+
+# As subprocess: the time that a command gets to end after Ctrl-C.
+_CTRL_C_GRACE = 0.25
+
+
+class Popen:
+    """A process in a pod.
+
+    The arguments, attributes and methods that ``subprocess.Popen`` has too mean the same. What differs:
+    ``stdin=None`` is no input (and not this process's own), ``env`` adds to the container's variables,
+    and text is UTF-8 by default, because the remote locale is not ours.
+
+    Args:
+        args: a list of strings or paths; with ``shell=True`` a string.
+        bufsize: of stdout and stderr in bytes; -1 is 64 KiB, 0 gives the raw ``Stream``.
+        pod: a name such as ``web-0``, or a ``Pod``.
+        namespace: of the pod, by default the context's.
+        container: by default as kubectl chooses.
+        client: by default a new one from the current configuration.
+        stdin: PIPE, DEVNULL, a file object or a descriptor to read from.
+        stdout: PIPE, DEVNULL, a file object or a descriptor; None copies to this process's stdout.
+        stderr: as ``stdout``; STDOUT merges it into stdout in the order of arrival.
+        shell: let the container's ``sh -c`` interpret ``args``.
+        cwd: directory in the container (needs ``sh`` there).
+        env: variables to add (needs ``env`` in the container).
+        universal_newlines: the old name of ``text``.
+        text: give and take str.
+        encoding: of text, and turns it on; by default UTF-8.
+        errors: how to treat what is not text, and turns it on.
+        tty: give the process a terminal; stderr then arrives on stdout.
+        request_stdin: ask for a stdin that is never written. Kata runtimes end a command without one
+            after its first output (kata-containers #13640).
+        wait_ready: seconds to wait for the container to run; None does not wait.
+        connect_timeout: seconds for the connection; the client's (30) holds as well.
+
+    Raises:
+        ApiError: the server refused.
+        ConnectFailed: it could not be reached.
+        NotReady: ``wait_ready`` was not enough.
+
+    Threads: any; ``communicate`` is for one at a time. The constructor blocks.
+    """
+
+    def __init__(
+        self,
+        args: Args,
+        bufsize: int = -1,
+        *,
+        pod: Union[str, Target],
+        namespace: Optional[str] = None,
+        container: Optional[str] = None,
+        client: Optional[Client] = None,
+        stdin: File = None,
+        stdout: File = None,
+        stderr: File = None,
+        shell: bool = False,
+        cwd: Optional[StrOrBytesPath] = None,
+        env: Optional[Mapping[str, str]] = None,
+        universal_newlines: Optional[bool] = None,
+        text: Optional[bool] = None,
+        encoding: Optional[str] = None,
+        errors: Optional[str] = None,
+        tty: bool = False,
+        request_stdin: bool = False,
+        wait_ready: Optional[float] = None,
+        connect_timeout: Optional[float] = None,
+    ) -> None:
+        # Whatever can be refused here is refused before the command runs.
+        argv = command(args, shell=shell, cwd=cwd, env=env)
+        if text is not None and universal_newlines is not None and text != universal_newlines:
+            raise ValueError("text and universal_newlines are the same and cannot differ")
+        _check(stdin, stdout, bufsize, encoding, errors)
+        sinks = [
+            _sink(stdout, sys.stdout, encoding, errors),
+            _sink(stderr, sys.stderr, encoding, errors),
+        ]
+        self.args = args
+        self.pid: Optional[int] = None
+        self._text = bool(text or universal_newlines or encoding or errors)
+        self._encoding, self._errors = encoding, errors
+        self._tty = tty
+        self._returncode: Optional[int] = None
+        self._lock = threading.RLock()
+        self._communicating = False
+        self._results: Optional[tuple[Any, Any]] = None
+        self._unsent: Optional[Unsent] = None
+        self.pod = target_of(pod, namespace, container, client)
+        if wait_ready is not None:
+            self.pod.wait_ready(wait_ready)
+        wants_stdin = request_stdin or stdin not in (None, DEVNULL)
+        merged = stderr is STDOUT
+        self._session = open_exec(
+            self.pod,
+            argv,
+            stdin=wants_stdin,
+            merged=merged,
+            tty=tty,
+            deadline=Deadline(connect_timeout),
+        )
+        self._connection = self._session.connection
+        try:
+            self._wire_up(stdin, stdout, stderr, bufsize, sinks)
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def _wire_up(
+        self, stdin: File, stdout: File, stderr: File, bufsize: int, sinks: list[Optional[Sink]]
+    ) -> None:
+        self.stdin: Any = None
+        self.stdout: Any = None
+        self.stderr: Any = None
+        self._copiers: list[OutputCopier] = []
+        self._input: Optional[InputCopier] = None
+        if stdin is PIPE:
+            raw = Stream(self._session, STDIN)
+            self.stdin = raw
+            if self._text:
+                self.stdin = TextWriteStream(raw, self._encoding, self._errors, bufsize == 1)
+        elif stdin not in (None, DEVNULL):
+            if not self._tty:
+                self._need_half_close()
+            self._input = InputCopier(self._connection, STDIN, stdin, self._encoding, self._errors)
+        self.stdout = self._output(STDOUT_CHANNEL, stdout is PIPE, bufsize, sinks[0])
+        if stderr is not STDOUT and not self._tty:
+            self.stderr = self._output(STDERR, stderr is PIPE, bufsize, sinks[1])
+
+    def _output(self, channel: int, piped: bool, bufsize: int, sink: Optional[Sink]) -> Any:
+        pipe = self._connection.pipes[channel]
+        if piped:
+            raw = Stream(self._session, channel, pipe)
+            size = BUFFER_SIZE if bufsize in (-1, 1) else bufsize
+            if self._text:
+                return TextReadStream(raw, size, self._encoding, self._errors)
+            return ReadStream(raw, size) if size else raw
+        if sink is None:
+            pipe.discard()
+        else:
+            self._copiers.append(OutputCopier(self._connection, pipe, sink))
+        return None
+
+    def __repr__(self) -> str:
+        return f"<kubews.Popen: returncode: {self._returncode} args: {self.args!r} {self.pod!r}>"
+
+    @property
+    def returncode(self) -> Optional[int]:
+        """The exit code once ``poll``, ``wait`` or ``communicate`` has seen it, else None."""
+        return self._returncode
+
+    @property
+    def subprotocol(self) -> str:
+        """What was negotiated: ``v5.channel.k8s.io`` or ``v4.channel.k8s.io``."""
+        return self._connection.subprotocol
+
+    @property
+    def container(self) -> Optional[str]:
+        """The container, or None if the pod has only one and the server chose it."""
+        return self.pod.container
+
+    def poll(self) -> Optional[int]:
+        """Return the exit code, None while the process runs.
+
+        Raises:
+            ConnectionLost: how the process ended will never be known.
+            ExecError: it could not start, or broke on the way.
+
+        Threads: does not block.
+        """
+        if self._returncode is None and self._connection.status.done():
+            self._returncode = self._exit_code(NEVER)
+        return self._returncode
+
+    def wait(self, timeout: Optional[float] = None) -> int:
+        """Wait for the process to end; what is copied to files is then copied.
+
+        Args:
+            timeout: seconds; None for ever.
+
+        Returns:
+            The exit code; 128 + n for a process that signal n has killed.
+
+        Raises:
+            TimeoutExpired: it still runs.
+            ConnectionLost: how it ended will never be known.
+            ExecError: it could not start, or broke on the way.
+
+        Threads: blocks.
+        """
+        deadline = Deadline(timeout)
+        try:
+            code = self._exit_code(deadline)
+            for copier in self._copiers:
+                copier.done.get(deadline)
+        except Expired as exc:
+            raise TimeoutExpired(self.args, timeout or 0.0) from exc
+        self._returncode = code
+        return code
+
+    def communicate(self, input: Any = None, timeout: Optional[float] = None) -> tuple[Any, Any]:
+        """Send input, end stdin, and read everything until the process ends.
+
+        After TimeoutExpired it can be called again, without input, and loses nothing.
+
+        Args:
+            input: bytes, or str in text mode; only with ``stdin=PIPE``.
+            timeout: seconds; None for ever.
+
+        Returns:
+            stdout and stderr, each None unless it is a PIPE.
+
+        Raises:
+            TimeoutExpired: ``stdout`` and ``stderr`` have what came so far, as bytes.
+            HalfCloseUnsupported: the server (v4) cannot end stdin; nothing was sent, and the
+                connection is closed.
+            ConnectionLost: ``partial`` is the tuple of stdout and stderr so far.
+
+        Threads: blocks; one at a time.
+        """
+        mine = False
+        try:
+            with self._lock:
+                if self._communicating:
+                    raise RuntimeError("another thread is in communicate()")
+                self._communicating = mine = True
+            return self._communicate(input, timeout)
+        finally:
+            if mine:
+                self._communicating = False
+
+    def _communicate(self, input: Any, timeout: Optional[float]) -> tuple[Any, Any]:
+        deadline = Deadline(timeout)
+        if self._results is not None and not input:
+            return self._results
+        collected = [pipe for stream, pipe in self._outputs() if pipe and not stream.closed]
+        for pipe in collected:
+            pipe.unlimit()
+        try:
+            self._feed(input, deadline)
+            for pipe in collected:
+                if not pipe.wait_end(deadline):
+                    raise Expired
+            self.wait(deadline.remaining())
+        except (Expired, TimeoutExpired) as exc:
+            so_far = [None if pipe is None else pipe.buffered() for _, pipe in self._outputs()]
+            raise TimeoutExpired(self.args, timeout or 0.0, *so_far) from exc
+        except (ConnectionLost, ExecError) as exc:
+            out, err = (self._gathered(stream, pipe, "replace") for stream, pipe in self._outputs())
+            exc.partial = (out, err)
+            raise
+        out, err = (self._gathered(stream, pipe, self._errors) for stream, pipe in self._outputs())
+        # Kept before anything is closed: a call that Ctrl-C has stopped can be made again.
+        self._results = (out, err)
+        for stream in (self.stdout, self.stderr):
+            if stream is not None:
+                stream.close()
+        return self._results
+
+    def _feed(self, input: Any, deadline: Deadline) -> None:
+        if self._unsent is None:
+            if self.stdin is None:
+                if input:
+                    raise ValueError("input needs stdin=PIPE")
+                return
+            if not self.stdin.closed:
+                self._need_half_close()
+            self._unsent = Unsent(self._encoded(input))
+        elif input:
+            raise ValueError("Cannot send input after starting communication")
+        try:
+            while not self._unsent.done:
+                self._connection.send(STDIN, self._unsent, deadline)
+        except StreamBroken:
+            pass  # the process did not want all of it; its exit code tells more than this
+        if not self.stdin.closed:
+            self.stdin.close()
+
+    def _encoded(self, input: Any) -> bytes:
+        if input is None:
+            return b""
+        if self._text:
+            return bytes(input.encode(self._encoding or "utf-8", self._errors or "strict"))
+        return memoryview(input).tobytes()
+
+    def _outputs(self) -> list[tuple[Any, Optional[Pipe]]]:
+        """stdout and stderr with their pipes; None and None for what the user does not read."""
+        pairs = ((STDOUT_CHANNEL, self.stdout), (STDERR, self.stderr))
+        return [
+            (stream, None if stream is None else self._connection.pipes[channel])
+            for channel, stream in pairs
+        ]
+
+    def _gathered(self, stream: Any, pipe: Optional[Pipe], errors: Optional[str]) -> Any:
+        """Return what is left of an output that has ended, and leave it there if that is possible."""
+        if stream is None or pipe is None:
+            return None
+        if stream.closed:
+            return "" if self._text else b""
+        if not isinstance(stream, TextReadStream):
+            held = stream.peek() if isinstance(stream, ReadStream) else b""
+            return held + pipe.buffered()
+        if stream.touched:  # some of it is in the wrapper, as characters
+            try:
+                return stream.read()
+            except ConnectionLost as exc:
+                return exc.partial
+        text = pipe.buffered().decode(self._encoding or "utf-8", errors or "strict")
+        return text.replace("\r\n", "\n").replace("\r", "\n")
+
+    def _exit_code(self, deadline: Deadline) -> int:
+        try:
+            status = self._connection.status.get(deadline)
+        except ConnectionLost:
+            # A file of the user that failed is the cause, and the lost connection its effect.
+            for copier in (*self._copiers, self._input):
+                if copier is not None and copier.done.done():
+                    copier.done.get(NEVER)
+            raise
+        if status.exit_code is None:
+            raise ExecError(f"{self._connection.where}: {status.message}", status=status.document)
+        return status.exit_code
+
+    def _need_half_close(self) -> None:
+        if Channels(self.subprotocol).can.half_close:
+            return
+        self._connection.close()
+        raise HalfCloseUnsupported(
+            f"{self._connection.where}: the input cannot be ended, because the server speaks "
+            f"{self.subprotocol} (Kubernetes before 1.30), and the command would wait for ever. Ways "
+            "round: a command that knows how much to read (head -c N) with popen(stdin=PIPE), or "
+            "tty=True and \\x04"
+        )
+
+    def send_signal(self, sig: int) -> None:
+        """Not possible yet: the API server passes no signals.
+
+        Raises:
+            io.UnsupportedOperation: says what to do instead. Nothing if the process has ended.
+        """
+        if self.poll() is None:
+            raise io.UnsupportedOperation(
+                "the API server passes no signals to a process; popen(..., signals=True) will, in a "
+                "later version. Until then: run(['kill', ...]) in the container, or tty=True and \\x03"
+            )
+
+    def terminate(self) -> None:
+        """Not possible yet; see ``send_signal``."""
+        self.send_signal(15)
+
+    def kill(self) -> None:
+        """Not possible yet; see ``send_signal``."""
+        self.send_signal(9)
+
+    def close(self, timeout: Optional[float] = 1.0) -> None:
+        """Close the connection and the streams; whoever reads or writes is woken.
+
+        The remote process is not ended by that: its stdin ends, and its output goes nowhere.
+
+        Args:
+            timeout: seconds to say goodbye to the server.
+
+        Threads: blocks up to ``timeout``; may be called from several, and again.
+        """
+        # First the connection: a wrapper cannot be closed while somebody reads through it.
+        self._connection.close(timeout)
+        for stream in (self.stdin, self.stdout, self.stderr):
+            _close(stream)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: Optional[type[BaseException]],
+        exc: Optional[BaseException],
+        trace: Optional[TracebackType],
+    ) -> None:
+        try:
+            if kind is None:
+                self._leave()
+            elif issubclass(kind, KeyboardInterrupt) and self._tty and self.stdin is not None:
+                self._interrupt()
+        finally:
+            self.close()
+
+    def _leave(self) -> None:
+        for _, pipe in self._outputs():
+            if pipe is not None:
+                pipe.close()  # first, for a wrapper cannot be closed while somebody reads through it
+        for stream in (self.stdout, self.stderr, self.stdin):
+            _close(stream)
+        # What SIGPIPE does to a local process that writes on: the session ends, without an exit code.
+        self._connection.hang_up_when_unwanted()
+        try:
+            self.wait()
+        except ConnectionLost:
+            if not self._connection.hung_up:
+                raise
+
+    def _interrupt(self) -> None:
+        try:
+            self._connection.send(STDIN, Unsent(b"\x03"), Deadline(_CTRL_C_GRACE))
+            self._connection.status.get(Deadline(_CTRL_C_GRACE))
+        except (TimeoutError, StreamBroken, ConnectionLost):
+            pass
+
+
+def _check(
+    stdin: File, stdout: File, bufsize: int, encoding: Optional[str], errors: Optional[str]
+) -> None:
+    if stdout is STDOUT or stdin is STDOUT:
+        raise ValueError("STDOUT can only be used for stderr")
+    if not isinstance(bufsize, int):
+        raise TypeError("bufsize must be an integer")
+    if encoding is not None:
+        codecs.lookup(encoding)
+    if errors is not None:
+        codecs.lookup_error(errors)
+    if stdin not in (None, PIPE, DEVNULL):
+        check_source(stdin)
+
+
+def _sink(
+    wanted: File, default: Any, encoding: Optional[str], errors: Optional[str]
+) -> Optional[Sink]:
+    """Choose where output is copied to; None if it is not."""
+    target = default if wanted is None else wanted
+    if target is None or wanted in (PIPE, DEVNULL, STDOUT):
+        return None
+    return sink_for(target, encoding, errors)
+
+
+def _close(stream: Any) -> None:
+    try:
+        if stream is not None:
+            stream.close()
+    except HalfCloseUnsupported:  # a ValueError by way of io.UnsupportedOperation
+        raise
+    except ValueError:
+        pass  # a wrapper that the user has detached

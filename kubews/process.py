@@ -1,0 +1,171 @@
+"""run and its relatives: commands in pods, with the arguments and results of the standard subprocess."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Optional, TypedDict, Union
+
+from kubews.client import Client
+from kubews.command import Args, StrOrBytesPath
+from kubews.errors import ConnectTimeout, NotReady, ProcessError, TimeoutExpired
+from kubews.popen import PIPE, STDOUT, File, Popen
+from kubews.targets import Target
+from kubews.transport.deadline import Deadline
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+
+class Options(TypedDict, total=False):
+    """What ``run`` and its relatives hand on to ``Popen``; see there.
+
+    Threads: a value.
+    """
+
+    bufsize: int
+    pod: Union[str, Target]
+    namespace: Optional[str]
+    container: Optional[str]
+    client: Optional[Client]
+    stdin: File
+    stdout: File
+    stderr: File
+    shell: bool
+    cwd: Optional[StrOrBytesPath]
+    env: Optional[Mapping[str, str]]
+    universal_newlines: Optional[bool]
+    text: Optional[bool]
+    encoding: Optional[str]
+    errors: Optional[str]
+    tty: bool
+    request_stdin: bool
+    wait_ready: Optional[float]
+    connect_timeout: Optional[float]
+
+
+def run(
+    args: Args,
+    *,
+    input: Any = None,
+    capture_output: bool = False,
+    timeout: Optional[float] = None,
+    check: bool = False,
+    **options: Unpack[Options],
+) -> subprocess.CompletedProcess[Any]:
+    """Run a command in a pod and wait for it.
+
+    Args:
+        args: a list, or a string with ``shell=True``.
+        input: bytes, or str in text mode, for stdin.
+        capture_output: return stdout and stderr instead of copying them to this process's own.
+        timeout: seconds for everything, the connection included.
+        check: raise ProcessError for an exit code other than 0.
+        **options: as for ``Popen``; ``pod`` is required.
+
+    Returns:
+        ``args``, ``returncode``, ``stdout`` and ``stderr``.
+
+    Raises:
+        TimeoutExpired: with the output so far. The connection is closed; the process may still run.
+        ProcessError: with ``check``.
+        ConnectionLost: how the process ended is unknown; ``partial`` has the output so far.
+        ExecError: the command could not start, or broke on the way.
+
+    Threads: blocks.
+    """
+    if input is not None:
+        if options.get("stdin") is not None:
+            raise ValueError("stdin and input arguments may not both be used.")
+        options["stdin"] = PIPE
+    if capture_output:
+        if options.get("stdout") is not None or options.get("stderr") is not None:
+            raise ValueError("stdout and stderr arguments may not be used with capture_output.")
+        options["stdout"] = options["stderr"] = PIPE
+    deadline = Deadline(timeout)
+    with _start(args, timeout, deadline, options) as process:
+        try:
+            stdout, stderr = process.communicate(input, timeout=deadline.remaining())
+        except TimeoutExpired as exc:
+            # communicate() knows only what was left of the time.
+            assert timeout is not None
+            raise TimeoutExpired(args, timeout, exc.stdout, exc.stderr) from exc
+        code = process.wait()
+    if check and code:
+        raise ProcessError(code, args, stdout, stderr)
+    return subprocess.CompletedProcess(args, code, stdout, stderr)
+
+
+def _start(args: Args, timeout: Optional[float], deadline: Deadline, options: Options) -> Popen:
+    remaining = deadline.remaining()
+    if remaining is not None:
+        options["connect_timeout"] = _sooner(options.get("connect_timeout"), remaining)
+        if options.get("wait_ready") is not None:
+            options["wait_ready"] = _sooner(options["wait_ready"], remaining)
+    try:
+        return Popen(args, **options)
+    except (ConnectTimeout, NotReady) as exc:
+        if timeout is not None and deadline.expired():
+            raise TimeoutExpired(args, timeout) from exc
+        raise
+
+
+def _sooner(given: Optional[float], remaining: float) -> float:
+    return remaining if given is None else min(given, remaining)
+
+
+def call(args: Args, *, timeout: Optional[float] = None, **options: Unpack[Options]) -> int:
+    """Run a command in a pod and return its exit code; as ``run`` without captured output.
+
+    Threads: blocks.
+    """
+    code: int = run(args, timeout=timeout, **options).returncode
+    return code
+
+
+def check_call(args: Args, *, timeout: Optional[float] = None, **options: Unpack[Options]) -> int:
+    """Run a command in a pod; return 0, or raise ProcessError.
+
+    Threads: blocks.
+    """
+    code: int = run(args, timeout=timeout, check=True, **options).returncode
+    return code
+
+
+def check_output(
+    args: Args,
+    *,
+    input: Any = None,
+    timeout: Optional[float] = None,
+    **options: Unpack[Options],
+) -> Any:
+    """Run a command in a pod and return its stdout, or raise ProcessError.
+
+    Threads: blocks.
+    """
+    if "stdout" in options:
+        raise ValueError("stdout argument not allowed, it will be overridden.")
+    options["stdout"] = PIPE
+    return run(args, input=input, timeout=timeout, check=True, **options).stdout
+
+
+def getstatusoutput(cmd: str, **options: Unpack[Options]) -> tuple[int, str]:
+    """Run a string in the container's shell; return exit code and output, stderr merged in.
+
+    Threads: blocks.
+    """
+    options.setdefault("text", True)
+    options["stdout"] = PIPE
+    options["stderr"] = STDOUT
+    options["shell"] = True
+    done = run(cmd, **options)
+    text = str(done.stdout)
+    return done.returncode, text[:-1] if text.endswith("\n") else text
+
+
+def getoutput(cmd: str, **options: Unpack[Options]) -> str:
+    """Run a string in the container's shell; return its output, stderr merged in.
+
+    Threads: blocks.
+    """
+    return getstatusoutput(cmd, **options)[1]

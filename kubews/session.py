@@ -1,0 +1,104 @@
+"""One exec: from the request to a connection that somebody holds."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+from kubews.protocol.channels import OFFER, STDERR, STDOUT, Channels
+from kubews.protocol.requests import exec_path
+from kubews.targets import Target
+from kubews.transport.connection import Connection
+from kubews.transport.deadline import Deadline
+
+
+class Session:
+    """The connection of one process, held by its Popen and each of its streams.
+
+    When all of them are forgotten the connection is cut, with a ResourceWarning.
+
+    Args:
+        connection: which does not know its session, or the two would keep each other alive.
+
+    Threads: any.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+
+    def __repr__(self) -> str:
+        return f"<session with {self.connection.where}>"
+
+    def __del__(self) -> None:
+        if not hasattr(self, "connection"):
+            return  # Ctrl-C came before
+        connection = self.connection
+        forgotten = not connection.closed.done() and not connection.succeeded()
+        connection.abort("the process was forgotten")  # first: a warning may be an exception
+        if forgotten:
+            warnings.warn(
+                f"{self.connection.where} is still running; wait for it or close it",
+                ResourceWarning,
+                source=self,
+                stacklevel=2,
+            )
+
+
+def open_exec(
+    target: Target,
+    argv: Sequence[str],
+    *,
+    stdin: bool,
+    merged: bool,
+    tty: bool,
+    deadline: Deadline,
+) -> Session:
+    """Start a command in a container.
+
+    Args:
+        target: the pod; if the server asks for a container, it remembers the choice.
+        argv: the argument vector.
+        stdin: whether there will be input.
+        merged: whether stderr is read together with stdout, in the order of arrival.
+        tty: whether the process gets a terminal; there is no stderr then.
+        deadline: for everything; the client's ``connect_timeout`` holds too.
+
+    Raises:
+        ApiError: the server refused.
+        ConnectFailed: it could not be reached.
+
+    Threads: blocks.
+    """
+    inbound = {STDOUT: STDOUT}
+    if not tty:
+        inbound[STDERR] = STDOUT if merged else STDERR
+
+    def attempt() -> Connection:
+        path = exec_path(
+            target.namespace,
+            target.name,
+            argv,
+            container=target.container,
+            stdin=stdin,
+            # Always asked for: a request for no stream is refused, and what nobody wants is dropped
+            # on this side. With a terminal there is no separate stderr.
+            stdout=True,
+            stderr=not tty,
+            tty=tty,
+        )
+        return target.client.open(
+            path,
+            OFFER,
+            Channels,
+            inbound=inbound,
+            where=target.where,
+            what=f"exec in {target.where}",
+            deadline=deadline,
+        )
+
+    connection = target.with_container(attempt, deadline)
+    try:
+        return Session(connection)
+    except BaseException:  # Ctrl-C: nobody holds it yet
+        connection.abort()
+        raise

@@ -1,0 +1,418 @@
+"""Channels as file objects: the raw Stream, and the wrappers that subprocess would put around it.
+
+An exception out of ``readinto`` makes the wrappers of ``io`` drop what they have gathered. So under a
+wrapper the raw object reports a lost connection as an end of file, and the outermost object raises
+ConnectionLost where it would otherwise return nothing.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any, Optional, Union
+
+from kubews.errors import ConnectionLost, HalfCloseUnsupported, ReadTimeout, StreamBroken
+from kubews.transport.deadline import NEVER, Deadline
+from kubews.transport.outbox import Unsent
+from kubews.transport.pipe import Pipe
+from kubews.transport.wait import fresh
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+    from typing_extensions import Buffer
+
+    from kubews.session import Session
+
+BUFFER_SIZE = 65536
+
+
+class Stream(io.RawIOBase):
+    """One direction of one channel, unbuffered.
+
+    Reading returns what is there, at least one byte, and ``b""`` only at the end. If the connection is
+    lost, the bytes that came before are returned first, then every call raises ConnectionLost.
+
+    Args:
+        session: of the process.
+        stream_id: the channel.
+        pipe: the bytes to read; None makes a stream to write.
+
+    Threads: any number. Reads divide the bytes between them; each write is whole up to 32 KiB.
+    """
+
+    def __init__(self, session: Session, stream_id: int, pipe: Optional[Pipe] = None) -> None:
+        self._session = session
+        self._connection = session.connection
+        self._stream_id = stream_id
+        self._pipe = pipe
+        self._wrapped = False
+        self._finalizing = False
+
+    def __repr__(self) -> str:
+        name = self._connection.name(self._stream_id)
+        state = " (closed)" if self.closed else ""
+        return f"<kubews.Stream {name} of {self._connection.where}{state}>"
+
+    # -- reading
+
+    def readable(self) -> bool:
+        """Return whether this is a stream to read."""
+        return self._pipe is not None
+
+    def readinto(self, b: WriteableBuffer) -> int:
+        """Read at least one byte into ``b``; return their number, 0 at the end.
+
+        Threads: blocks.
+        """
+        pipe = self._reading()
+        try:
+            return pipe.readinto(memoryview(b).cast("B"), NEVER)
+        except ConnectionLost:
+            if self._wrapped:
+                return 0
+            raise
+
+    def read(self, size: Optional[int] = -1) -> bytes:
+        """Read at least one byte, at most ``size``; everything if ``size`` is negative.
+
+        Threads: blocks.
+        """
+        if size is None or size < 0:
+            return self.readall()
+        # The inherited one fills a buffer with zeros first.
+        pipe = self._reading()
+        try:
+            return pipe.take(size, NEVER)
+        except ConnectionLost:
+            if self._wrapped:
+                return b""
+            raise
+
+    def readall(self) -> bytes:
+        """Read to the end.
+
+        Raises:
+            ConnectionLost: ``partial`` has what came; reading again returns it too.
+
+        Threads: blocks.
+        """
+        pipe = self._reading()
+        pieces: list[bytes] = []
+        try:
+            while True:
+                pipe.wait_data(NEVER)
+                piece = pipe.take_all()
+                if piece:
+                    pieces.append(piece)
+                elif pipe.ended:  # and not only taken by somebody else
+                    return b"".join(pieces)
+        except ConnectionLost as exc:
+            if self._wrapped:
+                return b"".join(pieces)
+            exc.partial = b"".join(pieces)
+            pipe.put_back(exc.partial)
+            raise
+        except BaseException:
+            pipe.put_back(b"".join(pieces))
+            raise
+
+    def peek(self, size: int = 0) -> bytes:
+        """Return buffered bytes without taking them, ``b""`` at the end; ``size`` is only a hint.
+
+        Threads: blocks while there are none.
+        """
+        try:
+            return self._reading().peek(NEVER)
+        except ConnectionLost:
+            if self._wrapped:
+                return b""
+            raise
+
+    def recv(self, size: int, timeout: Optional[float] = None) -> bytes:
+        """Read at least one byte, at most ``size``: the only read with a time limit.
+
+        Args:
+            size: bytes.
+            timeout: seconds; None for ever.
+
+        Returns:
+            The bytes, ``b""`` at the end.
+
+        Raises:
+            ReadTimeout: nothing came in time; nothing was taken.
+            ConnectionLost: as for ``read``.
+
+        Threads: blocks.
+        """
+        try:
+            return self._reading().take(size, Deadline(timeout))
+        except TimeoutError as exc:
+            raise ReadTimeout(f"nothing came from {self!r} in {timeout} s") from exc
+
+    @property
+    def loss(self) -> Optional[ConnectionLost]:
+        """The ConnectionLost that stands behind the last byte, once that byte is read."""
+        pipe = self._pipe
+        if pipe is None or not isinstance(pipe.error, ConnectionLost) or pipe.size:
+            return None
+        exc = fresh(pipe.error)
+        assert isinstance(exc, ConnectionLost)
+        return exc
+
+    # -- writing
+
+    def writable(self) -> bool:
+        """Return whether this is a stream to write."""
+        return self._pipe is None
+
+    def write(self, b: Buffer) -> int:
+        """Write all of ``b``; wait while the queue to the server is full.
+
+        Returns:
+            The number of bytes, always all.
+
+        Raises:
+            StreamBroken: the process or the connection has ended.
+
+        Threads: blocks.
+        """
+        if self._pipe is not None:
+            raise io.UnsupportedOperation("not writable")
+        self._check_open()
+        source = Unsent(b)
+        while not source.done:
+            self._connection.send(self._stream_id, source, NEVER)
+        return source.offset
+
+    def close_write(self) -> None:
+        """Tell the process that nothing more will come; output and exit code still arrive.
+
+        Raises:
+            HalfCloseUnsupported: the subprotocol (v4) cannot; nothing was sent.
+
+        Threads: does not block.
+        """
+        try:
+            self._connection.end(self._stream_id)
+        except StreamBroken:
+            pass  # nobody is left to be told
+
+    # -- both
+
+    def close(self) -> None:
+        """Close this stream: a half-close of stdin, a closed door for output.
+
+        Raises:
+            HalfCloseUnsupported: once, where the subprotocol (v4) cannot end stdin.
+
+        Threads: does not block; wakes those who read; legal in a finalizer.
+        """
+        if self.closed:
+            return
+        if self._pipe is not None:
+            super().close()
+            self._pipe.close()
+            return
+        try:
+            # Closed only after this: a close that Ctrl-C has stopped can be made again.
+            self.close_write()
+        except HalfCloseUnsupported:
+            if not self._finalizing:
+                super().close()
+                raise
+        super().close()
+
+    def abort(self) -> None:
+        """Cut the whole connection; everybody who reads or writes is woken.
+
+        Threads: does not block.
+        """
+        self._connection.abort()
+
+    def wrap(self) -> Stream:
+        """Say that an ``io`` wrapper reads from here from now on; return the stream."""
+        self._wrapped = True
+        return self
+
+    def __del__(self) -> None:
+        self._finalizing = True
+        super().__del__()
+
+    def _dealloc_warn(self, source: Any) -> None:
+        # A wrapper calls this when it is being finalized, just before it closes us.
+        self._finalizing = True
+
+    def _reading(self) -> Pipe:
+        if self._pipe is None:
+            raise io.UnsupportedOperation("not readable")
+        self._check_open()
+        return self._pipe
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise ValueError("I/O operation on closed file.")
+
+
+class ReadStream(io.BufferedReader):
+    """A buffered stream to read, as ``subprocess`` gives for ``bufsize=-1``.
+
+    Once the connection is lost, what came before is read first; then reading raises ConnectionLost.
+    ``read()`` to the end raises at once, with everything in ``partial``.
+
+    Args:
+        stream: the raw one.
+        size: of the buffer, in bytes.
+
+    Threads: any, one at a time. Ctrl-C may lose the bytes of a call that gathers, as for every file.
+    """
+
+    def __init__(self, stream: Stream, size: int = BUFFER_SIZE) -> None:
+        super().__init__(stream.wrap(), size)
+        self._stream = stream
+
+    def read(self, size: Optional[int] = -1, /) -> bytes:
+        """Read ``size`` bytes, or to the end; fewer only at the end.
+
+        Threads: blocks.
+        """
+        data = super().read(size)
+        to_end = size is None or size < 0
+        if to_end or (size and not data):
+            _raise_loss(self._stream, data)
+        return data
+
+    def read1(self, size: int = -1, /) -> bytes:
+        """Read what is there, at most ``size`` bytes.
+
+        Threads: blocks while there is nothing.
+        """
+        data = super().read1(size)
+        if size and not data:
+            _raise_loss(self._stream, data)
+        return data
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        """Fill a buffer; return the number of bytes.
+
+        Threads: blocks.
+        """
+        count = super().readinto(buffer)
+        if not count and memoryview(buffer).nbytes:
+            _raise_loss(self._stream, b"")
+        return count
+
+    def readinto1(self, buffer: WriteableBuffer, /) -> int:
+        """Read what is there into a buffer; return the number of bytes.
+
+        Threads: blocks while there is nothing.
+        """
+        count = super().readinto1(buffer)
+        if not count and memoryview(buffer).nbytes:
+            _raise_loss(self._stream, b"")
+        return count
+
+    def readline(self, size: Optional[int] = -1, /) -> bytes:
+        """Read a line; the last one may lack its newline.
+
+        Threads: blocks.
+        """
+        data = super().readline(-1 if size is None else size)
+        if size != 0 and not data:
+            _raise_loss(self._stream, data)
+        return data
+
+
+class TextReadStream(io.TextIOWrapper):
+    """A stream to read as text; see ``ReadStream`` for lost connections.
+
+    Args:
+        stream: the raw one.
+        size: of the buffer, in bytes; 0 for none.
+        encoding: a name, default UTF-8: the remote locale is not ours.
+        errors: what to do with bytes that are not text.
+
+    Threads: one.
+    """
+
+    def __init__(
+        self, stream: Stream, size: int, encoding: Optional[str], errors: Optional[str]
+    ) -> None:
+        # The plain reader, not ReadStream: only the outermost object may raise.
+        inner: Any = io.BufferedReader(stream.wrap(), size) if size else stream.wrap()
+        super().__init__(inner, encoding=encoding or "utf-8", errors=errors)
+        self._stream = stream
+        #: Whether characters were read, so that some may be decoded and not yet given out.
+        self.touched = False
+
+    def read(self, size: Optional[int] = -1, /) -> str:
+        """Read ``size`` characters, or to the end; fewer only at the end.
+
+        Threads: blocks.
+        """
+        self.touched = True
+        to_end = size is None or size < 0
+        try:
+            text = super().read(size)
+        except UnicodeDecodeError as exc:
+            if not to_end or self._stream.loss is None:
+                raise
+            # Cut in the middle of a character. The bytes are in the exception, what had been decoded
+            # before them is still in the wrapper.
+            text = self._decoded() + exc.object.decode(self.encoding, "replace")
+        if to_end or (size and not text):
+            _raise_loss(self._stream, text)
+        return text
+
+    def _decoded(self) -> str:
+        characters = []
+        try:
+            while character := super().read(1):
+                characters.append(character)
+        except UnicodeDecodeError:
+            pass  # the bytes that the caller has
+        return "".join(characters)
+
+    def readline(self, size: int = -1, /) -> str:  # type: ignore[override]
+        """Read a line; the last one may lack its newline.
+
+        Threads: blocks.
+        """
+        self.touched = True
+        text = super().readline(size)
+        if size != 0 and not text:
+            _raise_loss(self._stream, text)
+        return text
+
+
+class TextWriteStream(io.TextIOWrapper):
+    """A stream to write as text; every write goes out at once.
+
+    Args:
+        stream: the raw one. A buffer in between would be flushed, or lost, by a finalizer.
+        encoding: a name, default UTF-8.
+        errors: what to do with characters that cannot be encoded.
+        line_buffering: accepted as for subprocess; every write is flushed anyway.
+
+    Threads: one.
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        encoding: Optional[str],
+        errors: Optional[str],
+        line_buffering: bool,
+    ) -> None:
+        super().__init__(
+            stream,  # type: ignore[arg-type]
+            encoding=encoding or "utf-8",
+            errors=errors,
+            line_buffering=line_buffering,
+            write_through=True,
+        )
+
+
+def _raise_loss(stream: Stream, gathered: Union[bytes, str]) -> None:
+    loss = stream.loss
+    if loss is not None:
+        loss.partial = gathered
+        raise loss

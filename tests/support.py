@@ -1,0 +1,100 @@
+"""What every test needs: one scalable unit of time, and a look at what a test leaves behind."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from kubews import PIPE
+
+if TYPE_CHECKING:
+    from kubews import Pod
+
+#: Multiplies every deadline of the suite; raise it for a slow or busy machine.
+SCALE = float(os.environ.get("KUBEWS_TEST_SCALE", "1"))
+
+
+def seconds(value: float) -> float:
+    """Return a deadline of so many seconds on a machine of ordinary speed."""
+    return value * SCALE
+
+
+def eventually(condition: Callable[[], Any], timeout: float = 5.0) -> bool:
+    """Wait until a condition holds; return whether it came to hold in time."""
+    end = time.monotonic() + seconds(timeout)
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.002)
+    return True
+
+
+def in_thread(function: Callable[..., Any], *args: Any) -> Future:
+    """Run a function in a thread of its own."""
+    return Future(function, args)
+
+
+class Future:
+    """The result of a function that runs in a thread; a result that is late fails the test."""
+
+    def __init__(self, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        self._function, self._args = function, args
+        self._outcome: tuple[Any, BaseException | None] | None = None
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._outcome = self._function(*self._args), None
+        except BaseException as exc:
+            self._outcome = None, exc
+
+    @property
+    def running(self) -> bool:
+        return self._outcome is None
+
+    def result(self, timeout: float = 10.0) -> Any:
+        self.thread.join(seconds(timeout))
+        if self._outcome is None:
+            raise AssertionError(f"{self._function} did not return within {seconds(timeout)} s")
+        value, exc = self._outcome
+        if exc is not None:
+            raise exc
+        return value
+
+
+def resources() -> tuple[list[str], int]:
+    """Return the names of all threads that run and the number of open descriptors.
+
+    Ctrl-C inside ``Thread.start`` can leave a thread that never began in the interpreter's list.
+    """
+    gc.collect()
+    names = sorted(thread.name for thread in threading.enumerate() if thread.is_alive())
+    return names, len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+
+
+def echo(pod: Pod, total: int, piece: int) -> None:
+    """Send random bytes through cat, both ways at once, and compare checksums."""
+    sent, received = hashlib.sha256(), hashlib.sha256()
+    block = os.urandom(piece)
+
+    def upload() -> None:
+        for number in range(total // piece):
+            data = number.to_bytes(8, "big") + block[8:]
+            sent.update(data)
+            process.stdin.write(data)
+        process.stdin.close()
+
+    with pod.popen(["cat"], stdin=PIPE, stdout=PIPE, bufsize=0) as process:
+        uploading = in_thread(upload)
+        buffer = memoryview(bytearray(1 << 18))
+        while size := process.stdout.readinto(buffer):
+            received.update(buffer[:size])
+        uploading.result(seconds(60))
+        assert process.wait(seconds(10)) == 0
+    assert sent.digest() == received.digest()

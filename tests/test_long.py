@@ -1,0 +1,68 @@
+"""What takes minutes, behind ``-m long``; each has a short form in the suite."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import pytest
+from support import echo, in_thread
+
+from kubews import PIPE, Client, Pod
+
+pytestmark = pytest.mark.long
+
+#: Seconds that the storms last.
+DURATION = float(os.environ.get("KUBEWS_LONG_SECONDS", "600"))
+
+
+def test_a_hundred_times_256_mib_r1(pod: Pod) -> None:
+    """R-1, R-14: a hundred runs, every byte."""
+    for _ in range(100):
+        echo(pod, 256 << 20, 1 << 20)
+
+
+@pytest.mark.parametrize("piece", [4096, 1 << 20, 5 << 30])
+def test_an_upload_of_5_gib_r19(pod: Pod, piece: int) -> None:
+    """R-19: in small writes, in large ones, and in one."""
+    total = 5 << 30
+    data = memoryview(bytes(piece))
+    with pod.popen(["wc", "-c"], stdin=PIPE, stdout=PIPE) as process:
+        for _ in range(total // piece):
+            process.stdin.write(data)
+        process.stdin.close()
+        assert int(process.stdout.read()) == total
+
+
+def test_sixty_four_threads_on_one_client_r22(client: Client) -> None:
+    """R-22: no cross-talk between processes, REST requests and exit codes."""
+    end = time.monotonic() + DURATION
+
+    def work(number: int) -> int:
+        pod, turns = client.pod("web-0"), 0
+        while time.monotonic() < end:
+            text = f"{number}-{turns}\n".encode() * 500
+            done = pod.run(["sh", "-c", f"cat; exit {number}"], input=text, capture_output=True)
+            assert (done.returncode, done.stdout) == (number, text)
+            assert client.get("/version")["major"] == "1"
+            turns += 1
+        return turns
+
+    turns = [future.result(DURATION + 60) for future in [in_thread(work, n) for n in range(64)]]
+    assert min(turns) > 0
+    print(f"{sum(turns)} commands")
+
+
+def test_full_duplex_storm_r14(pod: Pod) -> None:
+    """R-14: full-duplex traffic over several TLS connections for as long as was asked for."""
+    end = time.monotonic() + DURATION
+
+    def work() -> int:
+        rounds = 0
+        while time.monotonic() < end:
+            echo(pod, 16 << 20, 100_000)
+            rounds += 1
+        return rounds
+
+    rounds = [future.result(DURATION + 120) for future in [in_thread(work) for _ in range(4)]]
+    print(f"{sum(rounds)} rounds of 16 MiB")

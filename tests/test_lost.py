@@ -1,0 +1,276 @@
+"""Connections that end before they should: never a false success, never a hang, nothing lost."""
+
+from __future__ import annotations
+
+import pickle
+import random
+import time
+
+import pytest
+from support import echo, seconds
+
+import kubews
+from kubews import PIPE, Pod
+from kubews.testing import FOREVER, Faults
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [
+        Faults(no_status=True),
+        Faults(no_status=True, close_frame=False),
+        Faults(no_status=True, close_frame=False, close_notify=False),
+        Faults(drop_after=8, drop="reset"),
+        Faults(drop_after=8, drop="fin"),
+        Faults(drop_after=8, drop="close_notify"),
+        Faults(status=b"", close_frame=False),
+        Faults(no_status=True, close_code=1001),
+        Faults(no_status=True, close_code=0),
+    ],
+    ids=repr,
+)
+def test_an_end_without_status_is_a_lost_connection_r3(pod: Pod, local, faults: Faults) -> None:
+    """R-3: Close, TLS EOF with and without close_notify, FIN and RST are no exit codes."""
+    local.next_faults(faults)
+    with pytest.raises(kubews.ConnectionLost) as caught:
+        pod.run(["printf", "abc"], capture_output=True)
+    assert isinstance(caught.value, ConnectionError)
+    assert sum(caught.value.received.values()) == len(b"".join(caught.value.partial))
+    assert b"abc".startswith(caught.value.partial[0])
+    for word in ("default/web-0", "v5.channel.k8s.io", "bytes of stdout"):
+        assert word in str(caught.value)
+    copy = pickle.loads(pickle.dumps(caught.value))
+    assert (str(copy), copy.partial, copy.received) == (
+        str(caught.value),
+        caught.value.partial,
+        caught.value.received,
+    )
+
+
+def test_poll_raises_instead_of_none_for_ever_r3(pod: Pod, local) -> None:
+    """R-3: ``while p.poll() is None`` ends."""
+    local.next_faults(Faults(no_status=True, close_frame=False))
+    with pytest.raises(kubews.ConnectionLost):
+        with pod.popen(["true"], stdout=PIPE) as process:
+            end = time.monotonic() + seconds(5)
+            while process.poll() is None:
+                assert time.monotonic() < end
+    assert process.returncode is None
+
+
+def test_a_ping_that_nobody_answers_is_no_exit_code_r3(pod: Pod, local, monkeypatch) -> None:
+    """R-3, R-10: a server that says nothing more is given up, with what it had said."""
+    monkeypatch.setattr("kubews.transport.heartbeat.DEAD_AFTER", 0.6)
+    monkeypatch.setattr("kubews.client.PING_INTERVAL", 0.1)
+    local.next_faults(Faults(pong=False))
+    with pytest.raises(kubews.ConnectionLost, match="no sign of life") as caught:
+        pod.run(["sh", "-c", "echo early; exec sleep 4"], capture_output=True, timeout=seconds(10))
+    assert caught.value.partial[0] == b"early\n"
+
+
+def test_everything_before_the_loss_can_be_read_r5(pod: Pod, local) -> None:
+    """R-5: whatever mix of read, readline and iteration, then ConnectionLost, every time."""
+    local.next_faults(Faults(no_status=True))
+    process = pod.popen(["printf", "one\\ntwo\\nthree"], stdout=PIPE)
+    assert process.stdout.readline() == b"one\n"
+    assert process.stdout.read(2) == b"tw"
+    assert next(process.stdout) == b"o\n"
+    assert process.stdout.readline() == b"three"
+    for _ in range(2):
+        for read in (process.stdout.readline, process.stdout.read, process.stdout.read1):
+            with pytest.raises(kubews.ConnectionLost):
+                read()
+        with pytest.raises(kubews.ConnectionLost):
+            next(process.stdout)
+        with pytest.raises(kubews.ConnectionLost):
+            process.stdout.readinto(bytearray(4))
+        with pytest.raises(kubews.ConnectionLost):
+            process.stdout.readinto1(bytearray(4))
+    process.close()
+
+
+def test_read_to_the_end_carries_everything_in_partial_r5(pod: Pod, local) -> None:
+    """R-5, for the buffered, the raw and the text stream."""
+    for options, expected in (
+        ({}, b"one\ntwo"),
+        ({"bufsize": 0}, b"one\ntwo"),
+        ({"text": True}, "one\ntwo"),
+    ):
+        local.next_faults(Faults(no_status=True))
+        process = pod.popen(["printf", "one\\ntwo"], stdout=PIPE, **options)
+        with pytest.raises(kubews.ConnectionLost) as caught:
+            process.stdout.read()
+        assert caught.value.partial == expected
+        process.close()
+
+
+def test_text_lines_before_the_loss_r5(pod: Pod, local) -> None:
+    """R-5."""
+    local.next_faults(Faults(no_status=True))
+    process = pod.popen(["printf", "é\\nb"], stdout=PIPE, text=True)
+    lines = []
+    with pytest.raises(kubews.ConnectionLost):
+        lines.extend(iter(process.stdout.readline, ""))
+    process.close()
+    local.next_faults(Faults(no_status=True))
+    process = pod.popen(["printf", "é\\nb"], stdout=PIPE, text=True)
+    with pytest.raises(kubews.ConnectionLost):
+        for line in process.stdout:
+            lines.append(line)
+    process.close()
+    assert lines == ["é\n", "b"] * 2
+
+
+def test_a_cut_in_the_middle_of_a_character_loses_nothing_r5(pod: Pod, local) -> None:
+    """R-5: what can be decoded is there, and the connection is what is complained about."""
+    for first in ("", "é\n"):
+        local.next_faults(Faults(no_status=True))
+        process = pod.popen(["printf", "\\303\\251\\n0123\\303"], stdout=PIPE, text=True)
+        if first:
+            assert process.stdout.readline() == first
+        with pytest.raises(kubews.ConnectionLost) as caught:
+            process.stdout.read()
+        assert first + caught.value.partial == "é\n0123\N{REPLACEMENT CHARACTER}"
+        process.close()
+
+
+def test_recv_gives_the_bytes_first_and_has_a_timeout(pod: Pod, local) -> None:
+    local.next_faults(Faults(no_status=True))
+    process = pod.popen(["sh", "-c", "read x; printf abc"], stdin=PIPE, stdout=PIPE, bufsize=0)
+    with pytest.raises(kubews.ReadTimeout):
+        process.stdout.recv(10, timeout=0.05)
+    process.stdin.write(b"\n")
+    assert process.stdout.recv(2, timeout=seconds(5)) == b"ab"
+    assert process.stdout.recv(2, timeout=seconds(5)) == b"c"
+    for _ in range(2):
+        with pytest.raises(kubews.ConnectionLost):
+            process.stdout.recv(2, timeout=seconds(5))
+    process.close()
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        (b'{"metadata":{},"status":"Success"}', 0),
+        (
+            b'{"status":"Failure","reason":"NonZeroExitCode","details":{"causes":'
+            b'[{"reason":"Other","message":"x"},{"reason":"ExitCode","message":"42"}]}}',
+            42,
+        ),
+        (b'{"status":"Failure","reason":"InternalError","message":"broke","code":500}', "broke"),
+        (b'{"status":"Failure","message":"no details","reason":"NonZeroExitCode"}', "no details"),
+        (b'{"status":"Failure","reason":"NonZeroExitCode","details":{"causes":[]}}', "no message"),
+        (b"command terminated with non-zero exit code", "command terminated"),
+        (b'{"status":"Failure","message":"cut of', "cut of"),
+        (b"[]", r"\[\]"),
+        (b"\xff\xfe", "web-0"),
+    ],
+)
+def test_every_shape_of_status_r4(pod: Pod, local, status: bytes, expected: int | str) -> None:
+    """R-4: an integer only where the Status has one; asking twice gives the same."""
+    for pieces in (None, 1):
+        local.next_faults(Faults(status=status, status_pieces=pieces))
+        process = pod.popen(["true"], stdout=PIPE)
+        for _ in range(2):
+            if isinstance(expected, int):
+                assert process.wait(seconds(5)) == expected
+            else:
+                with pytest.raises(kubews.ExecError, match=expected) as caught:
+                    process.wait(seconds(5))
+                assert pickle.loads(pickle.dumps(caught.value)).status == caught.value.status
+        process.close()
+
+
+def test_status_before_the_data_loses_nothing(pod: Pod, local) -> None:
+    local.next_faults(Faults(early_status=True))
+    done = pod.run(["head", "-c", "300000", "/dev/zero"], capture_output=True)
+    assert (done.returncode, len(done.stdout)) == (0, 300_000)
+
+
+def test_a_server_that_never_closes_does_not_hold_anybody(pod: Pod, local, monkeypatch) -> None:
+    monkeypatch.setattr("kubews.transport.connection._GRACE", 0.2)
+    local.next_faults(Faults(close_frame=False, close_notify=False, drop="fin"))
+    assert pod.run(["echo", "x"], capture_output=True).stdout == b"x\n"
+
+
+# How a server may cut the same bytes, and how many of them to send. With pings in between the server
+# closes with pongs unread, which makes its kernel drop what is not yet sent: then only a few.
+FORMS = [
+    (Faults(), 200_000),
+    (Faults(record_size=1), 20_000),
+    (Faults(record_size=7, join=True), 20_000),
+    (Faults(join=True), 200_000),
+    (Faults(fragment=5), 20_000),
+    (Faults(fragment=50, ping=b"between"), 400),
+    (Faults(frame_size=3), 20_000),
+    (Faults(fragment=3, record_size=2, ping=b""), 40),
+]
+
+
+@pytest.mark.parametrize(("faults", "size"), FORMS, ids=str)
+def test_however_frames_and_records_are_cut_every_byte_arrives_r1(
+    pod: Pod, local, tmp_path, faults: Faults, size: int
+) -> None:
+    """R-1: frames packed many to a TLS record, records and messages split anywhere."""
+    data = random.Random(7).randbytes(size)
+    (tmp_path / "data").write_bytes(data)
+    local.next_faults(faults)
+    done = pod.run(["cat", tmp_path / "data"], capture_output=True, timeout=seconds(60))
+    assert (done.returncode, done.stdout) == (0, data)
+
+
+@pytest.mark.parametrize(("faults", "size"), FORMS, ids=str)
+def test_a_character_on_the_border_of_frames_survives_r2(
+    pod: Pod, local, tmp_path, faults: Faults, size: int
+) -> None:
+    """R-2: text is decoded over the stream, not a frame at a time."""
+    text = "é\N{GRINNING FACE}ü" * (size // 8)
+    (tmp_path / "text").write_text(text, encoding="utf-8")
+    local.next_faults(faults)
+    done = pod.run(["cat", tmp_path / "text"], text=True, stdout=PIPE, timeout=seconds(60))
+    assert done.stdout == text
+
+
+def test_what_came_before_a_reset_counts(pod: Pod, local) -> None:
+    """A server that closes with input unread resets the connection; the Status came before."""
+    for _ in range(20):
+        done = pod.run(
+            ["sh", "-c", "echo out; exit 3"], input=b"x" * 3_000_000, capture_output=True
+        )
+        assert (done.returncode, done.stdout) == (3, b"out\n")
+
+
+def test_256_mib_of_random_bytes_down_and_up_are_exact_r1(pod: Pod) -> None:
+    """R-1: through TLS, both ways at once."""
+    echo(pod, 256 << 20, 1 << 20)
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [
+        Faults(accept_delay=FOREVER),
+        Faults(handshake_delay=FOREVER),
+        Faults(response_delay=FOREVER),
+        Faults(drip=0.05),
+        Faults(response=b"HTTP/1.1 1", drip=0.01),
+    ],
+    ids=repr,
+)
+def test_nothing_waits_longer_than_the_time_limit_r9(local, faults: Faults) -> None:
+    """R-9: silent after accept, in TLS, after the request; half a status line; a byte at a time."""
+    with local.client() as client:
+        client.connect_timeout = seconds(0.5)
+        local.next_faults(faults)
+        begin = time.monotonic()
+        with pytest.raises(kubews.ConnectFailed):
+            client.pod("web-0").run(["true"])
+        assert time.monotonic() - begin < seconds(1.5)
+        local.next_faults(faults)
+        with pytest.raises((kubews.ConnectFailed, kubews.ApiError)):
+            client.get("/version")
+        assert time.monotonic() - begin < seconds(3)
+
+
+def test_the_default_time_limit_is_finite_r9() -> None:
+    """R-9."""
+    assert 0 < kubews.client.CONNECT_TIMEOUT <= 30

@@ -1,0 +1,364 @@
+"""Popen: a process while it runs."""
+
+from __future__ import annotations
+
+import gc
+import io
+import subprocess
+import threading
+import time
+import warnings
+
+import pytest
+from support import eventually, in_thread, seconds
+
+import kubews
+from kubews import DEVNULL, PIPE, STDOUT, Pod
+
+
+def test_a_conversation_with_a_process(pod: Pod) -> None:
+    with pod.popen(["cat"], stdin=PIPE, stdout=PIPE) as process:
+        assert process.subprotocol == "v5.channel.k8s.io"
+        assert process.poll() is None
+        assert process.stdin.write(b"one\n") == 4
+        assert process.stdout.readline() == b"one\n"
+        process.stdin.write(b"two\nthree")
+        process.stdin.close()
+        assert process.stdout.read() == b"two\nthree"
+        assert process.wait(seconds(10)) == 0
+    assert process.returncode == 0
+    assert process.stdin.closed
+    assert process.stdout.closed
+
+
+def test_closing_stdin_is_a_half_close_r18(pod: Pod) -> None:
+    """R-18: output and exit code still arrive after stdin has been closed."""
+    with pod.popen(["sh", "-c", "cat; echo end; exit 7"], stdin=PIPE, stdout=PIPE) as process:
+        process.stdin.write(b"data;")
+        process.stdin.close()
+        process.stdin.close()
+        assert process.stdout.read() == b"data;end\n"
+        assert process.wait(seconds(10)) == 7
+        with pytest.raises(ValueError, match="closed"):
+            process.stdin.write(b"more")
+
+
+def test_closing_stdin_on_an_old_server_raises_once_r18(old_pod: Pod) -> None:
+    """R-18: never a silent no-op, never a closed socket: what the process writes still arrives."""
+    process = old_pod.popen(["head", "-c", "4"], stdin=PIPE, stdout=PIPE)
+    process.stdin.write(b"da")
+    with pytest.raises(kubews.HalfCloseUnsupported, match=r"v4\.channel\.k8s\.io"):
+        process.stdin.close()
+    process.stdin.close()
+    assert process.stdin.closed
+    process.close()
+
+    with old_pod.popen(["head", "-c", "4"], stdin=PIPE, stdout=PIPE) as process:
+        process.stdin.write(b"data")
+        assert process.stdout.read() == b"data"
+        assert process.wait(seconds(10)) == 0
+
+    with pytest.raises(kubews.HalfCloseUnsupported):
+        with old_pod.popen(["cat"], stdin=PIPE):
+            pass
+
+
+def test_an_input_file_on_an_old_server_is_refused_before_a_byte_is_sent(old_pod: Pod) -> None:
+    with pytest.raises(kubews.HalfCloseUnsupported):
+        old_pod.popen(["cat"], stdin=io.BytesIO(b"data"))
+
+
+def test_text_and_line_buffering(pod: Pod) -> None:
+    with pod.popen(["cat"], stdin=PIPE, stdout=PIPE, text=True, bufsize=1) as process:
+        process.stdin.write("é\n")
+        assert process.stdout.readline() == "é\n"
+        process.stdin.write("a\nb\n")
+        process.stdin.close()
+        assert list(process.stdout) == ["a\n", "b\n"]
+
+
+def test_bufsize_0_gives_the_raw_stream(pod: Pod) -> None:
+    with pod.popen(["cat"], stdin=PIPE, stdout=PIPE, bufsize=0) as process:
+        assert isinstance(process.stdout, kubews.Stream)
+        process.stdin.write(b"abc")
+        assert process.stdout.read(2) == b"ab"
+        assert process.stdout.read(2) == b"c"
+    with pod.popen(["echo", "é"], stdout=PIPE, bufsize=0, text=True) as process:
+        assert process.stdout.read() == "é\n"
+
+
+def test_communicate_can_be_called_again_after_a_timeout(pod: Pod) -> None:
+    script = "cat; sleep 1; echo later"
+    with pod.popen(["sh", "-c", script], stdin=PIPE, stdout=PIPE, stderr=PIPE) as process:
+        with pytest.raises(subprocess.TimeoutExpired) as caught:
+            process.communicate(b"input;", timeout=0.3)
+        assert caught.value.stdout in (b"", b"input;")
+        with pytest.raises(ValueError, match="Cannot send input"):
+            process.communicate(b"again")
+        assert process.communicate(timeout=seconds(20)) == (b"input;later\n", b"")
+        assert process.returncode == 0
+
+
+def test_communicate_includes_what_the_reader_has_buffered(pod: Pod) -> None:
+    with pod.popen(["echo", "abc"], stdout=PIPE) as process:
+        assert process.stdout.read(1) == b"a"
+        assert process.communicate() == (b"bc\n", None)
+
+
+def test_communicate_again_gives_the_same(pod: Pod) -> None:
+    for options in ({}, {"text": True}, {"bufsize": 0}):
+        with pod.popen(["printf", "a\\r\\nb"], stdout=PIPE, stderr=PIPE, **options) as process:
+            first = process.communicate()
+            assert process.communicate() == first
+            assert first[0] == ("a\nb" if "text" in options else b"a\r\nb")
+    with pod.popen(["printf", "a\\nb\\nc"], stdout=PIPE, text=True) as process:
+        assert process.stdout.readline() == "a\n"
+        assert process.communicate() == ("b\nc", None)
+
+
+def test_a_detached_wrapper_does_not_disturb_the_end(pod: Pod) -> None:
+    with pod.popen(["echo", "x"], stdout=PIPE, stderr=PIPE) as process:
+        raw = process.stdout.detach()
+        assert raw.readline() == b"x\n"
+    assert process.returncode == 0
+
+
+def test_closing_here_is_not_blamed_on_the_server(pod: Pod) -> None:
+    process = pod.popen(["sleep", "1"], stdout=PIPE)
+    waiting = in_thread(process.wait)
+    process.close()
+    with pytest.raises(kubews.ConnectionLost, match="closed on this side"):
+        waiting.result()
+
+
+def test_communicate_is_for_one_thread_at_a_time(pod: Pod) -> None:
+    with pod.popen(["cat"], stdin=PIPE, stdout=PIPE) as process:
+        entered = threading.Event()
+        original = process._communicate
+
+        def slow(*args):
+            entered.set()
+            time.sleep(0.2)
+            return original(*args)
+
+        process._communicate = slow
+        first = in_thread(process.communicate, b"x")
+        assert entered.wait(seconds(5))
+        with pytest.raises(RuntimeError, match="another thread"):
+            process.communicate()
+        assert first.result() == (b"x", None)
+    with pod.popen(["true"], stdout=DEVNULL) as process:
+        with pytest.raises(ValueError, match="input needs stdin=PIPE"):
+            process.communicate(b"x")
+
+
+def test_wait_with_a_timeout(pod: Pod) -> None:
+    with pod.popen(["sh", "-c", "read line; exit 3"], stdin=PIPE, stderr=DEVNULL) as process:
+        begin = time.monotonic()
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.2)
+        assert time.monotonic() - begin < seconds(1)
+        assert process.returncode is None
+        process.stdin.write(b"\n")
+        assert process.wait(seconds(10)) == 3
+        assert process.poll() == 3
+
+
+def test_a_process_that_ignores_its_input_breaks_the_pipe_r21(pod: Pod) -> None:
+    """R-21: writing after the end is a BrokenPipeError, and the exit code is there all the same."""
+    with pod.popen(["sh", "-c", "exit 5"], stdin=PIPE) as process:
+        assert process.wait(seconds(10)) == 5
+        with pytest.raises(BrokenPipeError, match="web-0"):
+            process.stdin.write(b"too late")
+    # communicate swallows it, as subprocess does
+    assert pod.run(["sh", "-c", "exit 6"], input=b"x" * 5_000_000).returncode == 6
+
+
+def test_any_size_of_write_goes_out_in_small_messages_r19(pod: Pod, local) -> None:
+    """R-19: one write of many megabytes is cut into messages that every server takes."""
+    size = 40 << 20
+    with pod.popen(["wc", "-c"], stdin=PIPE, stdout=PIPE) as process:
+        assert process.stdin.write(b"x" * size) == size
+        process.stdin.close()
+        assert int(process.stdout.read()) == size
+    for piece in (1, 4096, 1 << 20):
+        with pod.popen(["wc", "-c"], stdin=PIPE, stdout=PIPE) as process:
+            for _ in range(20):
+                process.stdin.write(bytes(piece))
+            process.stdin.close()
+            assert int(process.stdout.read()) == 20 * piece
+
+
+def test_wait_ends_behind_output_that_nobody_reads(pod: Pod) -> None:
+    with pod.popen(["head", "-c", "12000000", "/dev/zero"], stdout=PIPE) as process:
+        assert process.wait(seconds(30)) == 0
+        assert len(process.stdout.read()) == 12_000_000
+
+
+def test_stderr_can_be_read_behind_a_full_stdout(pod: Pod) -> None:
+    script = "head -c 9000000 /dev/zero; echo message >&2"
+    with pod.popen(["sh", "-c", script], stdout=PIPE, stderr=PIPE) as process:
+        assert process.stderr.readline() == b"message\n"
+        assert len(process.stdout.read()) == 9_000_000
+
+
+def test_leaving_the_block_early_hangs_up_as_sigpipe_would(pod: Pod) -> None:
+    with pod.popen(["sh", "-c", "yes line | head -n 3000000"], stdout=PIPE) as process:
+        for line in process.stdout:
+            assert line == b"line\n"
+            break
+    assert process.returncode is None
+    # but a process that has nothing more to say is waited for
+    with pod.popen(["sh", "-c", "echo line; sleep 0.2; exit 4"], stdout=PIPE) as process:
+        process.stdout.readline()
+    assert process.returncode == 4
+
+
+def test_leaving_the_block_by_an_exception_does_not_wait(pod: Pod) -> None:
+    begin = time.monotonic()
+    with pytest.raises(ZeroDivisionError):
+        with pod.popen(["sleep", "5"], stdout=PIPE):
+            raise ZeroDivisionError
+    assert time.monotonic() - begin < seconds(3)
+
+
+def test_close_wakes_readers_writers_and_waiters(pod: Pod) -> None:
+    process = pod.popen(["sleep", "5"], stdin=PIPE, stdout=PIPE, stderr=PIPE)
+    waiting = [in_thread(process.stdout.read), in_thread(process.wait)]
+    waiting.append(in_thread(process.stderr.readline))
+    waiting.append(in_thread(process.stdin.write, b"x" * 50_000_000))
+    time.sleep(0.2)
+    assert all(future.running for future in waiting)
+    begin = time.monotonic()
+    process.close()
+    assert time.monotonic() - begin < seconds(1.5)
+    for future in waiting[:3]:
+        with pytest.raises((kubews.ConnectionLost, ValueError)):
+            future.result()
+    with pytest.raises((BrokenPipeError, ValueError)):
+        waiting[3].result()
+    process.close()
+    with pytest.raises(kubews.ConnectionLost):
+        process.poll()
+
+
+def test_files_of_every_kind_take_output_and_give_input(pod: Pod, tmp_path) -> None:
+    (tmp_path / "in").write_bytes(b"from a file")
+    with open(tmp_path / "in", "rb") as source, open(tmp_path / "out", "wb") as target:
+        target.write(b"before;")
+        assert pod.call(["cat"], stdin=source, stdout=target) == 0
+        target.write(b";after")
+    assert (tmp_path / "out").read_bytes() == b"before;from a file;after"
+
+    memory = io.BytesIO()
+    assert pod.call(["cat"], stdin=io.BytesIO(b"x" * 200_000), stdout=memory) == 0
+    assert memory.getvalue() == b"x" * 200_000
+    text = io.StringIO()
+    assert pod.call(["cat"], stdin=io.StringIO("é" * 40_000), stdout=text) == 0
+    assert text.getvalue() == "é" * 40_000
+
+    with open(tmp_path / "both", "w") as target:
+        pod.call("echo 1; echo 2 >&2", shell=True, stdout=target.fileno(), stderr=STDOUT)
+    assert sorted((tmp_path / "both").read_text().split()) == ["1", "2"]
+    with pytest.raises(TypeError, match="write"):
+        pod.run(["true"], stdout=object())
+
+
+def test_a_local_process_feeds_a_remote_one(pod: Pod) -> None:
+    with subprocess.Popen(["echo", "piped"], stdout=subprocess.PIPE) as local:
+        assert pod.check_output(["cat"], stdin=local.stdout) == b"piped\n"
+
+
+def test_an_input_that_never_ends_does_not_outlive_the_process(pod: Pod) -> None:
+    with subprocess.Popen(["sleep", "60"], stdout=subprocess.PIPE) as local:
+        assert pod.call(["true"], stdin=local.stdout) == 0
+        local.kill()
+
+
+def test_a_file_that_cannot_be_written_ends_the_session_with_its_own_error(pod: Pod) -> None:
+    class Full(io.RawIOBase):
+        def writable(self) -> bool:
+            return True
+
+        def write(self, data) -> int:
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        pod.run(["sh", "-c", "echo x; sleep 5"], stdout=Full())
+
+
+def test_signals_tell_the_truth(pod: Pod) -> None:
+    with pod.popen(["cat"], stdin=PIPE, stdout=PIPE) as process:
+        for call in (process.terminate, process.kill, lambda: process.send_signal(1)):
+            with pytest.raises(io.UnsupportedOperation, match="signals=True"):
+                call()
+        process.stdin.close()
+        process.wait(seconds(10))
+        process.kill()  # nothing to do, as for subprocess
+
+
+def test_a_forgotten_process_is_warned_about_and_its_connection_cut(pod: Pod, local) -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        pod.popen(["sleep", "3"], stdout=PIPE)
+        gc.collect()
+    assert [warning.category for warning in caught] == [ResourceWarning]
+    assert "pod default/web-0" in str(caught[0].message)
+
+
+def test_a_stream_keeps_its_process(pod: Pod) -> None:
+    assert list(pod.popen(["printf", "a\\nb\\n"], stdout=PIPE).stdout) == [b"a\n", b"b\n"]
+
+
+def test_repr_says_what_and_where(pod: Pod) -> None:
+    with pod.popen(["cat"], stdin=PIPE, stdout=PIPE, bufsize=0) as process:
+        assert "['cat']" in repr(process)
+        assert "default/web-0" in repr(process)
+        assert repr(process.stdin) == "<kubews.Stream stdin of pod default/web-0>"
+        assert process.pid is None
+        assert process.container is None
+        process.stdin.close()
+        assert "(closed)" in repr(process.stdin)
+
+
+def test_a_tty_joins_the_streams_and_control_d_ends_input(pod: Pod) -> None:
+    with pod.popen(["cat"], stdin=PIPE, stdout=PIPE, stderr=PIPE, tty=True) as process:
+        process.stdin.write(b"hello\n")
+        assert process.stdout.readline() == b"hello\r\n"
+        process.stdin.write(b"\x04")
+        assert process.wait(seconds(10)) == 0
+        assert process.stderr is None
+
+
+def test_ctrl_c_reaches_a_terminal_process(pod: Pod) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        with pod.popen(["sleep", "60"], stdin=PIPE, stdout=PIPE, tty=True) as process:
+            time.sleep(0.2)
+            raise KeyboardInterrupt
+    assert process.poll() == 130
+
+
+def test_a_background_child_that_holds_stdout_delays_the_end(pod: Pod) -> None:
+    begin = time.monotonic()
+    assert pod.check_output(["sh", "-c", "sleep 0.4 & echo started"]) == b"started\n"
+    assert time.monotonic() - begin > 0.3
+
+
+def test_many_at_once_on_one_client_r22(local, client) -> None:
+    """R-22: threads share a client, and no call sees another's pod, output or exit code."""
+    pods = [client.pod("web-0"), client.pod("pod/web-0", container="app")]
+
+    def work(number: int) -> None:
+        for turn in range(4):
+            text = f"{number}-{turn}\n".encode() * 1000
+            script = f"cat; exit {(number + turn) % 200}"
+            pod = pods[number % 2]
+            done = pod.run(["sh", "-c", script], input=text, capture_output=True)
+            assert done.stdout == text
+            assert done.returncode == (number + turn) % 200
+            assert client.get("/version")["major"] == "1"
+
+    futures = [in_thread(work, number) for number in range(16)]
+    for future in futures:
+        future.result(seconds(60))
+    assert eventually(lambda: local.connections == 0)
