@@ -1,0 +1,261 @@
+"""Who is asking, and may they: certificates, tokens, impersonation and a minimal RBAC.
+
+Threads: ``Users`` may be read and changed by any thread; everything else is a value.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import dataclasses
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Optional, Union
+
+from kubews.testing.objects import Json, status
+
+TOKEN_PROTOCOL = "base64url.bearer.authorization.k8s.io."
+
+Headers = Sequence[tuple[str, str]]
+Verbs = Union[Iterable[str], Mapping[str, Iterable[str]]]
+
+
+class Refused(Exception):
+    """The request is answered with this Status and nothing else.
+
+    Args:
+        body: the Status.
+        nosniff: the answer carries ``X-Content-Type-Options: nosniff``, as those of the
+            authorization filter do.
+    """
+
+    def __init__(self, body: Json, *, nosniff: bool = False) -> None:
+        super().__init__(body["message"])
+        self.body = body
+        self.nosniff = nosniff
+
+
+@dataclasses.dataclass(frozen=True)
+class User:
+    """A name, its groups, and what it may do: resource -> verbs, ``"*"`` for any."""
+
+    name: str
+    groups: frozenset[str] = frozenset()
+    rules: Mapping[str, frozenset[str]] = dataclasses.field(default_factory=dict)
+    token: Optional[str] = dataclasses.field(default=None, repr=False)
+
+    def may(self, verb: str, resource: str) -> bool:
+        """Tell whether a rule allows ``verb`` on ``resource``."""
+        if "system:masters" in self.groups:
+            return True
+        granted = self.rules.get(resource, frozenset()) | self.rules.get("*", frozenset())
+        return verb in granted or "*" in granted
+
+
+ANONYMOUS = User("system:anonymous", frozenset({"system:unauthenticated"}))
+
+
+def rules_from(verbs: Verbs) -> dict[str, frozenset[str]]:
+    """Return rules from a mapping resource -> verbs; bare verbs are meant for ``pods/exec``."""
+    if isinstance(verbs, str):
+        raise TypeError('verbs must be a collection, such as {"get"}, not a str')
+    mapping = verbs if isinstance(verbs, Mapping) else {"pods/exec": verbs}
+    return {resource: frozenset(granted) for resource, granted in mapping.items()}
+
+
+def headers_named(headers: Headers, name: str) -> list[str]:
+    """Return the values of every header line called ``name`` (lower case)."""
+    return [value for key, value in headers if key.lower() == name]
+
+
+class Users:
+    """The users of a cluster, by name and by token.
+
+    Threads: safe.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._by_name: dict[str, User] = {}
+
+    def add(self, user: User) -> None:
+        """Add or replace a user."""
+        with self._lock:
+            self._by_name[user.name] = user
+
+    def all(self) -> list[User]:
+        """Return every user."""
+        with self._lock:
+            return list(self._by_name.values())
+
+    def named(self, name: str, groups: Iterable[str] = ()) -> User:
+        """Return the user of that name; an unknown one has no rights."""
+        with self._lock:
+            known = self._by_name.get(name, User(name))
+        return dataclasses.replace(known, groups=known.groups | frozenset(groups))
+
+    def with_token(self, token: str) -> User:
+        """Return the user of that token.
+
+        Raises:
+            Refused: 401.
+        """
+        for user in self.all():
+            if user.token is not None and user.token == token:
+                return user
+        raise unauthorized()
+
+    def authenticate(self, headers: Headers, certificate: Optional[dict[str, Any]]) -> User:
+        """Find out who is asking, impersonation included.
+
+        The order is that of kube-apiserver (``authenticator/config.go: New``): certificate, bearer
+        token, WebSocket subprotocol token, anonymous.
+
+        Raises:
+            Refused: 400, 401 or 403.
+        """
+        if certificate is not None:
+            user = self._from_certificate(certificate)
+        elif authorization := headers_named(headers, "authorization"):
+            scheme, _, token = authorization[0].partition(" ")
+            user = self.with_token(token.strip() if scheme.lower() == "bearer" else "")
+        elif tokens := protocol_tokens(headers):
+            user = self.with_token(tokens[0])
+        else:
+            user = ANONYMOUS
+        return self._impersonate(user, headers)
+
+    def _from_certificate(self, certificate: dict[str, Any]) -> User:
+        subject = [pair for part in certificate.get("subject", ()) for pair in part]
+        names = [value for key, value in subject if key == "commonName"]
+        groups = {value for key, value in subject if key == "organizationName"}
+        if not names:
+            raise unauthorized()
+        return self.named(names[0], groups)
+
+    def _impersonate(self, user: User, headers: Headers) -> User:
+        names = headers_named(headers, "impersonate-user")
+        groups = headers_named(headers, "impersonate-group")
+        extra = any(key.lower().startswith("impersonate-") for key, _ in headers)
+        if not names:
+            if extra:
+                message = "requested impersonation without impersonating a user name"
+                raise Refused(status(400, "BadRequest", message))
+            return user
+        if not user.may("impersonate", "users"):
+            message = (
+                f'users "{names[0]}" is forbidden: User "{user.name}" cannot impersonate resource '
+                '"users" in API group "" at the cluster scope'
+            )
+            body = status(403, "Forbidden", message, name=names[0], kind="users")
+            raise Refused(body, nosniff=True)
+        return self.named(names[0], groups)
+
+
+def protocol_tokens(headers: Headers) -> list[str]:
+    """Return the bearer tokens among the offered subprotocols of a WebSocket request.
+
+    Raises:
+        Refused: 401, for more than one token, a bad encoding, or no other subprotocol
+            (``apiserver: authentication/request/websocket/protocol.go``).
+    """
+    if not is_websocket(headers):
+        return []
+    offered = offered_protocols(headers)
+    encoded = [name[len(TOKEN_PROTOCOL) :] for name in offered if name.startswith(TOKEN_PROTOCOL)]
+    if not encoded:
+        return []
+    if len(encoded) > 1 or len(offered) == 1:
+        raise unauthorized()
+    text = encoded[0]
+    try:
+        padded = text + "=" * (-len(text) % 4)
+        return [base64.b64decode(padded, altchars=b"-_", validate=True).decode("utf-8")]
+    except (binascii.Error, UnicodeDecodeError):
+        raise unauthorized() from None
+
+
+def offered_protocols(headers: Headers) -> list[str]:
+    """Return the offered subprotocols; only the first header line counts, as in x/net."""
+    lines = headers_named(headers, "sec-websocket-protocol")
+    return [name.strip() for name in lines[0].split(",") if name.strip()] if lines else []
+
+
+def is_upgrade(headers: Headers) -> bool:
+    """Tell whether the request asks for any upgrade (``httpstream.go: IsUpgradeRequest``)."""
+    return any("upgrade" in value.lower() for value in headers_named(headers, "connection"))
+
+
+def is_websocket(headers: Headers) -> bool:
+    """Tell whether the request asks for a WebSocket (``wsstream: IsWebSocketRequest``)."""
+    upgrade = headers_named(headers, "upgrade")
+    return is_upgrade(headers) and bool(upgrade) and upgrade[0].lower() == "websocket"
+
+
+def unauthorized() -> Refused:
+    """Return the 401, whose message is always the same."""
+    return Refused(status(401, "Unauthorized", "Unauthorized"))
+
+
+def authorize(user: User, verb: str, resource: str, namespace: str = "", name: str = "") -> None:
+    """Check a request as the authorization filter does.
+
+    Raises:
+        Refused: 403.
+    """
+    if user.may(verb, resource):
+        return
+    kind = resource.partition("/")[0]
+    what = f'{kind} "{name}"' if name else kind
+    where = f'in the namespace "{namespace}"' if namespace else "at the cluster scope"
+    message = (
+        f'{what} is forbidden: User "{user.name}" cannot {verb} resource "{resource}" '
+        f'in API group "" {where}'
+    )
+    raise Refused(status(403, "Forbidden", message, name=name, kind=kind), nosniff=True)
+
+
+def authorize_stream(user: User, pod: str, resource: str) -> None:
+    """Check ``create``, which 1.35 and later want of WebSocket requests besides ``get``.
+
+    The text ends after the colon: RBAC gives no reason (``pod/rest/authorize.go``).
+
+    Raises:
+        Refused: 403.
+    """
+    if not user.may("create", resource):
+        message = f'pods "{pod}" is forbidden: '
+        raise Refused(status(403, "Forbidden", message, name=pod, kind="pods"))
+
+
+def authorize_path(user: User, path: str) -> None:
+    """Check a request for a path that is no resource: discovery needs a known user.
+
+    Raises:
+        Refused: 403.
+    """
+    public = ("/version", "/healthz", "/livez", "/readyz")
+    if user.name == ANONYMOUS.name and not path.startswith(public):
+        message = f'forbidden: User "{user.name}" cannot get path "{path}"'
+        raise Refused(status(403, "Forbidden", message), nosniff=True)
+
+
+_SECRET_HEADERS = frozenset({"authorization", "proxy-authorization", "cookie"})
+
+
+def redact(headers: Headers) -> tuple[tuple[str, str], ...]:
+    """Return headers (names in lower case) with every credential replaced by a mark."""
+    clean = []
+    for key, value in headers:
+        name = key.lower()
+        if name in _SECRET_HEADERS:
+            value = value.partition(" ")[0] + " <redacted>"
+        elif name == "sec-websocket-protocol" and TOKEN_PROTOCOL in value:
+            parts = [part.strip() for part in value.split(",")]
+            marked = [
+                TOKEN_PROTOCOL + "<redacted>" if part.startswith(TOKEN_PROTOCOL) else part
+                for part in parts
+            ]
+            value = ", ".join(marked)
+        clean.append((name, value))
+    return tuple(clean)

@@ -1,0 +1,254 @@
+"""LocalCluster: a Kubernetes API server on 127.0.0.1 whose pods are local processes.
+
+Threads: a ``LocalCluster`` may be used by any thread.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Optional, Union
+
+from kubews.testing.access import Verbs
+from kubews.testing.connection import Request
+from kubews.testing.faults import NO_FAULTS, Faults
+from kubews.testing.host import Exec, Host, LocalPod
+from kubews.testing.pods import PodState
+from kubews.testing.remote import RemoteHost
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from kubews import Client
+
+__all__ = ["Exec", "Faults", "LocalCluster", "LocalPod", "Request"]
+
+_DEFAULT_POD: Mapping[str, Optional[Sequence[str]]] = {"app": None}
+
+
+class LocalCluster:
+    """Serve the part of the Kubernetes API that kubews needs, answering as a real cluster does.
+
+    It listens on a port of 127.0.0.1 that the kernel picks, speaks https with a CA of its own, and
+    starts a container's command, and every command executed in it, as a real process.
+
+    **It is no sandbox.** Processes run as the user that started it, with the files, ports and
+    network of this machine; a container is a directory to start in, not to be locked in. Absolute
+    paths are those of the host. Execute nothing in it that you would not execute in a terminal.
+
+    Args:
+        version: the Kubernetes version to be, ``"1.27"`` or later. It picks the generation: v5,
+            which can end stdin, from 1.30; the check of ``create`` besides ``get`` from 1.35;
+            failures before the upgrade rather than after it (for v5) from 1.36.
+        process: serve in a process of its own, which ends with this one, whatever ends it.
+        status_metadata: whether the container runtime writes ``"metadata":{}`` into the Status of
+            v4; the ones built with the libraries of 1.36 do not.
+
+    Raises:
+        ValueError: for a version that is none.
+
+    Threads: safe.
+    """
+
+    def __init__(
+        self, version: str = "1.36", *, process: bool = False, status_metadata: bool = True
+    ) -> None:
+        options = {"version": version, "status_metadata": status_metadata}
+        self._host: Union[Host, RemoteHost] = (
+            RemoteHost(**options) if process else Host(**options)  # type: ignore[arg-type]
+        )
+        facts = self._host.facts()
+        self.version = version
+        self.server = facts.server
+        self.kubeconfig = facts.kubeconfig
+        self.ca_pem = facts.ca_pem
+        self.admin_cert_pem = facts.admin_cert_pem
+        self.admin_key_pem = facts.admin_key_pem
+        self._faults = NO_FAULTS
+
+    def __repr__(self) -> str:
+        return f"<LocalCluster {self.version} at {self.server}>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Kill every process, end every connection, join every thread, remove every file.
+
+        Idempotent.
+
+        Threads: any; blocks for about ten seconds at most.
+        """
+        self._host.close()
+
+    # What is there.
+
+    def add_pod(
+        self,
+        name: str,
+        containers: Mapping[str, Optional[Sequence[str]]] = _DEFAULT_POD,
+        *,
+        namespace: str = "default",
+        ports: Optional[Mapping[str, int]] = None,
+        labels: Optional[Mapping[str, str]] = None,
+        annotations: Optional[Mapping[str, str]] = None,
+        env: Optional[Mapping[str, str]] = None,
+        state: PodState = "running",
+        init_containers: Sequence[str] = (),
+        ephemeral_containers: Optional[Mapping[str, Optional[Sequence[str]]]] = None,
+    ) -> LocalPod:
+        """Add a pod and start its containers.
+
+        Args:
+            name: the pod's name.
+            containers: command by container name; None for a container without a process of its
+                own, which runs until the pod is deleted.
+            namespace: its namespace, which exists as long as it has pods (``default`` always does).
+            ports: port number by name, for the first container's spec.
+            labels: its labels.
+            annotations: its annotations, such as ``kubectl.kubernetes.io/default-container``.
+            env: variables for its processes, besides this process's own and HOSTNAME.
+            state: ``"running"``; ``"waiting"`` (ContainerCreating), ``"unscheduled"`` (no node) or
+                ``"completed"`` for a pod that has no process.
+            init_containers: names of containers that have completed.
+            ephemeral_containers: like ``containers``.
+
+        Returns:
+            Its names and its scratch directory; a container's processes start in the sub-directory
+            of its name.
+
+        Raises:
+            ValueError: there is one of that name, or it has no container.
+            OSError: a command could not be started.
+
+        Threads: safe.
+        """
+        if not containers:
+            raise ValueError("a pod has at least one container")
+        return self._host.add_pod(
+            name,
+            namespace,
+            containers=dict(containers),
+            ephemeral_containers=dict(ephemeral_containers or {}),
+            init_containers=tuple(init_containers),
+            state=state,
+            ports=dict(ports or {}),
+            labels=dict(labels or {}),
+            annotations=dict(annotations or {}),
+            env=dict(env or {}),
+        )
+
+    def delete_pod(self, name: str, namespace: str = "default") -> None:
+        """Kill a pod's processes (exit code 137) and forget it.
+
+        Raises:
+            KeyError: there is none.
+
+        Threads: safe; blocks until its processes are killed.
+        """
+        self._host.delete_pod(name, namespace)
+
+    def add_user(
+        self,
+        name: str,
+        *,
+        token: Optional[str] = None,
+        verbs: Verbs = (),
+        groups: Iterable[str] = (),
+    ) -> str:
+        """Add a user with a bearer token and a context of its name in the kubeconfig.
+
+        Args:
+            name: the user's name, also for ``Impersonate-User`` by the admin.
+            token: its bearer token; random by default.
+            verbs: what it may do: ``{"pods/exec": ["get", "create"], "pods": ["get"]}``, with
+                ``"*"`` for any; bare verbs (``{"get"}``) are meant for ``pods/exec``. Default:
+                nothing.
+            groups: its groups; ``system:masters`` may do everything.
+
+        Returns:
+            The token.
+
+        Threads: safe.
+        """
+        plain = (
+            {resource: tuple(granted) for resource, granted in verbs.items()}
+            if isinstance(verbs, Mapping)
+            else verbs
+            if isinstance(verbs, str)
+            else tuple(verbs)
+        )
+        return self._host.add_user(name, token, plain, tuple(groups))
+
+    def kubeconfig_text(self, user: Optional[str] = None, namespace: str = "default") -> str:
+        """Return the kubeconfig with another current context or namespace. It holds credentials.
+
+        Threads: safe.
+        """
+        return self._host.kubeconfig_text(user, namespace)
+
+    def client(self, context: Optional[str] = None) -> Client:
+        """Return a ``kubews.Client`` for this cluster, as the admin or as the user named.
+
+        Threads: safe.
+        """
+        import kubews
+
+        config = kubews.Config.load(self.kubeconfig, context=context)
+        return kubews.Client(config)
+
+    # What goes wrong.
+
+    @property
+    def faults(self) -> Faults:
+        """The faults of every connection accepted from now on."""
+        return self._faults
+
+    @faults.setter
+    def faults(self, faults: Faults) -> None:
+        self._host.set_faults(faults)
+        self._faults = faults
+
+    def next_faults(self, *faults: Faults) -> None:
+        """Set the faults of the next connections, one each; ``faults`` applies again after them.
+
+        Threads: safe.
+        """
+        self._host.next_faults(*faults)
+
+    # What happened.
+
+    @property
+    def requests(self) -> list[Request]:
+        """The requests received, oldest first (the last ten thousand)."""
+        return self._host.requests()
+
+    @property
+    def connections(self) -> int:
+        """The number of open connections."""
+        return self._host.connections()
+
+    @property
+    def execs(self) -> list[Exec]:
+        """The commands that run in containers now, whether or not a client is connected."""
+        return self._host.execs()
+
+    def wait_idle(self, timeout: float = 5.0) -> None:
+        """Wait until no connection is open.
+
+        Args:
+            timeout: seconds.
+
+        Raises:
+            TimeoutError: some still are.
+
+        Threads: any; blocks.
+        """
+        end = time.monotonic() + timeout
+        while (open_now := self.connections) > 0:
+            if time.monotonic() > end:
+                raise TimeoutError(f"{open_now} connections are still open after {timeout} s")
+            time.sleep(0.005)

@@ -1,0 +1,354 @@
+"""Containers as local processes in scratch directories. No sandbox.
+
+A container is a directory that its processes start in, and a process for its command. Nothing is
+isolated: absolute paths, ports and users are those of the host.
+
+Threads: a ``Container`` may be used by any thread; an ``ExecProcess`` belongs to the thread that
+serves the stream, except for ``kill``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import signal
+import struct
+import subprocess
+import termios
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Optional
+
+from kubews.testing.objects import Json
+
+# Every process of a pod inherits this variable: how the ones that left their process group are
+# found when the pod is deleted.
+MARK = "KUBEWS_POD_UID"
+
+
+class CannotStart(Exception):
+    """A command could not be started; the text is what containerd and runc would say."""
+
+
+class PodGone(Exception):
+    """The pod was deleted before the command could start."""
+
+
+class ExecProcess:
+    """A command that runs in a container, with its pipes or its pty.
+
+    ``stdin``, ``stdout`` and ``stderr`` are non-blocking descriptors or None; with a tty the first
+    two are the same. ``exit_fd`` becomes readable at the exit, or is None where the system has no
+    such descriptor.
+
+    Threads: one, except for ``kill``.
+    """
+
+    def __init__(
+        self,
+        argv: Sequence[str],
+        *,
+        cwd: Path,
+        env: Mapping[str, str],
+        stdin: bool = False,
+        stdout: bool = False,
+        stderr: bool = False,
+        tty: bool = False,
+    ) -> None:
+        self.argv = tuple(argv)
+        self._lock = threading.Lock()
+        self._master: Optional[int] = None
+        self.stdin: Optional[int] = None
+        self.stdout: Optional[int] = None
+        self.stderr: Optional[int] = None
+        if not argv:
+            raise CannotStart("args must not be empty")
+        try:
+            if tty:
+                self._popen = self._start_tty(argv, cwd, env)
+            else:
+                self._popen = _start(argv, cwd, env, stdin, stdout, stderr)
+        except OSError as exc:
+            raise CannotStart(_why(argv[0], exc)) from exc
+        except ValueError as exc:  # a NUL in an argument
+            raise CannotStart(str(exc)) from exc
+        self.pid = self._popen.pid
+        self._take_ends(stdin)
+        self.exit_fd = _exit_descriptor(self.pid)
+
+    def _take_ends(self, stdin: bool) -> None:
+        master, popen = self._master, self._popen
+        if master is not None:
+            self.stdin, self.stdout = master if stdin else None, master
+        else:
+            self.stdin = None if popen.stdin is None else popen.stdin.fileno()
+            self.stdout = None if popen.stdout is None else popen.stdout.fileno()
+            self.stderr = None if popen.stderr is None else popen.stderr.fileno()
+        for fd in (self.stdin, self.stdout, self.stderr):
+            if fd is not None:
+                os.set_blocking(fd, False)
+
+    def _start_tty(
+        self, argv: Sequence[str], cwd: Path, env: Mapping[str, str]
+    ) -> subprocess.Popen[bytes]:
+        path = env.get("PATH", os.defpath)
+        if shutil.which(argv[0], path=path) is None and not (cwd / argv[0]).exists():
+            raise FileNotFoundError(argv[0])
+        master, slave = os.openpty()
+        try:
+            # The shell, leader of a new session, opens the terminal by name: that makes it the
+            # controlling one without a preexec_fn, which is not safe beside threads.
+            script = ': <>"$0"; exec "$@"'
+            popen = subprocess.Popen(
+                ["/bin/sh", "-c", script, os.ttyname(slave), *argv],
+                stdin=slave, stdout=slave, stderr=slave, cwd=cwd,
+                env={"TERM": "xterm", **env}, start_new_session=True,
+            )  # fmt: skip
+        except BaseException:
+            os.close(master)
+            raise
+        finally:
+            os.close(slave)
+        self._master = master
+        return popen
+
+    @property
+    def exited(self) -> bool:
+        """Whether the process has ended (it is not reaped by asking)."""
+        flags = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        with self._lock:
+            if self._popen.returncode is not None:
+                return True
+            return os.waitid(os.P_PID, self.pid, flags) is not None
+
+    def resize(self, width: int, height: int) -> None:
+        """Set the size of the terminal; without one, or with a zero, nothing happens."""
+        if self._master is not None and width and height:
+            fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
+
+    def close_stdin(self) -> None:
+        """Give the process the end of its input. On a tty nothing can be closed."""
+        if self._popen.stdin is not None:
+            _close(self._popen.stdin)
+        self.stdin = None
+
+    def close_stdout(self) -> None:
+        """Forget the process's output, after its end was read."""
+        if self._popen.stdout is not None:
+            _close(self._popen.stdout)
+        self.stdout = None
+
+    def close_stderr(self) -> None:
+        """Forget the process's error output, after its end was read."""
+        if self._popen.stderr is not None:
+            _close(self._popen.stderr)
+        self.stderr = None
+
+    def kill(self) -> None:
+        """Kill the process and its group, unless it was reaped already. Any thread."""
+        with self._lock:
+            # Not reaped: the id is still ours, and nobody else's group can be hit.
+            if self._popen.returncode is None:
+                _kill_group(self.pid)
+
+    def reap(self) -> int:
+        """Wait for the end, free everything and return the exit code. Blocks until the end."""
+        if not self.exited:
+            os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+        with self._lock:
+            code = self._popen.wait()
+        self.close_stdin()
+        self.close_stdout()
+        self.close_stderr()
+        for fd in (self._master, self.exit_fd):
+            if fd is not None:
+                os.close(fd)
+        self._master = self.exit_fd = None
+        # As containerd reports it: death by signal n is 128 + n.
+        return code if code >= 0 else 128 - code
+
+
+def _start(
+    argv: Sequence[str], cwd: Path, env: Mapping[str, str], stdin: bool, stdout: bool, stderr: bool
+) -> subprocess.Popen[bytes]:
+    def end(wanted: bool) -> int:
+        return subprocess.PIPE if wanted else subprocess.DEVNULL
+
+    return subprocess.Popen(
+        list(argv), bufsize=0, stdin=end(stdin), stdout=end(stdout), stderr=end(stderr),
+        cwd=cwd, env=env, start_new_session=True,
+    )  # fmt: skip
+
+
+def _exit_descriptor(pid: int) -> Optional[int]:
+    try:
+        return os.pidfd_open(pid)
+    except (AttributeError, OSError):
+        return None  # not Linux, or not allowed here
+
+
+def _close(pipe: object) -> None:
+    with contextlib.suppress(OSError):
+        pipe.close()  # type: ignore[attr-defined]
+
+
+def _why(program: str, exc: OSError) -> str:
+    quoted = f'unable to start container process: exec: "{program}": '
+    if isinstance(exc, FileNotFoundError):
+        if "/" in program:
+            return quoted + f"stat {program}: no such file or directory"
+        return quoted + "executable file not found in $PATH"
+    if os.path.isdir(program):
+        return quoted + "is a directory"
+    return quoted + (exc.strerror or str(exc)).lower()
+
+
+def _kill_group(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+def kill_marked(uid: str) -> None:
+    """Kill the processes that carry a pod's mark in their environment (Linux)."""
+    wanted = f"{MARK}={uid}".encode()
+    for _ in range(10):  # a process can fork while we look
+        found = [pid for pid in _pids() if wanted in _environment(pid)]
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        if not found:
+            return
+        time.sleep(0.01)
+
+
+def _pids() -> list[int]:
+    try:
+        return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    except OSError:
+        return []
+
+
+def _environment(pid: int) -> list[bytes]:
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            return file.read().split(b"\0")
+    except OSError:
+        return []
+
+
+class Container:
+    """A container: its directory, its main process, and the commands executed in it.
+
+    Args:
+        name: the container's name.
+        argv: its command; None for a container that runs without any process.
+        directory: where its processes start.
+        env: their environment.
+
+    Threads: safe.
+    """
+
+    def __init__(
+        self, name: str, argv: Optional[Sequence[str]], directory: Path, env: Mapping[str, str]
+    ) -> None:
+        self.name = name
+        self.argv = tuple(argv or ())
+        self.directory = directory
+        self.env = env
+        self._lock = threading.Lock()
+        self._main: Optional[subprocess.Popen[bytes]] = None
+        self._execs: set[ExecProcess] = set()
+        self._gone = False
+        self.started = False
+        self.exit_code: Optional[int] = None
+
+    def start(self) -> None:
+        """Start the container's command."""
+        self.directory.mkdir(mode=0o755)
+        self.started = True
+        if not self.argv:
+            return
+        with open(self.directory.with_suffix(".log"), "wb") as log:
+            self._main = subprocess.Popen(
+                list(self.argv), cwd=self.directory, env=self.env, start_new_session=True,
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            )  # fmt: skip
+
+    @property
+    def running(self) -> bool:
+        """Whether commands can be executed in the container."""
+        if not self.started or self._gone or self.exit_code is not None:
+            return False
+        if self._main is None:
+            return True
+        code = self._main.poll()
+        if code is not None:
+            self.exit_code = code if code >= 0 else 128 - code
+        return code is None
+
+    @property
+    def execs(self) -> list[ExecProcess]:
+        """The commands that run in the container now."""
+        with self._lock:
+            return list(self._execs)
+
+    def execute(self, argv: Sequence[str], **streams: bool) -> ExecProcess:
+        """Start a command in the container.
+
+        Raises:
+            CannotStart: with the runtime's text.
+            PodGone: the pod is being deleted.
+        """
+        process = ExecProcess(argv, cwd=self.directory, env=self.env, **streams)
+        with self._lock:
+            self._execs.add(process)
+            gone = self._gone
+        if gone:
+            process.kill()
+            self.finish(process)
+            raise PodGone
+        return process
+
+    def finish(self, process: ExecProcess) -> int:
+        """Reap a command and forget it; return its exit code. Blocks until it has ended."""
+        code = process.reap()
+        with self._lock:
+            self._execs.discard(process)
+        return code
+
+    def kill(self) -> None:
+        """Kill the container's process and every command in it."""
+        with self._lock:
+            self._gone = True
+            execs = list(self._execs)
+        if self._main is not None and self._main.poll() is None:
+            _kill_group(self._main.pid)
+        for process in execs:
+            process.kill()
+
+    def wait(self) -> None:
+        """Reap the container's own process."""
+        if self._main is not None:
+            self._main.wait()
+
+    def as_status(self, now: str) -> Json:
+        """Return the container's entry in ``containerStatuses``."""
+        running = self.running
+        state: Json
+        if running:
+            state = {"running": {"startedAt": now}}
+        elif self.started or self.exit_code is not None:
+            code = self.exit_code or 0
+            reason = "Error" if code else "Completed"
+            state = {"terminated": {"exitCode": code, "reason": reason, "finishedAt": now}}
+        else:
+            state = {"waiting": {"reason": "ContainerCreating"}}
+        image = "localhost/kubews:none"
+        return {
+            "name": self.name, "state": state, "lastState": {}, "ready": running,
+            "restartCount": 0, "image": image, "imageID": "", "started": running,
+        }  # fmt: skip

@@ -1,0 +1,41 @@
+"""Fixtures for the tests of kubews.testing, and a check that no test leaves anything behind."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kubews.testing import LocalCluster
+
+
+def _state() -> tuple[set[str], int, set[str], set[str]]:
+    threads = {thread.name for thread in threading.enumerate()}
+    children = set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
+    scratch = {path.name for path in Path("/tmp").glob(f"kubews-{os.getpid()}-*")}
+    return threads, len(os.listdir("/proc/self/fd")), children, scratch
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind() -> Iterator[None]:
+    """Fail a test that leaves a thread, a descriptor, a process or a scratch directory."""
+    before = _state()
+    yield
+    end = time.monotonic() + 2
+    while (after := _state()) != before and time.monotonic() < end:
+        gc.collect()
+        time.sleep(0.01)
+    assert after == before
+
+
+@pytest.fixture
+def cluster() -> Iterator[LocalCluster]:
+    """A cluster with the pod ``box`` of the transcripts."""
+    with LocalCluster() as cluster:
+        cluster.add_pod("box", {"main": None, "echo": ["sleep", "1000"]})
+        yield cluster

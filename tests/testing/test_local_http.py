@@ -1,0 +1,276 @@
+"""The HTTP side: discovery, reading, refusing, authenticating, and what is not HTTP at all."""
+
+from __future__ import annotations
+
+import base64
+import json
+import socket
+from typing import Any
+
+import pytest
+from rawclient import SCALE, V5, RawClient, client_context, port_of
+
+from kubews.testing import LocalCluster
+
+PODS = "/api/v1/namespaces/default/pods"
+
+
+def get(cluster: LocalCluster, target: str, *headers: tuple[str, str], cert: bool = True) -> Any:
+    with RawClient(cluster, cert=cert) as client:
+        answer = client.request(target, headers)
+    return answer.status, json.loads(answer.body)
+
+
+def test_discovery_and_health(cluster: LocalCluster) -> None:
+    with RawClient(cluster) as client:  # all on one connection
+        answers = {
+            path: client.request(path)
+            for path in ("/version", "/api", "/apis", "/api/v1", "/healthz", "/readyz", "/livez")
+        }
+        assert client.request("/openapi/v2").status == 404
+        assert client.request("/api/v1/services").status == 404
+    assert {answer.status for answer in answers.values()} == {200}
+    assert json.loads(answers["/version"].body)["minor"] == "36"
+    names = [each["name"] for each in json.loads(answers["/api/v1"].body)["resources"]]
+    assert names == ["namespaces", "pods", "pods/exec"]
+    assert answers["/healthz"].body == b"ok"
+
+
+def test_a_pod_as_json(cluster: LocalCluster) -> None:
+    cluster.add_pod(
+        "web-0",
+        {"app": ["sleep", "1000"], "side": None},
+        namespace="shop",
+        ports={"http": 8080},
+        labels={"app": "web"},
+        annotations={"kubectl.kubernetes.io/default-container": "side"},
+    )
+    status, pod = get(cluster, "/api/v1/namespaces/shop/pods/web-0")
+    assert status == 200
+    assert pod["metadata"]["annotations"] == {"kubectl.kubernetes.io/default-container": "side"}
+    assert pod["metadata"]["labels"] == {"app": "web"}
+    assert [each["name"] for each in pod["spec"]["containers"]] == ["app", "side"]
+    assert pod["spec"]["containers"][0]["ports"][0]["containerPort"] == 8080
+    assert pod["status"]["phase"] == "Running"
+    assert all("running" in each["state"] for each in pod["status"]["containerStatuses"])
+    assert {"type": "Ready", "status": "True"} in pod["status"]["conditions"]
+
+
+@pytest.mark.parametrize(
+    ("state", "phase", "container"),
+    [
+        ("unscheduled", "Pending", None),
+        ("waiting", "Pending", "waiting"),
+        ("completed", "Succeeded", "terminated"),
+    ],
+)
+def test_states(cluster: LocalCluster, state: Any, phase: str, container: str) -> None:
+    cluster.add_pod("p", state=state)
+    _, pod = get(cluster, f"{PODS}/p")
+    assert pod["status"]["phase"] == phase
+    assert ("nodeName" in pod["spec"]) == (state != "unscheduled")
+    states = [list(each["state"]) for each in pod["status"].get("containerStatuses", [])]
+    assert states == ([[container]] if container else [])
+
+
+def test_a_command_that_ends_terminates_its_container(cluster: LocalCluster) -> None:
+    cluster.add_pod("fails", {"app": ["sh", "-c", "exit 3"]})
+    for _ in range(500):
+        _, pod = get(cluster, f"{PODS}/fails")
+        if pod["status"]["phase"] != "Running":
+            break
+    assert pod["status"]["phase"] == "Failed"
+    terminated = pod["status"]["containerStatuses"][0]["state"]["terminated"]
+    assert (terminated["exitCode"], terminated["reason"]) == (3, "Error")
+
+
+def test_lists_and_selectors(cluster: LocalCluster) -> None:
+    cluster.add_pod("a", labels={"app": "x", "tier": "1"})
+    cluster.add_pod("b", labels={"app": "y"}, namespace="other")
+
+    def names(target: str) -> list[str]:
+        status, body = get(cluster, target)
+        assert (status, body["kind"]) == (200, "PodList")
+        return [item["metadata"]["name"] for item in body["items"]]
+
+    assert names(PODS) == ["box", "a"]
+    assert names("/api/v1/pods") == ["box", "a", "b"]
+    assert names("/api/v1/pods?labelSelector=app%3Dx") == ["a"]
+    assert names("/api/v1/pods?labelSelector=app%21%3Dx") == ["box", "b"]
+    assert names("/api/v1/pods?labelSelector=app,%21tier") == ["b"]
+    assert names("/api/v1/pods?fieldSelector=metadata.name%3Da") == ["a"]
+    assert get(cluster, "/api/v1/pods?labelSelector=app+in+(x)")[0] == 400
+    assert get(cluster, "/api/v1/pods?watch=1")[0] == 405
+    _, body = get(cluster, "/api/v1/namespaces")
+    assert [item["metadata"]["name"] for item in body["items"]] == ["default", "other"]
+    assert get(cluster, "/api/v1/namespaces/other")[0] == 200
+    assert get(cluster, "/api/v1/namespaces/none")[1]["message"] == 'namespaces "none" not found'
+
+
+def test_delete(cluster: LocalCluster) -> None:
+    with RawClient(cluster) as client:
+        assert client.request(f"{PODS}/box", method="DELETE").status == 200
+        assert client.request(f"{PODS}/box").status == 404
+        assert client.request(f"{PODS}/box", method="DELETE").status == 404
+        assert client.request(PODS, method="POST").status == 405
+    with pytest.raises(KeyError):
+        cluster.delete_pod("box")
+
+
+def test_arguments_that_cannot_be(cluster: LocalCluster) -> None:
+    with pytest.raises(ValueError, match="exists already"):
+        cluster.add_pod("box")
+    with pytest.raises(ValueError, match="at least one container"):
+        cluster.add_pod("none", {})
+    with pytest.raises(TypeError, match="collection"):
+        cluster.add_user("u", verbs="get")
+    with pytest.raises(OSError):
+        cluster.add_pod("bad", {"app": ["/nope"]})
+    with pytest.raises(ValueError, match=r"1\.27"):
+        LocalCluster("1.2")
+    assert [pod["metadata"]["name"] for pod in get(cluster, PODS)[1]["items"]] == ["box"]
+
+
+def test_who_is_asking(cluster: LocalCluster) -> None:
+    token = cluster.add_user("eve", verbs={"pods": ["list"]})
+    bearer = ("Authorization", f"Bearer {token}")
+    assert get(cluster, PODS, bearer, cert=False)[0] == 200
+    status, body = get(cluster, f"{PODS}/box", bearer, cert=False)
+    assert (status, body["reason"]) == (403, "Forbidden")
+    assert body["message"] == (
+        'pods "box" is forbidden: User "eve" cannot get resource "pods" in API group "" '
+        'in the namespace "default"'
+    )
+    status, body = get(cluster, "/api/v1/namespaces", bearer, cert=False)
+    assert body["message"].endswith('resource "namespaces" in API group "" at the cluster scope')
+    # A valid certificate wins over a token.
+    assert get(cluster, f"{PODS}/box", ("Authorization", "Bearer nonsense"))[0] == 200
+    for value in ("Bearer nonsense", "Basic eDp5", "Bearer", ""):
+        assert get(cluster, PODS, ("Authorization", value), cert=False)[0] == 401
+    assert get(cluster, "/version", cert=False)[0] == 200
+    assert get(cluster, "/api", cert=False)[0] == 403
+
+
+def test_impersonation(cluster: LocalCluster) -> None:
+    token = cluster.add_user("eve", verbs={"pods": ["list"]})
+    as_eve = ("Impersonate-User", "eve")
+    assert get(cluster, PODS, as_eve)[0] == 200
+    assert get(cluster, f"{PODS}/box", as_eve)[0] == 403
+    assert get(cluster, f"{PODS}/box", as_eve, ("Impersonate-Group", "system:masters"))[0] == 200
+    assert get(cluster, PODS, ("Impersonate-User", "nobody"))[0] == 403
+    assert get(cluster, PODS, ("Impersonate-Group", "system:masters"))[0] == 400
+    bearer = ("Authorization", f"Bearer {token}")
+    status, body = get(cluster, PODS, bearer, ("Impersonate-User", "x"), cert=False)
+    assert status == 403
+    assert 'cannot impersonate resource "users"' in body["message"]
+
+
+@pytest.mark.parametrize(
+    ("protocols", "code"),
+    [
+        (["base64url.bearer.authorization.k8s.io.{t}", V5], 101),
+        ([V5, "base64url.bearer.authorization.k8s.io.{t}"], 101),
+        (["base64url.bearer.authorization.k8s.io.{t}"], 401),
+        (["base64url.bearer.authorization.k8s.io.{t}"] * 2 + [V5], 401),
+        (["base64url.bearer.authorization.k8s.io.bm9uZQ", V5], 401),
+        (["base64url.bearer.authorization.k8s.io.!", V5], 401),
+    ],
+)
+def test_a_token_as_subprotocol(cluster: LocalCluster, protocols: list[str], code: int) -> None:
+    token = cluster.add_user("eve", verbs={"get", "create"})
+    encoded = base64.urlsafe_b64encode(token.encode()).decode().rstrip("=")
+    with RawClient(cluster, cert=False) as client:
+        answer = client.exec("true", protocols=[name.format(t=encoded) for name in protocols])
+        assert answer.status == code
+        if code == 101:
+            assert answer.headers["sec-websocket-protocol"] == V5
+            client.run_out()
+    assert encoded not in repr(cluster.requests)
+
+
+def test_no_secret_is_shown(cluster: LocalCluster) -> None:
+    token = cluster.add_user("eve")
+    with RawClient(cluster, cert=False) as client:
+        client.request("/version?x=y", [("Authorization", f"Bearer {token}")])
+    (request,) = cluster.requests
+    assert (request.method, request.target) == ("GET", "/version?x=y")
+    assert (request.path, request.query) == ("/version", [("x", "y")])
+    assert request.header("Authorization") == "Bearer <redacted>"
+    assert request.header("Accept") is None
+    users = cluster._host._users.all()  # type: ignore[union-attr]
+    for text in (repr(cluster), repr(request), repr(users), repr(cluster._host.facts())):
+        assert token not in text
+        assert "PRIVATE KEY" not in text
+
+
+def test_the_second_subprotocol_line_is_ignored(cluster: LocalCluster) -> None:
+    with RawClient(cluster) as client:
+        headers = [("Sec-WebSocket-Protocol", "v9.x"), ("Sec-WebSocket-Protocol", V5)]
+        assert client.exec("true", protocols=[], headers=headers).status == 403
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"GET /version HTTP/1.1\r\n\r\n",  # no Host
+        b"\x16\x03\x01\x02\x00" + b"\0" * 100,
+        b"GET / HTTP/9.9\r\nHost: x\r\n\r\n",
+        b"GET /a b HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"POST /version HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+        b"GET /" + b"x" * (2 << 20),
+        b"\r\n\r\n\r\nnonsense\r\n\r\n",
+    ],
+    ids=["no-host", "tls-in-tls", "version", "space", "length", "endless", "nonsense"],
+)
+def test_what_is_not_http_gets_400(cluster: LocalCluster, data: bytes) -> None:
+    with RawClient(cluster) as client:
+        try:
+            client.sock.sendall(data)
+            answer = client.sock.recv(65536)
+        except OSError:
+            answer = b"HTTP/1.1 4"  # refused before everything was sent
+    assert answer.startswith(b"HTTP/1.1 4")
+    cluster.wait_idle()
+
+
+def test_what_is_not_tls(cluster: LocalCluster) -> None:
+    for data in (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"\x16\x03\x01\xff\xff", b""):
+        with socket.create_connection(("127.0.0.1", port_of(cluster)), 5 * SCALE) as sock:
+            sock.sendall(data)
+            sock.shutdown(socket.SHUT_WR)
+            while sock.recv(1000):
+                pass
+    cluster.wait_idle()
+
+
+def test_garbage_after_the_upgrade(cluster: LocalCluster) -> None:
+    for data in (b"\xff" * 100, b"\x8f\x80\0\0\0\0", b"\x82\xff" + b"\x7f" + b"\xff" * 7):
+        with RawClient(cluster) as client:
+            client.exec("cat", stdin=True)
+            client.sock.sendall(data)
+            client.run_out()
+            assert client.close_codes()[0] in (b"\x03\xea", b"\x03\xe8")
+    cluster.wait_idle()
+
+
+def test_a_certificate_of_another_authority(cluster: LocalCluster) -> None:
+    with LocalCluster() as other:
+        context = client_context(other)
+        context.load_verify_locations(cadata=cluster.ca_pem.decode())
+    with socket.create_connection(("127.0.0.1", port_of(cluster)), 5 * SCALE) as plain:
+        with pytest.raises(OSError):
+            with context.wrap_socket(plain, server_hostname="127.0.0.1") as sock:
+                sock.sendall(b"GET /version HTTP/1.1\r\nHost: x\r\n\r\n")
+                sock.recv(1)
+    cluster.wait_idle()
+
+
+def test_a_request_with_a_body_and_pipelining(cluster: LocalCluster) -> None:
+    with RawClient(cluster) as client:
+        one = b"GET /version HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc"
+        client.sock.sendall(one + b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        data = b""
+        while piece := client.sock.recv(65536):
+            data += piece
+    assert data.count(b"HTTP/1.1 200 OK") == 2
+    assert data.endswith(b"ok")

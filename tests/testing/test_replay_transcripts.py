@@ -1,0 +1,188 @@
+"""Replay the conversations recorded with a real cluster: LocalCluster must answer the same.
+
+Compared: status, subprotocol, headers and body of a refusal, frames and their order, the end.
+Adjacent data frames of a channel are joined, the order between stdout and stderr is free, times are
+ignored, and the runtime's random ids are masked.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rawclient import SCALE, RawClient, exec_target
+from websockets.frames import Frame, Opcode
+
+from kubews.testing import LocalCluster
+
+COPIES = Path(__file__).parent.parent / "transcripts"
+ORIGINALS = Path(
+    os.environ.get("KUBEWS_TRANSCRIPTS", COPIES.parent.parent.parent / "shared/transcripts")
+)
+NAMES = sorted(path.stem for path in COPIES.glob("*exec-*.json") if "kubectl" not in path.stem)
+
+# Longer pauses prove nothing about the answer.
+FASTER = {
+    "sleep 2 & echo started": "sleep 0.4 & echo started",
+    "sleep 2; echo done": "sleep 0.4; echo done",
+    "sleep 1; echo done": "sleep 0.4; echo done",
+    "70": "0.3",
+}
+TOKENS = {"exec-forbidden": "bobs-token", "exec-unauthorized": "nobodys-token"}
+
+
+@pytest.fixture
+def recorded_cluster() -> Iterator[LocalCluster]:
+    with LocalCluster(version="1.36") as cluster:
+        cluster.add_pod("box", {"main": None, "echo": None})
+        cluster.add_pod("ticker3", {"main": None})
+        cluster.add_pod("done", {"main": None}, state="completed")
+        cluster.add_pod("badimage", {"main": None}, state="waiting")
+        cluster.add_user("admin-user", token="admin-token", groups=["system:masters"])
+        cluster.add_user("bob", token="bobs-token")
+        cluster.add_user("getonly", verbs={"get"})
+        cluster.add_user("createonly", verbs={"create"})
+        cluster.add_user("getcreate", verbs={"get", "create"})
+        yield cluster
+
+
+def load(name: str) -> dict[str, Any]:
+    record: dict[str, Any] = json.loads((COPIES / f"{name}.json").read_text())
+    for pair in record["request"]["query"]:
+        pair[1] = FASTER.get(pair[1], pair[1])
+    return record
+
+
+def headers_for(name: str, request: dict[str, Any]) -> list[tuple[str, str]]:
+    values = {
+        "Authorization": f"Bearer {TOKENS.get(name, 'admin-token')}",
+        "Impersonate-User": name.rpartition("-")[2],
+    }
+    return [(key, values[key]) for key in request["extra_headers"]]
+
+
+def payload_of(frame: dict[str, Any]) -> bytes:
+    data = bytes.fromhex(frame["hex"])
+    if "rest" in frame:
+        data += bytes.fromhex(frame["rest"].rpartition(" ")[2]) * (frame["len"] - len(data))
+    assert len(data) == frame["len"]
+    return data
+
+
+def normalize(frames: list[tuple[str, bytes]]) -> list[Any]:
+    """Join the data of a channel; sort runs of stdout and stderr; mask the runtime's ids."""
+    result: list[Any] = []
+    for opcode, data in frames:
+        data = re.sub(rb"[0-9a-f]{64}", b"ID", data)
+        previous = result[-1] if result else None
+        if isinstance(previous, dict) and opcode in previous and data[:1] in b"\1\2" and data[1:]:
+            run = previous[opcode]
+            run[data[:1]] = run.get(data[:1], b"") + data[1:]
+        elif data[:1] in (b"\1", b"\2") and data[1:]:
+            result.append({opcode: {data[:1]: data[1:]}})
+        else:
+            result.append((opcode, data))
+    return result
+
+
+def from_server(client: RawClient) -> list[tuple[str, bytes]]:
+    return [(frame.opcode.name.lower(), bytes(frame.data)) for frame in client.frames]
+
+
+def wait_for(client: RawClient, frames: list[tuple[str, bytes]]) -> None:
+    """Read until all of these have come."""
+    end = time.monotonic() + 10 * SCALE
+    while normalize(from_server(client)) != normalize(frames) and time.monotonic() < end:
+        if not client.pump(0.1):
+            assert client.ended is None, client.ended
+
+
+def play(client: RawClient, record: dict[str, Any]) -> list[tuple[str, bytes]]:
+    """Send what the client sent, each after what it had seen; return what the server sent."""
+    expected: list[tuple[str, bytes]] = []
+    before = 0
+    for frame in record["frames"]:
+        if "error" in frame:  # the client of the recording could not send any more
+            break
+        pause, before = (frame["t_ms"] - before) / 1000, frame["t_ms"]
+        if frame["dir"] == "server":
+            expected.append((frame["opcode"], payload_of(frame)))
+            continue
+        wait_for(client, expected)
+        time.sleep(min(pause, 0.2) * SCALE)
+        try:
+            client.send(payload_of(frame), Opcode[frame["opcode"].upper()])
+        except OSError:
+            assert frame["len"] > 32 << 20
+    return expected
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_transcript(name: str, recorded_cluster: LocalCluster) -> None:
+    record = load(name)
+    request, response = record["request"], record["response"]
+    target = request["path"] + "?" + exec_target(request["query"]).partition("?")[2]
+    with RawClient(recorded_cluster, cert=request["client_cert"] is not None) as client:
+        answer = client.upgrade(target, request["offered_subprotocols"], headers_for(name, request))
+        assert answer.status == response["status"]
+        for key, value in response["headers"].items():
+            assert answer.headers.get(key) == value, key
+        if response["status"] != 101:
+            assert answer.body.decode() == (response["body"] or "")
+            assert response["body"] is not None or set(answer.headers) == {"connection"}
+            return
+        assert answer.headers.get("sec-websocket-protocol") == (response["subprotocol"] or "")
+        assert "sec-websocket-extensions" not in answer.headers
+        expected = play(client, record)
+        if "pod-deleted" in name:
+            wait_for(client, expected[:1])
+            recorded_cluster.delete_pod("ticker3")
+        finish(client, record, expected)
+    if "process-fate" in name:
+        check_fate(recorded_cluster, record)
+
+
+def finish(client: RawClient, record: dict[str, Any], expected: list[tuple[str, bytes]]) -> None:
+    how = record["end"]["how"]
+    if how == "close frame; TCP closed":
+        client.run_out()
+        assert client.ended in ("close_notify", "reset")
+    elif how.startswith("no frame for"):
+        assert not client.pump(0.5 * SCALE)
+        assert client.ended is None
+    elif "40MiB" in record["name"]:
+        client.run_out()
+        assert client.ended is not None
+        # The recording client saw the end of TCP only; what may come before it is Close 1000.
+        assert client.close_codes() in ([], [b"\x03\xe8"])
+        client.frames = [frame for frame in client.frames if frame.opcode is not Opcode.CLOSE]
+    else:
+        wait_for(client, expected)
+    assert normalize(from_server(client)) == normalize(expected)
+
+
+def check_fate(cluster: LocalCluster, record: dict[str, Any]) -> None:
+    """A process lives on after its client has gone; with stdin, it has seen the end of its input."""
+    cluster.wait_idle()
+    command = tuple(value for key, value in record["request"]["query"] if key == "command")
+    assert [each.command for each in cluster.execs] == [command]
+    os.kill(cluster.execs[0].pid, 0)
+
+
+def test_the_copies_are_the_recordings() -> None:
+    if not ORIGINALS.is_dir():
+        assert "KUBEWS_TRANSCRIPTS" not in os.environ, f"{ORIGINALS} does not exist"
+        pytest.skip("the recordings are not part of a clone; their copies are")
+    originals = {path.name: path.read_bytes() for path in ORIGINALS.glob("*exec-*.json")}
+    assert originals == {path.name: path.read_bytes() for path in COPIES.glob("*exec-*.json")}
+
+
+def test_every_recording_is_replayed() -> None:
+    assert len(NAMES) >= 45
+    assert Frame(Opcode.CLOSE, b"").serialize(mask=False) == b"\x88\x00"
