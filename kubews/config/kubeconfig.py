@@ -169,11 +169,11 @@ def _check_depth(text: bytes) -> None:
 
 
 def _yaml_problem(exc: Exception) -> str:
-    if isinstance(exc, RecursionError):
-        return "yaml: nested too deeply"
     mark = getattr(exc, "problem_mark", None)
     # After the first quotation mark comes text of the file.
     problem = re.split(r"['\"`]", getattr(exc, "problem", None) or "")[0].strip(" ,")
+    if isinstance(exc, RecursionError) or "nesting depth" in problem:  # newer libyaml's own limit
+        return "yaml: nested too deeply"
     line = f"line {mark.line + 1}, column {mark.column + 1}: " if mark is not None else ""
     return f"yaml: {line}{problem or 'not readable as YAML or JSON'}"
 

@@ -15,8 +15,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, Optional
 
+from kubews.testing.marked import kill_marked
 from kubews.testing.objects import Json
-from kubews.testing.processes import MARK, Container, kill_marked
+from kubews.testing.processes import Container
+
+# Every process of a pod inherits this variable: how the ones that left their process group are
+# found when the pod is deleted.
+MARK = "KUBEWS_POD_UID"
 
 PodState = Literal["running", "waiting", "unscheduled", "completed"]
 
@@ -90,7 +95,7 @@ class Pod:
         for container in self.all_containers:
             container.kill()
         if any(container.started for container in self.all_containers):
-            kill_marked(self.uid)
+            kill_marked(MARK, self.uid)
         for container in self.all_containers:
             container.wait()
         _remove_tree(self.directory)

@@ -18,16 +18,11 @@ import struct
 import subprocess
 import termios
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Optional
 
 from kubews.testing.objects import Json
-
-# Every process of a pod inherits this variable: how the ones that left their process group are
-# found when the pod is deleted.
-MARK = "KUBEWS_POD_UID"
 
 
 class CannotStart(Exception):
@@ -210,34 +205,6 @@ def _why(program: str, exc: OSError) -> str:
 def _kill_group(pid: int) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
-
-
-def kill_marked(uid: str) -> None:
-    """Kill the processes that carry a pod's mark in their environment (Linux)."""
-    wanted = f"{MARK}={uid}".encode()
-    for _ in range(10):  # a process can fork while we look
-        found = [pid for pid in _pids() if wanted in _environment(pid)]
-        for pid in found:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGKILL)
-        if not found:
-            return
-        time.sleep(0.01)
-
-
-def _pids() -> list[int]:
-    try:
-        return [int(name) for name in os.listdir("/proc") if name.isdigit()]
-    except OSError:
-        return []
-
-
-def _environment(pid: int) -> list[bytes]:
-    try:
-        with open(f"/proc/{pid}/environ", "rb") as file:
-            return file.read().split(b"\0")
-    except OSError:
-        return []
 
 
 class Container:
