@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any, Optional, overload
 
 from kubews import process
 from kubews.command import Args
@@ -11,7 +11,9 @@ from kubews.popen import Popen
 from kubews.targets import Target
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack
+    from typing_extensions import Buffer, Unpack
+
+    from kubews.options import BytesOptions, EncodedOptions, Options, TextOptions
 
 
 class Pod(Target):
@@ -23,6 +25,43 @@ class Pod(Target):
     Threads: any.
     """
 
+    @overload
+    def run(
+        self,
+        args: Args,
+        *,
+        input: Optional[str] = None,
+        capture_output: bool = False,
+        timeout: Optional[float] = None,
+        check: bool = False,
+        **options: Unpack[TextOptions],
+    ) -> subprocess.CompletedProcess[str]: ...
+
+    @overload
+    def run(
+        self,
+        args: Args,
+        *,
+        input: Optional[str] = None,
+        capture_output: bool = False,
+        timeout: Optional[float] = None,
+        check: bool = False,
+        **options: Unpack[EncodedOptions],
+    ) -> subprocess.CompletedProcess[str]: ...
+
+    @overload
+    def run(
+        self,
+        args: Args,
+        *,
+        input: Optional[Buffer] = None,
+        capture_output: bool = False,
+        timeout: Optional[float] = None,
+        check: bool = False,
+        **options: Unpack[BytesOptions],
+    ) -> subprocess.CompletedProcess[bytes]: ...
+
+    @overload
     def run(
         self,
         args: Args,
@@ -31,15 +70,26 @@ class Pod(Target):
         capture_output: bool = False,
         timeout: Optional[float] = None,
         check: bool = False,
-        **options: Unpack[process.Options],
+        **options: Unpack[Options],
+    ) -> subprocess.CompletedProcess[Any]: ...
+
+    def run(
+        self,
+        args: Args,
+        *,
+        input: Any = None,
+        capture_output: bool = False,
+        timeout: Optional[float] = None,
+        check: bool = False,
+        **options: Unpack[Options],
     ) -> subprocess.CompletedProcess[Any]:
         """Run a command and wait for it; see ``kubews.run``.
 
         Threads: blocks.
         """
-        options["pod"] = self
         return process.run(
             args,
+            pod=self,
             input=input,
             capture_output=capture_output,
             timeout=timeout,
@@ -47,33 +97,70 @@ class Pod(Target):
             **options,
         )
 
-    def popen(self, args: Args, **options: Unpack[process.Options]) -> Popen:
+    def popen(self, args: Args, **options: Unpack[Options]) -> Popen:
         """Start a command; see ``kubews.Popen``.
 
         Threads: blocks until the server has agreed.
         """
-        options["pod"] = self
-        return Popen(args, **options)
+        return Popen(args, pod=self, **options)
 
     def call(
-        self, args: Args, *, timeout: Optional[float] = None, **options: Unpack[process.Options]
+        self, args: Args, *, timeout: Optional[float] = None, **options: Unpack[Options]
     ) -> int:
         """Run a command and return its exit code; see ``kubews.call``.
 
         Threads: blocks.
         """
-        options["pod"] = self
-        return process.call(args, timeout=timeout, **options)
+        return process.call(args, pod=self, timeout=timeout, **options)
 
     def check_call(
-        self, args: Args, *, timeout: Optional[float] = None, **options: Unpack[process.Options]
+        self, args: Args, *, timeout: Optional[float] = None, **options: Unpack[Options]
     ) -> int:
         """Run a command; return 0 or raise ProcessError; see ``kubews.check_call``.
 
         Threads: blocks.
         """
-        options["pod"] = self
-        return process.check_call(args, timeout=timeout, **options)
+        return process.check_call(args, pod=self, timeout=timeout, **options)
+
+    @overload
+    def check_output(
+        self,
+        args: Args,
+        *,
+        input: Optional[str] = None,
+        timeout: Optional[float] = None,
+        **options: Unpack[TextOptions],
+    ) -> str: ...
+
+    @overload
+    def check_output(
+        self,
+        args: Args,
+        *,
+        input: Optional[str] = None,
+        timeout: Optional[float] = None,
+        **options: Unpack[EncodedOptions],
+    ) -> str: ...
+
+    @overload
+    def check_output(
+        self,
+        args: Args,
+        *,
+        input: Optional[Buffer] = None,
+        timeout: Optional[float] = None,
+        **options: Unpack[BytesOptions],
+    ) -> bytes: ...
+
+    @overload
+    def check_output(
+        self,
+        args: Args,
+        *,
+        input: Any = None,
+        timeout: Optional[float] = None,
+        **options: Unpack[Options],
+    ) -> Any: ...
 
     def check_output(
         self,
@@ -81,11 +168,10 @@ class Pod(Target):
         *,
         input: Any = None,
         timeout: Optional[float] = None,
-        **options: Unpack[process.Options],
+        **options: Unpack[Options],
     ) -> Any:
         """Run a command and return its stdout, or raise ProcessError; see ``kubews.check_output``.
 
         Threads: blocks.
         """
-        options["pod"] = self
-        return process.check_output(args, input=input, timeout=timeout, **options)
+        return process.check_output(args, pod=self, input=input, timeout=timeout, **options)

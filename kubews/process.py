@@ -3,45 +3,65 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Optional, TypedDict, Union
+from typing import TYPE_CHECKING, Any, Optional, overload
 
-from kubews.client import Client
-from kubews.command import Args, StrOrBytesPath
+from kubews.command import Args
 from kubews.errors import ConnectTimeout, NotReady, ProcessError, TimeoutExpired
-from kubews.popen import PIPE, STDOUT, File, Popen
-from kubews.targets import Target
+from kubews.popen import PIPE, STDOUT, Popen
 from kubews.transport.deadline import Deadline
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack
+    from typing_extensions import Buffer, Unpack
+
+    from kubews.options import BytesCall, Call, EncodedCall, TextCall
 
 
-class Options(TypedDict, total=False):
-    """What ``run`` and its relatives hand on to ``Popen``; see there.
+@overload
+def run(
+    args: Args,
+    *,
+    input: Optional[str] = None,
+    capture_output: bool = False,
+    timeout: Optional[float] = None,
+    check: bool = False,
+    **options: Unpack[TextCall],
+) -> subprocess.CompletedProcess[str]: ...
 
-    Threads: a value.
-    """
 
-    bufsize: int
-    pod: Union[str, Target]
-    namespace: Optional[str]
-    container: Optional[str]
-    client: Optional[Client]
-    stdin: File
-    stdout: File
-    stderr: File
-    shell: bool
-    cwd: Optional[StrOrBytesPath]
-    env: Optional[Mapping[str, str]]
-    universal_newlines: Optional[bool]
-    text: Optional[bool]
-    encoding: Optional[str]
-    errors: Optional[str]
-    tty: bool
-    request_stdin: bool
-    wait_ready: Optional[float]
-    connect_timeout: Optional[float]
+@overload
+def run(
+    args: Args,
+    *,
+    input: Optional[str] = None,
+    capture_output: bool = False,
+    timeout: Optional[float] = None,
+    check: bool = False,
+    **options: Unpack[EncodedCall],
+) -> subprocess.CompletedProcess[str]: ...
+
+
+@overload
+def run(
+    args: Args,
+    *,
+    input: Optional[Buffer] = None,
+    capture_output: bool = False,
+    timeout: Optional[float] = None,
+    check: bool = False,
+    **options: Unpack[BytesCall],
+) -> subprocess.CompletedProcess[bytes]: ...
+
+
+@overload
+def run(
+    args: Args,
+    *,
+    input: Any = None,
+    capture_output: bool = False,
+    timeout: Optional[float] = None,
+    check: bool = False,
+    **options: Unpack[Call],
+) -> subprocess.CompletedProcess[Any]: ...
 
 
 def run(
@@ -51,7 +71,7 @@ def run(
     capture_output: bool = False,
     timeout: Optional[float] = None,
     check: bool = False,
-    **options: Unpack[Options],
+    **options: Unpack[Call],
 ) -> subprocess.CompletedProcess[Any]:
     """Run a command in a pod and wait for it.
 
@@ -96,7 +116,7 @@ def run(
     return subprocess.CompletedProcess(args, code, stdout, stderr)
 
 
-def _start(args: Args, timeout: Optional[float], deadline: Deadline, options: Options) -> Popen:
+def _start(args: Args, timeout: Optional[float], deadline: Deadline, options: Call) -> Popen:
     remaining = deadline.remaining()
     if remaining is not None:
         options["connect_timeout"] = _sooner(options.get("connect_timeout"), remaining)
@@ -114,7 +134,7 @@ def _sooner(given: Optional[float], remaining: float) -> float:
     return remaining if given is None else min(given, remaining)
 
 
-def call(args: Args, *, timeout: Optional[float] = None, **options: Unpack[Options]) -> int:
+def call(args: Args, *, timeout: Optional[float] = None, **options: Unpack[Call]) -> int:
     """Run a command in a pod and return its exit code; as ``run`` without captured output.
 
     Threads: blocks.
@@ -123,7 +143,7 @@ def call(args: Args, *, timeout: Optional[float] = None, **options: Unpack[Optio
     return code
 
 
-def check_call(args: Args, *, timeout: Optional[float] = None, **options: Unpack[Options]) -> int:
+def check_call(args: Args, *, timeout: Optional[float] = None, **options: Unpack[Call]) -> int:
     """Run a command in a pod; return 0, or raise ProcessError.
 
     Threads: blocks.
@@ -132,12 +152,52 @@ def check_call(args: Args, *, timeout: Optional[float] = None, **options: Unpack
     return code
 
 
+@overload
+def check_output(
+    args: Args,
+    *,
+    input: Optional[str] = None,
+    timeout: Optional[float] = None,
+    **options: Unpack[TextCall],
+) -> str: ...
+
+
+@overload
+def check_output(
+    args: Args,
+    *,
+    input: Optional[str] = None,
+    timeout: Optional[float] = None,
+    **options: Unpack[EncodedCall],
+) -> str: ...
+
+
+@overload
+def check_output(
+    args: Args,
+    *,
+    input: Optional[Buffer] = None,
+    timeout: Optional[float] = None,
+    **options: Unpack[BytesCall],
+) -> bytes: ...
+
+
+@overload
 def check_output(
     args: Args,
     *,
     input: Any = None,
     timeout: Optional[float] = None,
-    **options: Unpack[Options],
+    **options: Unpack[Call],
+) -> Any: ...
+
+
+def check_output(
+    args: Args,
+    *,
+    input: Any = None,
+    timeout: Optional[float] = None,
+    **options: Unpack[Call],
 ) -> Any:
     """Run a command in a pod and return its stdout, or raise ProcessError.
 
@@ -149,7 +209,7 @@ def check_output(
     return run(args, input=input, timeout=timeout, check=True, **options).stdout
 
 
-def getstatusoutput(cmd: str, **options: Unpack[Options]) -> tuple[int, str]:
+def getstatusoutput(cmd: str, **options: Unpack[Call]) -> tuple[int, str]:
     """Run a string in the container's shell; return exit code and output, stderr merged in.
 
     Threads: blocks.
@@ -163,7 +223,7 @@ def getstatusoutput(cmd: str, **options: Unpack[Options]) -> tuple[int, str]:
     return done.returncode, text[:-1] if text.endswith("\n") else text
 
 
-def getoutput(cmd: str, **options: Unpack[Options]) -> str:
+def getoutput(cmd: str, **options: Unpack[Call]) -> str:
     """Run a string in the container's shell; return its output, stderr merged in.
 
     Threads: blocks.

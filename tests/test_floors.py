@@ -21,6 +21,7 @@ FLOORS = [
     ["targets"],
     ["session"],
     ["popen"],
+    ["options"],
     ["process"],
     ["pod"],
     ["testing"],

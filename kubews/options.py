@@ -1,0 +1,94 @@
+"""The keyword arguments that ``run`` and its relatives hand on to ``Popen``, for type checkers only.
+
+Which of them ask for text decides between ``CompletedProcess[str]`` and ``CompletedProcess[bytes]``.
+
+Threads: values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal, Optional, TypedDict, Union
+
+from kubews.client import Client
+from kubews.command import StrOrBytesPath
+from kubews.popen import File
+from kubews.targets import Target
+
+if TYPE_CHECKING:
+    from typing_extensions import Required
+
+
+class _Common(TypedDict, total=False):
+    """Everything but what concerns text and the choice of a pod; see ``Popen``."""
+
+    bufsize: int
+    container: Optional[str]
+    stdin: File
+    stdout: File
+    stderr: File
+    shell: bool
+    cwd: Optional[StrOrBytesPath]
+    env: Optional[Mapping[str, str]]
+    tty: bool
+    request_stdin: bool
+    wait_ready: Optional[float]
+    connect_timeout: Optional[float]
+
+
+class BytesOptions(_Common, total=False):
+    """Options without any that ask for text: results are bytes."""
+
+    universal_newlines: Optional[Literal[False]]
+    text: Optional[Literal[False]]
+    encoding: None
+    errors: None
+
+
+class TextOptions(_Common, total=False):
+    """Options with ``text=True``: results are str."""
+
+    universal_newlines: Optional[bool]
+    text: Required[Literal[True]]
+    encoding: Optional[str]
+    errors: Optional[str]
+
+
+class EncodedOptions(_Common, total=False):
+    """Options with ``encoding``: results are str."""
+
+    universal_newlines: Optional[bool]
+    text: Optional[bool]
+    encoding: Required[str]
+    errors: Optional[str]
+
+
+class Options(_Common, total=False):
+    """Options of which only the running program knows whether they ask for text."""
+
+    universal_newlines: Optional[bool]
+    text: Optional[bool]
+    encoding: Optional[str]
+    errors: Optional[str]
+
+
+class _Where(TypedDict, total=False):
+    pod: Required[Union[str, Target]]
+    namespace: Optional[str]
+    client: Optional[Client]
+
+
+class BytesCall(BytesOptions, _Where):
+    """As ``BytesOptions``, with the pod."""
+
+
+class TextCall(TextOptions, _Where):
+    """As ``TextOptions``, with the pod."""
+
+
+class EncodedCall(EncodedOptions, _Where):
+    """As ``EncodedOptions``, with the pod."""
+
+
+class Call(Options, _Where):
+    """As ``Options``, with the pod."""

@@ -1,0 +1,81 @@
+"""What a type checker says of a user's code: mypy in strict mode over small programs."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from support import seconds
+
+GOOD = """
+import subprocess
+import kubews
+from kubews import PIPE
+
+pod = kubews.Client().pod("web-0")
+reveal_type(pod.run(["ls"], capture_output=True))
+reveal_type(pod.run("ls", shell=True, text=True, check=True))
+reveal_type(pod.check_output(["sort"], input=b"b"))
+reveal_type(pod.check_output(["sort"], input="b", encoding="latin-1"))
+reveal_type(kubews.run(["ls"], pod="web-0", namespace="shop", text=True, stdout=PIPE))
+reveal_type(kubews.check_output(["ls"], pod=pod, timeout=3))
+maybe: bool = pod.name == "web-0"
+reveal_type(pod.run(["ls"], text=maybe))
+reveal_type(pod.call(["ls"]))
+with pod.popen(["cat"], stdin=PIPE, stdout=PIPE) as process:
+    process.stdin.write(b"x")
+    reveal_type(process.wait())
+"""
+
+REVEALED = [
+    "subprocess.CompletedProcess[bytes]",
+    "subprocess.CompletedProcess[str]",
+    "bytes",
+    "str",
+    "subprocess.CompletedProcess[str]",
+    "bytes",
+    "subprocess.CompletedProcess[Any]",
+    "int",
+    "int",
+]
+
+BAD = """
+import kubews
+
+pod = kubews.Client().pod("web-0")
+pod.run(["ls"], pod="other")
+pod.run(["ls"], preexec_fn=print)
+kubews.run(["ls"])
+kubews.call(["ls"], pod=3)
+"""
+
+
+def mypy(tmp_path: Path, program: str) -> str:
+    path = tmp_path / "program.py"
+    path.write_text(program)
+    root = Path(__file__).parent.parent
+    options = ["--strict", "--config-file=", f"--cache-dir={tmp_path}", "--no-color-output"]
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", *options, str(path)],
+        capture_output=True,
+        text=True,
+        cwd=root,
+        env={"MYPYPATH": str(root), "PATH": ""},
+        timeout=seconds(120),
+    )
+    assert not done.stderr
+    return done.stdout
+
+
+def test_results_are_text_or_bytes_as_asked(tmp_path: Path) -> None:
+    said = mypy(tmp_path, GOOD)
+    types = [name.replace("builtins.", "") for name in re.findall(r'type is "(.*)"', said)]
+    assert types == REVEALED, said
+    assert "error:" not in said
+
+
+def test_mistakes_are_found_before_the_program_runs(tmp_path: Path) -> None:
+    lines = [int(line) for line in re.findall(r"program\.py:(\d+): error:", mypy(tmp_path, BAD))]
+    assert sorted(set(lines)) == [5, 6, 7, 8]
