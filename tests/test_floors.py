@@ -114,8 +114,8 @@ def documented(path: Path) -> Iterator[tuple[str, str, bool]]:
     for node in (*tree.body, *members):
         if not isinstance(node, (ast.ClassDef, ast.FunctionDef)) or node.name[0] == "_":
             continue
-        setter = any("setter" in ast.dump(decorator) for decorator in node.decorator_list)
-        if not setter:
+        decorators = " ".join(ast.unparse(decorator) for decorator in node.decorator_list)
+        if "setter" not in decorators and "overload" not in decorators:
             yield node.name, ast.get_docstring(node) or "", isinstance(node, ast.ClassDef)
 
 
