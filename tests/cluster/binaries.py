@@ -1,0 +1,96 @@
+"""kube-apiserver and kubelet, built from the published Go modules and kept in the cache."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import shutil
+from pathlib import Path
+
+from .commands import run
+from .errors import say
+from .layout import GO, Layout, cache
+
+PROGRAMS = ("kube-apiserver", "kubelet")
+
+# Seconds for downloading and building everything with no cache at all on a small machine.
+_BUILD_TIMEOUT = 2400.0
+
+
+def home(layout: Layout) -> Path:
+    """Return the directory of kube-apiserver and kubelet, whether or not they are built."""
+    return _home(_name(layout), layout.module, _flags(layout))
+
+
+def kubernetes(layout: Layout) -> Path:
+    """Build kube-apiserver and kubelet unless the cache has them; return their directory.
+
+    Raises:
+        ClusterError: the build failed.
+
+    Threads: blocks for some minutes the first time.
+    """
+    packages = [f"./cmd/{name}" for name in PROGRAMS]
+    return _build(_name(layout), layout.module, _flags(layout), packages)
+
+
+def noshell() -> Path:
+    """Build the program of the images without a shell; return its path.
+
+    Raises:
+        ClusterError: the build failed.
+
+    Threads: blocks for some seconds the first time.
+    """
+    return _build("noshell", GO / "noshell", ["-s", "-w"], ["."]) / "noshell"
+
+
+def _name(layout: Layout) -> str:
+    return f"kubernetes-{layout.release}"
+
+
+def _flags(layout: Layout) -> list[str]:
+    major, minor = layout.version.split(".")
+    variable = "k8s.io/component-base/version."
+    # Without them the server says that it is v0.0.0, and clients draw conclusions from that.
+    names = {"gitVersion": f"v{layout.release}", "gitMajor": major, "gitMinor": minor}
+    return ["-s", "-w", *(f"-X {variable}{name}={value}" for name, value in names.items())]
+
+
+def _home(name: str, module: Path, flags: list[str]) -> Path:
+    return cache() / "bin" / f"{name}-{_digest(module, flags)}"
+
+
+def _build(name: str, module: Path, flags: list[str], packages: list[str]) -> Path:
+    folder = _home(name, module, flags)
+    if folder.is_dir():
+        return folder
+    log = cache() / "logs" / f"build-{name}.log"
+    say(f"building {name} (the first time only: minutes); the log is {log}")
+    # Built aside and renamed: a build that was interrupted leaves nothing that looks finished.
+    unfinished = folder.with_name(f"{folder.name}.{os.getpid()}")
+    unfinished.mkdir(parents=True)
+    target = ["-o", f"{unfinished}/"]
+    try:
+        run(
+            f"building {name}",
+            ["go", "build", "-trimpath", f"-ldflags={' '.join(flags)}", *target, *packages],
+            log,
+            timeout=_BUILD_TIMEOUT,
+            cwd=module,
+            env={"CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly -buildvcs=false", "GOWORK": "off"},
+        )
+        unfinished.rename(folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return folder
+
+
+def _digest(module: Path, flags: list[str]) -> str:
+    """Return a name for exactly these sources: what is edited is built anew."""
+    digest = hashlib.sha256(f"{platform.machine()} {flags}".encode())
+    for path in sorted(module.rglob("*")):
+        if path.is_file():
+            digest.update(f"\0{path.relative_to(module)}\0".encode() + path.read_bytes())
+    return digest.hexdigest()[:12]

@@ -1,0 +1,3 @@
+module kubews.test/cluster/noshell
+
+go 1.20
