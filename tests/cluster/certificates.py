@@ -7,12 +7,14 @@ from pathlib import Path
 
 import trustme
 
+from .layout import NODE
+
 # Name of the files, names for the server, common name (the user), organisation (the group).
 _CERTIFICATES = (
     ("apiserver", ("127.0.0.1", "localhost", "kubernetes.default"), "kube-apiserver", None),
     ("kubelet", ("127.0.0.1", "localhost"), "kubelet", None),
     ("apiserver-to-kubelet", ("client",), "kube-apiserver-to-kubelet", "system:masters"),
-    ("node", ("client",), "system:node:node1", "system:nodes"),
+    ("node", ("client",), f"system:node:{NODE}", "system:nodes"),
     ("admin", ("client",), "kubews-admin", "system:masters"),
     ("accounts", ("client",), "service-accounts", None),
 )

@@ -156,14 +156,19 @@ class Daemon:
 
 
 def started_at(pid: int) -> str | None:
-    """Return when a process started, in ticks since boot; None if it is gone or a zombie."""
+    """Return when a process started, in ticks since boot; None if it is gone or a zombie.
+
+    A process whose first thread has ended looks like a zombie while its others still run, with its
+    sockets open: it is not gone.
+    """
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return None
     # The second field is a name in parentheses that may have anything in it.
     fields = text.rpartition(")")[2].split()
-    return None if fields[0] in "ZX" else fields[19]
+    dead = fields[0] in "ZX" and int(fields[17]) <= 1
+    return None if dead else fields[19]
 
 
 def marked(layout: Layout) -> list[int]:

@@ -16,7 +16,10 @@ GO = HERE / "go"
 STATE = Path("/var/lib/kubews-cluster")
 
 DEFAULT_VERSION = "1.36"
-NODE = "node1"
+
+#: The only node. A node whose name is an address is at that address, even if it is loopback; one
+#: with any other name is looked for in DNS, and then thought to be where the default route is.
+NODE = "127.0.0.1"
 
 #: In the environment of every daemon, and so of what a daemon starts: whose processes they are.
 MARK = "KUBEWS_CLUSTER"

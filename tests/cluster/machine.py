@@ -116,10 +116,11 @@ class Cluster:
         if layout.root.exists():
             say(f"stopping the cluster {self.version}")
             layout.pids.mkdir(exist_ok=True)
-            Daemon(layout, "kubelet", [], bool).stop()
+            # Killed, not asked to end: nothing of what they would put in order is kept.
+            self.kubelet.kill()
             host.kill_containers(layout)
-            for name in ("containerd", "kube-apiserver", "etcd"):
-                Daemon(layout, name, [], bool).stop()
+            for daemon in (self.containerd, self.apiserver, self.etcd):
+                daemon.kill()
         # The shims of containerd, and the process that holds the mounts.
         kill_all(lambda: marked(layout), "processes of the cluster")
         host.remove_cgroups(layout)
@@ -172,6 +173,9 @@ class Cluster:
         with socket.socket(socket.AF_UNIX) as sock:
             sock.settimeout(2)
             sock.connect(str(self.layout.socket))
+        if self.kubelet.pid is not None:
+            # The part that the kubelet talks with is ready later, and so only known to it.
+            self._ask_kubelet("/runningpods/")
         return True
 
     def _apiserver_answers(self) -> bool:
@@ -182,31 +186,21 @@ class Cluster:
         _get(f"http://127.0.0.1:{self.layout.kubelet_health_port}/healthz")
         with self.client() as client:
             status = client.get(_NODE_PATH, timeout=5)["status"]
-            if status.get("addresses") != _ADDRESSES:
-                # A kubelet on loopback reports no address, and leaves alone what it is given.
-                client.request(
-                    "PATCH",
-                    f"{_NODE_PATH}/status",
-                    body=json.dumps({"status": {"addresses": _ADDRESSES}}).encode(),
-                    headers={"Content-Type": "application/merge-patch+json"},
-                )
-                return False
             states = {item["type"]: item["status"] for item in status["conditions"]}
             return states.get("Ready") == "True" and self._knows_its_pods(client)
 
     def _knows_its_pods(self, client: Client) -> bool:
         # After a restart the kubelet refuses execs in pods that it has not heard of yet.
         bound = client.get(f"/api/v1/pods?fieldSelector=spec.nodeName={NODE}", timeout=5)
-        # Asked directly: the API server forwards no request to a node on loopback, only streams.
+        known = json.loads(self._ask_kubelet("/pods"))
+        return len(known["items"] or []) >= len(bound["items"])
+
+    def _ask_kubelet(self, path: str) -> bytes:
+        # Directly: the API server forwards no request to a node on loopback, only streams.
         etc = self.layout.etc
         context = ssl.create_default_context(cafile=str(etc / "ca.crt"))
         context.load_cert_chain(etc / "admin.crt", etc / "admin.key")
-        url = f"https://127.0.0.1:{self.layout.kubelet_port}/pods"
-        known = json.loads(_get(url, context))
-        return len(known["items"] or []) >= len(bound["items"])
-
-
-_ADDRESSES = [{"type": "InternalIP", "address": "127.0.0.1"}]
+        return _get(f"https://127.0.0.1:{self.layout.kubelet_port}{path}", context)
 
 
 def _get(url: str, context: ssl.SSLContext | None = None) -> bytes:
