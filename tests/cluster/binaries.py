@@ -1,4 +1,4 @@
-"""kube-apiserver and kubelet, built from the published Go modules and kept in the cache."""
+"""The Go programs, built from published modules and kept in the cache."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from .commands import run
 from .errors import say
 from .layout import GO, Layout, cache
 
+_SMALL = ["-s", "-w"]  # without what only debuggers read
 PROGRAMS = ("kube-apiserver", "kubelet")
 
 # Seconds for downloading and building everything with no cache at all on a small machine.
@@ -43,7 +44,23 @@ def noshell() -> Path:
 
     Threads: blocks for some seconds the first time.
     """
-    return _build("noshell", GO / "noshell", ["-s", "-w"], ["."]) / "noshell"
+    return _build("noshell", GO / "noshell", _SMALL, ["."]) / "noshell"
+
+
+def shims_home() -> Path:
+    """Return the directory of containerd's shim, whether or not it is built."""
+    return _home("shim", GO / "shim", _SMALL)
+
+
+def shims() -> Path:
+    """Build the program that containerd starts for each pod; return its directory.
+
+    Raises:
+        ClusterError: the build failed.
+
+    Threads: blocks for some seconds the first time.
+    """
+    return _build("shim", GO / "shim", _SMALL, ["./cmd/..."])
 
 
 def _name(layout: Layout) -> str:
@@ -55,7 +72,7 @@ def _flags(layout: Layout) -> list[str]:
     variable = "k8s.io/component-base/version."
     # Without them the server says that it is v0.0.0, and clients draw conclusions from that.
     names = {"gitVersion": f"v{layout.release}", "gitMajor": major, "gitMinor": minor}
-    return ["-s", "-w", *(f"-X {variable}{name}={value}" for name, value in names.items())]
+    return [*_SMALL, *(f"-X {variable}{name}={value}" for name, value in names.items())]
 
 
 def _home(name: str, module: Path, flags: list[str]) -> Path:
@@ -67,7 +84,7 @@ def _build(name: str, module: Path, flags: list[str], packages: list[str]) -> Pa
     if folder.is_dir():
         return folder
     log = cache() / "logs" / f"build-{name}.log"
-    say(f"building {name} (the first time only: minutes); the log is {log}")
+    say(f"building {name} (the first time only); the log is {log}")
     # Built aside and renamed: a build that was interrupted leaves nothing that looks finished.
     unfinished = folder.with_name(f"{folder.name}.{os.getpid()}")
     unfinished.mkdir(parents=True)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
+from .commands import search_path
 from .images import PAUSE
 from .layout import NODE, Layout
 from .packages import CNI_PLUGINS
@@ -122,9 +124,10 @@ def etcd(layout: Layout) -> list[str]:
     ]
 
 
-def containerd(layout: Layout) -> list[str]:
-    """Return the command line of containerd."""
-    return ["containerd", f"--config={layout.etc}/containerd.toml"]
+def containerd(layout: Layout, shims: Path) -> list[str]:
+    """Return the command line of containerd, which looks for its shim in ``shims`` first."""
+    path = f"PATH={shims}:{search_path()}"
+    return ["env", path, "containerd", f"--config={layout.etc}/containerd.toml"]
 
 
 def apiserver(layout: Layout, program: str) -> list[str]:

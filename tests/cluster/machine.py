@@ -43,9 +43,8 @@ class Cluster:
         self.logs = layout.logs
         self._mounts = Daemon(layout, "mounts", _mounts(layout), self._mounted)
         self.etcd = Daemon(layout, "etcd", configs.etcd(layout), self._etcd_answers)
-        self.containerd = Daemon(
-            layout, "containerd", configs.containerd(layout), self._connects, inside=self._inside
-        )
+        command = configs.containerd(layout, binaries.shims_home())
+        self.containerd = Daemon(layout, "containerd", command, self._connects, inside=self._inside)
 
     @cached_property
     def apiserver(self) -> Daemon:
@@ -86,6 +85,7 @@ class Cluster:
     def start(self) -> None:
         """Start everything from nothing."""
         archives = images.archives()
+        binaries.shims()
         self._check_ports()
         STATE.mkdir(exist_ok=True)
         host.remember()
