@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
 import ssl
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Optional
+from typing import Any, Optional
 
 from kubews.errors import ConnectFailed, ConnectTimeout, CredentialsError
 from kubews.transport.deadline import Deadline
+from kubews.transport.wait import Expired, Outcome
 
 # A silent network is noticed by the kernel after IDLE + COUNT * INTERVAL seconds.
 _KEEPALIVE = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
@@ -127,7 +130,7 @@ def dial(
         port: of TCP.
         context: for TLS; None for plain TCP.
         server_hostname: the name to send and to verify in place of ``host``.
-        deadline: for TCP and TLS together. The system's name lookup has its own limits.
+        deadline: for name lookup, TCP and TLS together.
 
     Returns:
         A connected socket in blocking mode.
@@ -152,10 +155,7 @@ def dial(
 
 
 def _connect(host: str, port: int, where: str, deadline: Deadline) -> socket.socket:
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as exc:
-        raise ConnectFailed(f"cannot find the address of {host}: {exc}") from exc
+    found = _look_up(host, port, deadline)
     failure: Optional[OSError] = None
     for index, (family, kind, protocol, _, address) in enumerate(found):
         remaining = deadline.remaining()
@@ -181,6 +181,29 @@ def _connect(host: str, port: int, where: str, deadline: Deadline) -> socket.soc
     if deadline.expired() or isinstance(failure, TimeoutError):
         raise ConnectTimeout(f"no connection to {where} within the time limit") from failure
     raise ConnectFailed(f"cannot connect to {where}: {_reason(failure)}") from failure
+
+
+def _look_up(host: str, port: int, deadline: Deadline) -> list[Any]:
+    look_up = functools.partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+    found: Outcome[list[Any]] = Outcome()
+
+    def ask() -> None:
+        try:
+            found.set(look_up())
+        except Exception as exc:
+            found.set_exception(exc)
+
+    try:
+        return look_up(flags=socket.AI_NUMERICHOST)
+    except (OSError, UnicodeError):
+        pass  # a name: the system may take minutes for it, and hears neither deadlines nor Ctrl-C
+    threading.Thread(target=ask, name=f"kubews name lookup {host}", daemon=True).start()
+    try:
+        return found.get(deadline)
+    except Expired as exc:
+        raise ConnectTimeout(f"no address of {host} within the time limit") from exc
+    except (OSError, UnicodeError) as exc:
+        raise ConnectFailed(f"cannot find the address of {host}: {exc}") from exc
 
 
 def _tune(sock: socket.socket) -> None:

@@ -551,3 +551,32 @@ def test_ctrl_c_in_the_handshake_leaves_no_socket() -> None:
     context.sslsocket_class = Interrupted
     with serving(None, silent) as address, pytest.raises(KeyboardInterrupt):
         reach(address, context=context)
+
+
+# -- names
+
+
+def test_a_name_that_nobody_resolves_is_waited_for_within_the_limit_r9(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """R-9: the system's resolver knows no deadline."""
+    original, over = socket.getaddrinfo, threading.Event()
+
+    def slow(host: str, *args: Any, **kwargs: Any) -> Any:
+        if kwargs.get("flags") == socket.AI_NUMERICHOST:
+            return original(host, *args, **kwargs)
+        over.wait(seconds(10))
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    begin = time.monotonic()
+    with pytest.raises(errors.ConnectTimeout, match=r"no address of nowhere\.example within"):
+        dial("nowhere.example", 443, context=None, deadline=Deadline(0.2))
+    assert time.monotonic() - begin < seconds(1)
+    over.set()
+
+
+def test_an_address_needs_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dial_module, "threading", None)
+    with serving(None) as address, reach(address, context=None):
+        pass
