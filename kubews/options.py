@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Literal, Optional, TypedDict, Union
 
 from kubews.client import Client
 from kubews.command import StrOrBytesPath
-from kubews.popen import File
 from kubews.targets import Target
+from kubews.userfiles import InputFile, OutputFile
 
 if TYPE_CHECKING:
     from typing_extensions import Required
@@ -24,9 +24,9 @@ class _Common(TypedDict, total=False):
 
     bufsize: int
     container: Optional[str]
-    stdin: File
-    stdout: File
-    stderr: File
+    stdin: InputFile
+    stdout: OutputFile
+    stderr: OutputFile
     shell: bool
     cwd: Optional[StrOrBytesPath]
     env: Optional[Mapping[str, str]]

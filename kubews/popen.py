@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import io
 import subprocess
 import sys
 import threading
 from collections.abc import Mapping
-from typing import IO, TYPE_CHECKING, Any, Optional, Union
+from typing import TYPE_CHECKING, Any, Optional, Union
 
 from kubews.client import Client
 from kubews.command import Args, StrOrBytesPath, command
-from kubews.copier import InputCopier, OutputCopier, Sink, check_source, sink_for
+from kubews.copier import InputCopier, OutputCopier
 from kubews.errors import (
     ConnectionLost,
     ExecError,
@@ -29,6 +30,7 @@ from kubews.transport.deadline import NEVER, Deadline
 from kubews.transport.outbox import Unsent
 from kubews.transport.pipe import Pipe
 from kubews.transport.wait import Expired
+from kubews.userfiles import InputFile, OutputFile, Sink, Source, sink_for
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -39,7 +41,6 @@ PIPE = subprocess.PIPE
 STDOUT = subprocess.STDOUT
 DEVNULL = subprocess.DEVNULL
 
-File = Union[None, int, IO[Any], Any]
 CompletedProcess = subprocess.CompletedProcess
 
 # As subprocess: the time that a command gets to end after Ctrl-C.
@@ -70,7 +71,8 @@ class Popen:
         text: give and take str.
         encoding: of text, and turns it on; by default UTF-8.
         errors: how to treat what is not text, and turns it on.
-        tty: give the process a terminal; stderr then arrives on stdout.
+        tty: give the process a terminal; stderr then arrives on stdout, and the end of the input is what
+            Ctrl-D sends.
         request_stdin: ask for a stdin that is never written. Kata runtimes end a command without one
             after its first output (kata-containers #13640).
         wait_ready: seconds to wait for the container to run; None does not wait.
@@ -80,6 +82,8 @@ class Popen:
         ApiError: the server refused.
         ConnectFailed: it could not be reached.
         NotReady: ``wait_ready`` was not enough.
+        HalfCloseUnsupported: ``stdin`` is a file, and the server (v4) could not be told of its end. The
+            command has started, and its connection is closed.
 
     Threads: any; ``communicate`` is for one at a time. The constructor blocks.
     """
@@ -93,9 +97,9 @@ class Popen:
         namespace: Optional[str] = None,
         container: Optional[str] = None,
         client: Optional[Client] = None,
-        stdin: File = None,
-        stdout: File = None,
-        stderr: File = None,
+        stdin: InputFile = None,
+        stdout: OutputFile = None,
+        stderr: OutputFile = None,
         shell: bool = False,
         cwd: Optional[StrOrBytesPath] = None,
         env: Optional[Mapping[str, str]] = None,
@@ -113,10 +117,6 @@ class Popen:
         if text is not None and universal_newlines is not None and text != universal_newlines:
             raise ValueError("text and universal_newlines are the same and cannot differ")
         _check(stdin, stdout, bufsize, encoding, errors)
-        sinks = [
-            _sink(stdout, sys.stdout, encoding, errors),
-            _sink(stderr, sys.stderr, encoding, errors),
-        ]
         self.args = args
         self.pid: Optional[int] = None
         self._text = bool(text or universal_newlines or encoding or errors)
@@ -126,29 +126,39 @@ class Popen:
         self._lock = threading.RLock()
         self._communicating = False
         self._results: Optional[tuple[Any, Any]] = None
+        # Whether an end without an exit code was told: leaving the block need not tell it again.
+        self._told = False
         self._unsent: Optional[Unsent] = None
         self.pod = target_of(pod, namespace, container, client)
-        if wait_ready is not None:
-            self.pod.wait_ready(wait_ready)
-        wants_stdin = request_stdin or stdin not in (None, DEVNULL)
-        merged = stderr is STDOUT
-        self._session = open_exec(
-            self.pod,
-            argv,
-            stdin=wants_stdin,
-            merged=merged,
-            tty=tty,
-            deadline=Deadline(connect_timeout),
-        )
-        self._connection = self._session.connection
-        try:
-            self._wire_up(stdin, stdout, stderr, bufsize, sinks)
-        except BaseException:
-            self._connection.close()
-            raise
+        with contextlib.ExitStack() as held:
+            source = _source(stdin, encoding, errors, held)
+            sinks = [
+                _sink(stdout, sys.stdout, encoding, errors, held),
+                _sink(stderr, sys.stderr, encoding, errors, held),
+            ]
+            if wait_ready is not None:
+                self.pod.wait_ready(wait_ready)
+            self._session = open_exec(
+                self.pod,
+                argv,
+                stdin=request_stdin or stdin not in (None, DEVNULL),
+                merged=stderr is STDOUT,
+                tty=tty,
+                deadline=Deadline(connect_timeout),
+            )
+            self._connection = self._session.connection
+            held.callback(self._connection.close)
+            self._wire_up(stdin, stdout, stderr, bufsize, source, sinks)
+            held.pop_all()  # the copiers close the files, and the user the connection
 
     def _wire_up(
-        self, stdin: File, stdout: File, stderr: File, bufsize: int, sinks: list[Optional[Sink]]
+        self,
+        stdin: InputFile,
+        stdout: OutputFile,
+        stderr: OutputFile,
+        bufsize: int,
+        source: Optional[Source],
+        sinks: list[Optional[Sink]],
     ) -> None:
         self.stdin: Any = None
         self.stdout: Any = None
@@ -160,10 +170,9 @@ class Popen:
             self.stdin = raw
             if self._text:
                 self.stdin = TextWriteStream(raw, self._encoding, self._errors, bufsize == 1)
-        elif stdin not in (None, DEVNULL):
-            if not self._tty:
-                self._need_half_close()
-            self._input = InputCopier(self._connection, STDIN, stdin, self._encoding, self._errors)
+        elif source is not None:
+            self._need_half_close()
+            self._input = InputCopier(self._connection, STDIN, source)
         self.stdout = self._output(STDOUT_CHANNEL, stdout is PIPE, bufsize, sinks[0])
         if stderr is not STDOUT and not self._tty:
             self.stderr = self._output(STDERR, stderr is PIPE, bufsize, sinks[1])
@@ -306,6 +315,8 @@ class Popen:
                 return
             if not self.stdin.closed:
                 self._need_half_close()
+            elif input:
+                raise ValueError("stdin was closed before communicate() could send the input")
             self._unsent = Unsent(self._encoded(input))
         elif input:
             raise ValueError("Cannot send input after starting communication")
@@ -353,24 +364,25 @@ class Popen:
         try:
             status = self._connection.status.get(deadline)
         except ConnectionLost:
+            self._told = True
             # A file of the user that failed is the cause, and the lost connection its effect.
             for copier in (*self._copiers, self._input):
                 if copier is not None and copier.done.done():
                     copier.done.get(NEVER)
             raise
         if status.exit_code is None:
+            self._told = True
             raise ExecError(f"{self._connection.where}: {status.message}", status=status.document)
         return status.exit_code
 
     def _need_half_close(self) -> None:
-        if Channels(self.subprotocol).can.half_close:
+        if Channels(self.subprotocol, self._tty).can_end_stdin:
             return
         self._connection.close()
         raise HalfCloseUnsupported(
             f"{self._connection.where}: the input cannot be ended, because the server speaks "
             f"{self.subprotocol} (Kubernetes before 1.30), and the command would wait for ever. Ways "
-            "round: a command that knows how much to read (head -c N) with popen(stdin=PIPE), or "
-            "tty=True and \\x04"
+            "round: a command that knows how much to read (head -c N) with popen(stdin=PIPE), or tty=True"
         )
 
     def send_signal(self, sig: int) -> None:
@@ -423,7 +435,8 @@ class Popen:
             elif issubclass(kind, KeyboardInterrupt) and self._tty and self.stdin is not None:
                 self._interrupt()
         finally:
-            self.close()
+            # After an exception nobody wants to wait for a server that may not answer.
+            self.close(1.0 if kind is None else 0.0)
 
     def _leave(self) -> None:
         for _, pipe in self._outputs():
@@ -431,12 +444,14 @@ class Popen:
                 pipe.close()  # first, for a wrapper cannot be closed while somebody reads through it
         for stream in (self.stdout, self.stderr, self.stdin):
             _close(stream)
+        if self._told:
+            return
         # What SIGPIPE does to a local process that writes on: the session ends, without an exit code.
         self._connection.hang_up_when_unwanted()
         try:
             self.wait()
         except ConnectionLost:
-            if not self._connection.hung_up:
+            if not self._connection.closed_here:
                 raise
 
     def _interrupt(self) -> None:
@@ -448,28 +463,52 @@ class Popen:
 
 
 def _check(
-    stdin: File, stdout: File, bufsize: int, encoding: Optional[str], errors: Optional[str]
+    stdin: InputFile,
+    stdout: OutputFile,
+    bufsize: int,
+    encoding: Optional[str],
+    errors: Optional[str],
 ) -> None:
     if stdout is STDOUT or stdin is STDOUT:
         raise ValueError("STDOUT can only be used for stderr")
     if not isinstance(bufsize, int):
         raise TypeError("bufsize must be an integer")
+    if bufsize < -1:
+        raise ValueError(f"bufsize must be -1, 0 or a number of bytes, not {bufsize}")
     if encoding is not None:
         codecs.lookup(encoding)
     if errors is not None:
         codecs.lookup_error(errors)
-    if stdin not in (None, PIPE, DEVNULL):
-        check_source(stdin)
+
+
+def _source(
+    wanted: InputFile,
+    encoding: Optional[str],
+    errors: Optional[str],
+    held: contextlib.ExitStack,
+) -> Optional[Source]:
+    """Choose where input is copied from; None if it is not."""
+    if wanted in (None, PIPE, DEVNULL):
+        return None
+    source = Source(wanted, encoding, errors)
+    held.callback(source.close)
+    return source
 
 
 def _sink(
-    wanted: File, default: Any, encoding: Optional[str], errors: Optional[str]
+    wanted: OutputFile,
+    default: Any,
+    encoding: Optional[str],
+    errors: Optional[str],
+    held: contextlib.ExitStack,
 ) -> Optional[Sink]:
     """Choose where output is copied to; None if it is not."""
     target = default if wanted is None else wanted
     if target is None or wanted in (PIPE, DEVNULL, STDOUT):
         return None
-    return sink_for(target, encoding, errors)
+    sink = sink_for(target, encoding, errors, text=wanted is None)
+    held.callback(sink.close)
+    return sink
 
 
 def _close(stream: Any) -> None:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import io
 import os
 import sys
+import time
 
 import pytest
-from support import in_thread, seconds
+from support import eventually, in_thread, seconds
 
 import kubews
 from kubews import DEVNULL, PIPE, Pod
-from kubews.copier import descriptor_of, sink_for
 from kubews.testing import Faults
+from kubews.userfiles import descriptor_of, sink_for
 
 
 class Bytes:
@@ -76,11 +77,14 @@ def test_a_descriptor_that_is_full_is_waited_for_r54() -> None:
     read, write = os.pipe()
     os.set_blocking(write, False)
     data = b"x" * 300_000
-    writing = in_thread(sink_for(write).write, data)
+    sink = sink_for(write)
+    writing = in_thread(sink.write, data)
     received = bytearray()
     while len(received) < len(data):
         received += os.read(read, 4096)
     writing.result(seconds(5))
+    sink.close()
+    sink.close()
     os.close(read)
     os.close(write)
     assert received == data
@@ -106,7 +110,6 @@ def test_what_a_file_raises_is_told_even_if_it_is_one_of_our_own_r3(pod: Pod, lo
         with pytest.raises(kubews.ConnectionLost):
             pod.run(["wc", "-l"], stdin=source.stdout, capture_output=True, timeout=seconds(10))
         source.close()
-        source._leave = lambda: None  # how it ended is unknown, which is the point
 
 
 def test_one_pod_feeds_another(pod: Pod) -> None:
@@ -144,8 +147,11 @@ def test_whatever_can_be_refused_is_refused_before_the_command_runs(pod: Pod, tm
         {"encoding": "nope", "stdout": PIPE},
         {"errors": "nope", "stdout": PIPE},
         {"bufsize": "1", "stdout": PIPE},
+        {"bufsize": -5, "stdout": PIPE},
+        {"stdin": 12345},
+        {"stdout": 12345},
     ):
-        with pytest.raises((TypeError, ValueError, LookupError)):
+        with pytest.raises((TypeError, ValueError, LookupError, OSError)):
             pod.run(["touch", mark], **options)
         assert not mark.exists()
     with pytest.raises(TypeError, match="use input="):
@@ -173,3 +179,94 @@ def test_no_stdout_at_all_is_no_problem(pod: Pod, monkeypatch) -> None:
     monkeypatch.setattr(sys, "stdout", None)
     monkeypatch.setattr(sys, "stderr", None)
     assert pod.call(["echo", "x"]) == 0
+
+
+def test_a_file_may_be_closed_as_soon_as_the_process_runs(pod: Pod, tmp_path) -> None:
+    """As with subprocess: its number may be another file's by the time that the output comes."""
+    with open(tmp_path / "out", "wb") as out:
+        process = pod.popen("read x; echo result", shell=True, stdin=PIPE, stdout=out)
+    with process, open(tmp_path / "precious", "wb"):
+        process.stdin.write(b"\n")
+        assert process.wait(seconds(10)) == 0
+    assert (tmp_path / "out").read_bytes() == b"result\n"
+    assert (tmp_path / "precious").read_bytes() == b""
+
+    data = os.urandom(3_000_000)
+    (tmp_path / "in").write_bytes(data)
+    with open(tmp_path / "in", "rb") as source:
+        process = pod.popen(["cat"], stdin=source, stdout=PIPE)
+    with process, open(tmp_path / "out", "rb"):
+        assert process.stdout.read() == data
+
+
+def test_the_pipe_idioms_of_subprocess(pod: Pod) -> None:
+    read, write = os.pipe()
+    with pod.popen(["echo", "through a pipe"], stdout=write):
+        os.close(write)
+        with open(read, "rb") as file:
+            assert file.read() == b"through a pipe\n"
+
+
+def test_a_pod_that_feeds_another_does_so_at_once(pod: Pod) -> None:
+    """What comes is passed on as it comes: neither bytes nor lines wait for a full buffer."""
+    script = "echo first; read x; echo second"
+    for options in ({}, {"bufsize": 0}, {"text": True}):
+        with pod.popen(script, shell=True, stdin=PIPE, stdout=PIPE, **options) as source:
+            with pod.popen(["cat"], stdin=source.stdout, stdout=PIPE, bufsize=0) as sink:
+                assert sink.stdout.recv(10, timeout=seconds(10)) == b"first\n"
+                source.stdin.write("\n" if "text" in options else b"\n")
+                assert sink.stdout.read() == b"second\n"
+
+
+def test_a_logger_in_place_of_stdout_gets_text(pod: Pod, monkeypatch) -> None:
+    class Logger:
+        text = ""
+
+        def write(self, message: str) -> None:
+            self.text += message + ""
+
+    monkeypatch.setattr(sys, "stdout", Logger())
+    assert pod.call(["echo", "é"]) == 0
+    assert sys.stdout.text == "é\n"
+
+
+def test_a_binary_file_gets_bytes_and_must_take_some(pod: Pod) -> None:
+    class Nothing:
+        def write(self, data) -> int:
+            return 0
+
+    class Decoding:
+        text = ""
+
+        def write(self, data: bytes) -> None:
+            self.text += data.decode()
+
+    file = Decoding()
+    assert pod.call(["echo", "x"], stdout=file) == 0
+    assert file.text == "x\n"
+    with pytest.raises(OSError, match=r"Nothing\.write\(\) takes no bytes"):
+        pod.run(["echo", "x"], stdout=Nothing())
+
+
+def test_a_refused_command_closes_what_it_has_taken_of_the_files(local) -> None:
+    """The fixture counts descriptors."""
+    with local.client() as client, open(os.devnull, "r+b") as file:
+        for options in ({}, {"wait_ready": 0.01}):
+            with pytest.raises((kubews.NotFound, kubews.NotReady)):
+                client.pod("nope").popen(["true"], stdin=file, stdout=file, **options)
+
+
+def test_an_unread_channel_stays_within_its_limit_whatever_is_copied_beside_it(
+    pod: Pod, tmp_path
+) -> None:
+    """A copier that waits for stderr, or for room for input, is as patient as the kernel."""
+    (tmp_path / "in").write_bytes(bytes(40 << 20))
+    for args, path in ((["head", "-c", "40000000", "/dev/zero"], os.devnull), (["cat"], "in")):
+        with open(tmp_path / path, "rb") as source:
+            process = pod.popen(args, stdin=source, stdout=PIPE, bufsize=0)
+        with process:
+            pipe = process.stdout._pipe
+            assert eventually(lambda: pipe.size >= 4 << 20)  # noqa: B023
+            time.sleep(0.5)
+            assert pipe.size < 6 << 20
+            assert len(process.stdout.read()) >= 40_000_000

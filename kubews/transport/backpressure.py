@@ -8,7 +8,7 @@ stdout (subprocess and paramiko document that hang).
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Optional
 
@@ -44,7 +44,7 @@ class Backpressure:
     Args:
         pipes: by stream id.
         names: of the stream ids.
-        others: returns the queues of those who wait for something else than a pipe.
+        others: the queues of those who wait for something else than a pipe.
         limits: how much to hold.
         where: what the connection is to, for messages.
 
@@ -55,7 +55,7 @@ class Backpressure:
         self,
         pipes: Mapping[int, Pipe],
         names: Mapping[int, str],
-        others: Callable[[], list[WaitQueue]],
+        others: list[WaitQueue],
         limits: Limits,
         where: str,
     ) -> None:
@@ -77,7 +77,7 @@ class Backpressure:
         if not full:
             return True
         starving = self._starving()
-        parked = {thread for queue in starving for thread in queue.threads()}
+        parked = {thread for queue in starving for thread in queue.starving()}
         if not parked or any(_at_work(pipe.owner, parked) for pipe in full):
             return False
         total = sum(pipe.size for pipe in self._pipes.values())
@@ -90,10 +90,10 @@ class Backpressure:
 
     def starving(self) -> bool:
         """Return whether somebody waits for what only reading on would bring."""
-        return any(self._starving())
+        return any(queue.starving() for queue in self._starving())
 
     def _starving(self) -> list[WaitQueue]:
-        return [pipe.readers for pipe in self._pipes.values() if pipe.starving] + self._others()
+        return [pipe.readers for pipe in self._pipes.values() if pipe.starving] + self._others
 
     def _explain(self, full: list[Pipe]) -> BufferFull:
         names = ", ".join(

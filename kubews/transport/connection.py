@@ -103,13 +103,8 @@ class Connection:
         self._on_closed: list[Callable[[], None]] = []
         self._heartbeat = Heartbeat()
         self._outbox = Outbox(limits.outbound, self._changed, self._heartbeat.sending)
-        self._backpressure = Backpressure(
-            self.pipes,
-            codec.names,
-            lambda: [self.status.waiters, self._outbox.writers],
-            limits,
-            where,
-        )
+        self._waiting = [self.status.waiters, self._outbox.writers]
+        self._backpressure = Backpressure(self.pipes, codec.names, self._waiting, limits, where)
 
         # The loop's own, except that others look at _paused and _flush_posted.
         self._paused = False
@@ -119,8 +114,8 @@ class Connection:
         self._read_needs = READ
         self._closing = False
         self._hang_up = False
-        #: Whether it was closed for output that nobody wants.
-        self.hung_up = False
+        #: Whether this side has ended it, by ``close``, ``abort`` or for output that nobody wants.
+        self.closed_here = False
         self._over = False
         self._grace: Optional[Timer] = None
         self._ping_interval = ping
@@ -170,7 +165,7 @@ class Connection:
             raise HalfCloseUnsupported(
                 f"{self.where}: {self._codec.names[stream_id]} cannot be closed on its own, because the "
                 f"server speaks {self.subprotocol} (Kubernetes before 1.30). Ways round: a command "
-                "that knows how much to read (head -c N), or tty=True and \\x04"
+                "that knows how much to read (head -c N), or tty=True"
             ) from exc
         self._queue(self._outbox.put_last, data)
 
@@ -192,6 +187,15 @@ class Connection:
         except TimeoutError:
             self.abort()
         self._loop.join(1.0)
+
+    def outcome(self) -> Outcome[None]:
+        """Make an outcome for which this connection reads on, as for the Status, while somebody waits.
+
+        Threads: any; before the wait.
+        """
+        outcome: Outcome[None] = Outcome(self._changed)
+        self._waiting.append(outcome.waiters)
+        return outcome
 
     def hang_up_when_unwanted(self) -> None:
         """From now on, close as soon as output comes that its reader has closed the door to.
@@ -390,8 +394,11 @@ class Connection:
     def _expect_end(self, reason: str) -> None:
         """Give the server some time to end the connection, then end it here."""
 
+        received = sum(self._received.values())
+
         def over() -> None:
-            if self._paused:  # the rest is on the way, but it is this side that does not take it
+            # What still comes is on the way, and what is not taken here may be: only silence is an end.
+            if self._paused or received != sum(self._received.values()):
                 self._expect_end(reason)
             else:
                 self._finish(reason)
@@ -446,7 +453,6 @@ class Connection:
     def _watch_unwanted(self) -> None:
         self._hang_up = True
         if any(pipe.unwanted for pipe in self.pipes.values()):
-            self.hung_up = True
             self._begin_close()
 
     def _begin_close(self) -> None:
@@ -463,6 +469,7 @@ class Connection:
         if self._over:
             return
         self._over = True
+        self.closed_here = self._closing or reason == _CLOSED_HERE
         for timer in (self._pinger, self._grace, self._looker):
             if timer is not None:
                 timer.cancel()

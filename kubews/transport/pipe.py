@@ -112,8 +112,8 @@ class Pipe:
 
     @property
     def starving(self) -> bool:
-        """Whether somebody is parked on an empty pipe."""
-        return bool(self.readers) and not self._chunks and not self._ended
+        """Whether somebody is parked on an empty pipe who is not patient."""
+        return not self._chunks and not self._ended and bool(self.readers.starving())
 
     # -- the reader's side
 

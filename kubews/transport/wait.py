@@ -46,18 +46,28 @@ def fresh(exc: Exception) -> Exception:
     return twin
 
 
+class PatientThread(threading.Thread):
+    """A thread that serves a file of the user, and whose waiting is nobody's need.
+
+    It waits as the kernel's end of a pipe would: a channel that nobody reads stays before it.
+
+    Threads: see ``threading.Thread``.
+    """
+
+
 class Ticket:
     """One parked call: a private lock that only its waker releases.
 
     Threads: made and parked by one thread, released by any other.
     """
 
-    __slots__ = ("_lock", "error", "thread")
+    __slots__ = ("_lock", "error", "patient", "thread")
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._lock.acquire()
         self.thread = threading.current_thread()
+        self.patient = isinstance(self.thread, PatientThread)
         self.error: Optional[Exception] = None
 
     def park(self, deadline: Deadline) -> bool:
@@ -106,19 +116,21 @@ class WaitQueue:
         """Release every ticket: one abandoned by Ctrl-C must not swallow the only wake-up.
 
         Args:
-            error: raised out of the parked calls.
+            error: raised out of the parked calls, those of patient threads apart.
         """
         # A copy: who is woken may be back before the others are, and would be woken for ever.
         for ticket in list(self.tickets):
             if error is not None:
+                if ticket.patient:
+                    continue
                 ticket.error = error
             # Released first: a waker that Ctrl-C stops here has lost nothing, the next one does it again.
             ticket.release()
             self.tickets.pop(ticket, None)
 
-    def threads(self) -> list[threading.Thread]:
-        """Return the threads that are parked here."""
-        return [ticket.thread for ticket in list(self.tickets)]
+    def starving(self) -> list[threading.Thread]:
+        """Return the threads that are parked here, without those that are patient."""
+        return [ticket.thread for ticket in list(self.tickets) if not ticket.patient]
 
     def __bool__(self) -> bool:
         return bool(self.tickets)

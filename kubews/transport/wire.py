@@ -269,7 +269,7 @@ def upgrade(
         return Wire(sock, client.subprotocol or "", handshake.rest())
     refusal = read_refusal(handshake)
     if refusal is not None:
-        raise _explain(refusal, subprotocols, what) from failure
+        raise _explain(refusal, subprotocols, what) from None  # it is the answer, not a failure
     if deadline.expired():
         raise ConnectTimeout(f"{what}: no answer within the time limit") from failure
     said = "what came is no HTTP" if handshake.received() else "the server closed the connection"

@@ -14,14 +14,14 @@ from kubews.errors import BufferFull
 from kubews.transport.backpressure import DEFAULT_LIMITS, Backpressure, Limits
 from kubews.transport.deadline import NEVER, Deadline
 from kubews.transport.pipe import DEFAULT_LIMIT, Pipe
-from kubews.transport.wait import Ticket, WaitQueue
+from kubews.transport.wait import PatientThread, Ticket, WaitQueue
 
 OUT, ERR = 1, 2
 LIMIT = 100
 
 
-class Someone(threading.Thread):
-    """A thread that is alive until told otherwise."""
+class Someone(PatientThread):
+    """A thread that is alive until told otherwise; as patient as each test says."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -52,7 +52,7 @@ class Scene:
         return Backpressure(
             self.pipes,
             {0: "stdin", OUT: "stdout", ERR: "stderr"},
-            lambda: [self.others],
+            [self.others],
             Limits(inbound=LIMIT, total=self.total),
             "pod shop/web-0",
         )
@@ -64,6 +64,7 @@ class Scene:
     def park(self, thread: threading.Thread, queue: WaitQueue) -> Ticket:
         ticket = Ticket()
         ticket.thread = thread
+        ticket.patient = False
         queue.add(ticket)
         return ticket
 
@@ -229,3 +230,18 @@ def test_no_limit(scene: Scene) -> None:
     scene.pipes[OUT] = Pipe(limit=None)
     scene.fill(OUT, size=1 << 20)
     assert scene.rule().may_read(False)
+
+
+def test_who_is_patient_is_neither_starving_nor_told(scene: Scene) -> None:
+    scene.total = 2 * LIMIT
+    scene.fill(OUT, size=3 * LIMIT)
+    ticket = scene.park(scene.anna, scene.others)
+    ticket.patient = True
+    assert not scene.rule().starving()
+    assert not scene.rule().may_read(False)
+    hurried = scene.park(scene.ben, scene.others)
+    assert scene.rule().starving()
+    assert not scene.rule().may_read(False)
+    assert isinstance(hurried.error, BufferFull)
+    assert ticket.error is None
+    assert not ticket.park(Deadline(0))

@@ -43,6 +43,7 @@ from kubews.transport.connection import Connection
 from kubews.transport.deadline import NEVER, Deadline
 from kubews.transport.loop import Loop
 from kubews.transport.outbox import Unsent
+from kubews.transport.wait import PatientThread
 from kubews.transport.wire import Wire
 
 READY = data(1, b"")
@@ -392,7 +393,7 @@ def test_whoever_waits_for_room_is_woken(end: Any, error: type[Exception]) -> No
     with opened("tcp") as (connection, peer):
         source = until_full(connection)
         writers = [in_thread(connection.send, 0, source, soon()) for _ in range(3)]
-        assert eventually(lambda: len(connection._outbox.writers.threads()) == 3)
+        assert eventually(lambda: len(connection._outbox.writers.starving()) == 3)
         end(connection, peer)
         for writer in writers:
             with pytest.raises(error):
@@ -881,7 +882,7 @@ def test_hang_up_when_unwanted(when: str) -> None:
             connection.hang_up_when_unwanted()
         peer.send(data(2, b"wanted"))
         assert connection.pipes[2].take(9, soon()) == b"wanted"
-        assert not connection.hung_up
+        assert not connection.closed_here
         peer.send(data(1, b"unwanted"))
         if when == "after":
             assert eventually(lambda: connection.pipes[1].unwanted)
@@ -889,7 +890,7 @@ def test_hang_up_when_unwanted(when: str) -> None:
         assert peer.read_frame() == (CLOSE, b"\x03\xe8")
         peer.send(close_frame())
         connection.closed.get(soon())
-        assert connection.hung_up
+        assert connection.closed_here
 
 
 def test_discarded_output_does_not_hang_up() -> None:
@@ -899,7 +900,7 @@ def test_discarded_output_does_not_hang_up() -> None:
         peer.send(*[data(1, b"x" * 100)] * 1000, data(3, SUCCESS), close_frame())
         assert connection.status.get(soon()).exit_code == 0
         connection.closed.get(soon())
-        assert not connection.hung_up
+        assert not connection.closed_here
 
 
 # -- nothing is left
@@ -969,3 +970,61 @@ def test_a_late_comer_and_the_loop_tell_each_function_once() -> None:
         connection._on_closed = Raced()
         connection.on_closed(lambda: called.append(1))
         assert called == [1]
+
+
+def test_who_waits_for_what_a_connection_brings_makes_it_read_on() -> None:
+    """A copier is done when its channel has ended, and the end stands behind what nobody reads."""
+    with opened(limits=Limits(inbound=10)) as (connection, peer):
+        done = connection.outcome()
+        peer.send(data(1, b"x" * 100), data(3, SUCCESS))
+        assert connection.status.get(soon()).exit_code == 0
+        assert paused(connection)
+        waiting = in_thread(done.get, soon())
+        peer.send(close_frame())
+        connection.closed.get(soon())
+        done.set(None)
+        waiting.result()
+        assert drain(connection) == b"x" * 100
+
+
+def test_a_patient_thread_makes_nobody_read_on() -> None:
+    with opened(limits=Limits(inbound=10)) as (connection, peer):
+        threads = [
+            PatientThread(target=connection.pipes[2].take, args=(1, soon()), daemon=True),
+            PatientThread(target=connection.status.get, args=(soon(),), daemon=True),
+        ]
+        for thread in threads:
+            thread.start()
+        peer.send(*[data(1, b"x" * 100)] * 100)
+        assert paused(connection)
+        time.sleep(0.1)
+        assert connection.pipes[1].size <= 32 * 100
+        assert connection._paused
+        taking = in_thread(connection.pipes[2].take, 9, soon())
+        peer.send(data(2, b"y"), data(2, b"z"), data(3, SUCCESS), close_frame())
+        taking.result()
+        for thread in threads:
+            thread.join(seconds(10))
+        assert connection.pipes[1].size == 100 * 100
+
+
+def test_a_flush_that_is_posted_is_not_posted_again() -> None:
+    with opened() as (connection, peer):
+        connection._flush_posted = True
+        connection._post_flush()
+        connection._flush_posted = False
+        write(connection, b"x")
+        assert peer.read_frame() == (BINARY, b"\0x")
+
+
+def test_the_grace_counts_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """R-12: what comes after the Status is read for as long as it comes."""
+    monkeypatch.setattr(connection_module, "_GRACE", seconds(0.2))
+    with opened() as (connection, peer):
+        peer.send(data(3, SUCCESS))
+        for _ in range(8):
+            time.sleep(seconds(0.1))
+            peer.send(data(1, b"x"))
+        assert not connection.closed.done()
+        connection.closed.get(soon())
+        assert drain(connection) == b"x" * 8

@@ -202,7 +202,7 @@ def test_break_off_wakes_writers() -> None:
     outbox = Outbox(1 << 20, nothing)
     fill(outbox)
     writers = [in_thread(put, outbox, b"x", NEVER) for _ in range(3)]
-    assert eventually(lambda: len(outbox.writers.threads()) == 3)
+    assert eventually(lambda: len(outbox.writers.starving()) == 3)
     outbox.break_off("gone")
     for writer in writers:
         with pytest.raises(StreamBroken, match="gone"):

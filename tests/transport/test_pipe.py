@@ -428,7 +428,7 @@ CALLS: dict[str, Callable[[Pipe], Any]] = {
 def test_close_turns_a_parked_reader_away(name: str) -> None:
     pipe = Pipe()
     readers = [in_thread(CALLS[name], pipe) for _ in range(3)]
-    assert eventually(lambda: len(pipe.readers.threads()) == 3)
+    assert eventually(lambda: len(pipe.readers.starving()) == 3)
     pipe.close()
     for reader in readers:
         with pytest.raises(ValueError, match="closed"):
@@ -441,7 +441,7 @@ def test_the_end_wakes_a_parked_reader(name: str) -> None:
     pipe, lost = Pipe(), Pipe()
     readers = [in_thread(CALLS[name], pipe) for _ in range(3)]
     unlucky = in_thread(CALLS[name], lost)
-    assert eventually(lambda: len(pipe.readers.threads()) == 3 and lost.starving)
+    assert eventually(lambda: len(pipe.readers.starving()) == 3 and lost.starving)
     pipe.finish()
     lost.finish(ConnectionLost("gone"))
     assert [reader.result() for reader in readers] == [CALLS[name](pipe)] * 3

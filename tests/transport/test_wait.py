@@ -20,7 +20,7 @@ from kubews.transport.wait import Outcome, Ticket, WaitQueue, fresh, nothing, wa
 
 
 def parked(queue: WaitQueue, count: int = 1) -> bool:
-    return eventually(lambda: len(queue.threads()) == count)
+    return eventually(lambda: len(queue.starving()) == count)
 
 
 # -- tickets
@@ -77,13 +77,13 @@ def test_ticket_parks_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_queue() -> None:
     queue = WaitQueue()
     assert not queue
-    assert queue.threads() == []
+    assert queue.starving() == []
     queue.wake_all()
     first, second = Ticket(), Ticket()
     queue.add(first)
     queue.add(second)
     assert queue
-    assert queue.threads() == [threading.current_thread()] * 2
+    assert queue.starving() == [threading.current_thread()] * 2
     queue.wake_all()
     assert not queue
     assert first.park(Deadline(0))
@@ -125,7 +125,7 @@ def test_who_comes_back_at_once_is_not_woken_again() -> None:
     queue.add(Recording(release))
     queue.wake_all()
     assert len(woken) == 1
-    assert len(queue.threads()) == 1
+    assert len(queue.starving()) == 1
 
 
 def test_two_wakers_at_once() -> None:
@@ -195,7 +195,7 @@ def test_parking_is_called_without_the_lock_and_before_each_park() -> None:
 
     def parking() -> None:
         assert not lock._is_owned()  # type: ignore[attr-defined]
-        assert len(queue.threads()) == 1
+        assert len(queue.starving()) == 1
         values.append(0)
         queue.wake_all()
 

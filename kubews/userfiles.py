@@ -1,0 +1,273 @@
+"""Files of the user: where input comes from and where output goes.
+
+A file object with a descriptor is used by a duplicate of that, as subprocess would; any other by its own
+methods. Everything that can be refused is refused before a command runs.
+"""
+
+from __future__ import annotations
+
+import codecs
+import io
+import os
+import selectors
+import sys
+from typing import Any, Optional, Protocol, Union
+
+from kubews.transport.loop import Waker
+
+#: Bytes that are read or written at a time.
+CHUNK = 65536
+
+
+class HasFileno(Protocol):
+    """A file object with a descriptor.
+
+    Threads: the user's, until it is handed over.
+    """
+
+    def fileno(self) -> int:
+        """Return the descriptor."""
+
+
+class HasRead(Protocol):
+    """A file object to read from: bytes or str.
+
+    Threads: the copier's, once it is handed over.
+    """
+
+    def read(self, size: int, /) -> Any:
+        """Read at most so much, nothing at the end."""
+
+
+class HasWrite(Protocol):
+    """A file object to write to: bytes, or str if it has an ``encoding``.
+
+    Threads: the copier's, once it is handed over.
+    """
+
+    def write(self, data: Any, /) -> Any:
+        """Write; a number that is returned tells how much was taken."""
+
+
+#: What stdin, and what stdout and stderr, may be: None, a constant or a descriptor, a file object.
+InputFile = Union[None, int, HasFileno, HasRead]
+OutputFile = Union[None, int, HasFileno, HasWrite]
+
+
+class Sink(Protocol):
+    """Where output goes.
+
+    Threads: the copier's.
+    """
+
+    def write(self, data: bytes) -> None:
+        """Write all of it."""
+
+    def finish(self) -> None:
+        """Note that no more will come."""
+
+    def close(self) -> None:
+        """Let go of the file; again is nothing."""
+
+
+def descriptor_of(file: Any) -> Optional[int]:
+    """Return the descriptor of a file object (or of a number), None if it has none.
+
+    A replaced ``sys.stdout`` is asked to write itself even if it claims a descriptor: in a notebook the
+    output belongs into the cell.
+    """
+    if isinstance(file, int):
+        return file
+    if file in (sys.stdout, sys.stderr) and file not in (sys.__stdout__, sys.__stderr__):
+        return None
+    try:
+        descriptor = file.fileno()
+    except (AttributeError, OSError, ValueError):
+        return None
+    return descriptor if isinstance(descriptor, int) else None
+
+
+def _duplicate(descriptor: int) -> io.FileIO:
+    """Return a descriptor of our own for the same open file.
+
+    As with subprocess, the user may close the file as soon as the process runs; its number may then be
+    that of another one.
+    """
+    own = os.dup(descriptor)
+    try:
+        return io.FileIO(own, "r+")
+    except BaseException:
+        os.close(own)
+        raise
+
+
+class _DescriptorSink:
+    def __init__(self, descriptor: int) -> None:
+        self._file = _duplicate(descriptor)
+
+    def write(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            try:
+                view = view[os.write(self._file.fileno(), view) :]
+            except BlockingIOError:  # somebody made the terminal non-blocking
+                with selectors.DefaultSelector() as selector:
+                    selector.register(self._file, selectors.EVENT_WRITE)
+                    selector.select()
+
+    def finish(self) -> None:
+        pass
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _BinarySink:
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def write(self, data: bytes) -> None:
+        while data:
+            # A raw file may take less; one that returns None has taken all.
+            count = self._file.write(data)
+            if count == 0:
+                raise OSError(f"{type(self._file).__name__}.write() takes no bytes")
+            data = b"" if count is None else data[count:]
+
+    def finish(self) -> None:
+        if hasattr(self._file, "flush"):
+            self._file.flush()
+
+    def close(self) -> None:
+        pass
+
+
+class _TextSink:
+    def __init__(self, file: Any, encoding: Optional[str], errors: Optional[str]) -> None:
+        self._file = file
+        # Strict by default would end a command for a character that is only to be looked at.
+        make = codecs.getincrementaldecoder(encoding or "utf-8")
+        self._decoder = make(errors or "replace")
+
+    def write(self, data: bytes) -> None:
+        text = self._decoder.decode(data)
+        if text:
+            self._file.write(text)
+            self._flush()
+
+    def finish(self) -> None:
+        text = self._decoder.decode(b"", final=True)
+        if text:
+            self._file.write(text)
+        self._flush()
+
+    def close(self) -> None:
+        pass
+
+    def _flush(self) -> None:
+        if hasattr(self._file, "flush"):
+            self._file.flush()
+
+
+def sink_for(
+    file: Any,
+    encoding: Optional[str] = None,
+    errors: Optional[str] = None,
+    *,
+    text: bool = False,
+) -> Sink:
+    """Choose how to write to a file object, or to a descriptor given as a number.
+
+    Args:
+        file: of the user.
+        encoding: of the output, for a file that takes str; by default UTF-8.
+        errors: what to do with what is not text; by default replaced.
+        text: whether it is known to take str, as ``sys.stdout`` is; else an ``encoding`` shows it.
+
+    Returns:
+        A sink that must be closed.
+
+    Raises:
+        TypeError: it is neither.
+        ValueError: it is closed.
+        OSError: it is no descriptor.
+    """
+    _check_open(file)
+    descriptor = descriptor_of(file)
+    if descriptor is not None:
+        if hasattr(file, "flush"):
+            file.flush()  # what the user wrote before comes before
+        return _DescriptorSink(descriptor)
+    if not hasattr(file, "write"):
+        raise TypeError(f"output needs a file with write() or fileno(), not {type(file).__name__}")
+    # TextIOBase has an encoding, and so have the stand-ins for it in notebooks and test runners.
+    text = text or hasattr(file, "encoding")
+    return _TextSink(file, encoding, errors) if text else _BinarySink(file)
+
+
+class Source:
+    """Where input comes from: a file object, or a descriptor given as a number.
+
+    Args:
+        file: of the user.
+        encoding: of what a file that gives str gives; by default UTF-8.
+        errors: what to do with characters that cannot be encoded.
+
+    Raises:
+        TypeError: it is neither.
+        ValueError: it is closed.
+        OSError: it is no descriptor.
+
+    Threads: made by the user's, then the copier's. It must be closed.
+    """
+
+    def __init__(self, file: Any, encoding: Optional[str], errors: Optional[str]) -> None:
+        _check_open(file)
+        if isinstance(file, (str, bytes)):
+            raise TypeError("stdin is a file, not the input itself: use input=")
+        descriptor = descriptor_of(file)
+        self._own = None if descriptor is None else _duplicate(descriptor)
+        if self._own is None and not hasattr(file, "read"):
+            kind = type(file).__name__
+            raise TypeError(f"input needs a file with read() or fileno(), not {kind}")
+        self._read = _reader(file)
+        self._codec = (encoding or "utf-8", errors or "strict")
+
+    def read(self, waker: Waker) -> bytes:
+        """Read what there is, at least one byte; ``b""`` at the end, or once the waker is awake.
+
+        Threads: blocks.
+        """
+        if self._own is None:
+            data = self._read(CHUNK)
+            return data.encode(*self._codec) if isinstance(data, str) else bytes(data or b"")
+        if not _wait(self._own, waker):
+            return b""
+        return os.read(self._own.fileno(), CHUNK)
+
+    def close(self) -> None:
+        """Let go of the file; again is nothing."""
+        if self._own is not None:
+            self._own.close()
+
+
+def _reader(file: Any) -> Any:
+    """Choose the method that returns what is there: a reader of many bytes waits for all of them."""
+    if isinstance(file, io.TextIOBase) and not isinstance(file, io.StringIO):
+        return file.readline
+    return getattr(file, "read1", None) or getattr(file, "read", None)
+
+
+def _wait(file: io.FileIO, waker: Waker) -> bool:
+    """Wait for input; return False if the waker came first."""
+    if sys.platform == "win32":
+        return True  # only sockets can be waited for there
+    with getattr(selectors, "PollSelector", selectors.SelectSelector)() as selector:
+        selector.register(waker.fileno, selectors.EVENT_READ)
+        selector.register(file, selectors.EVENT_READ)
+        return all(key.fileobj != waker.fileno for key, _ in selector.select())
+
+
+def _check_open(file: Any) -> None:
+    if getattr(file, "closed", False) is True:
+        raise ValueError("I/O operation on closed file.")
