@@ -7,10 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Optional, Union
 
 StrOrBytesPath = Union[str, bytes, "os.PathLike[str]", "os.PathLike[bytes]"]
-Args = Union[str, bytes, Sequence[StrOrBytesPath]]
+Args = Union[StrOrBytesPath, Sequence[StrOrBytesPath]]
 
 # The shell of the container changes the directory and is then replaced by the command.
-_CHDIR = 'cd -- "$1" || exit; shift; exec "$@"'
+_CHDIR = 'cd -- "$1" || exit 127; shift; exec "$@"'
+
+# env would take the name of a program with an equals sign for another variable.
+_EXEC = 'exec "$@"'
 
 
 def command(
@@ -26,7 +29,7 @@ def command(
         args: the command and its arguments; with ``shell`` one string for ``sh -c`` (of several, the
             further ones are the shell's own arguments).
         shell: whether the container's ``sh`` interprets the command.
-        cwd: directory in the container; needs ``sh`` there.
+        cwd: directory in the container; needs ``sh`` there. What is missing is exit code 127.
         env: variables to add to the container's own; needs ``env`` there.
 
     Returns:
@@ -39,7 +42,9 @@ def command(
     argv = _shell(args) if shell else _plain(args)
     if cwd is not None:
         argv = ["sh", "-c", _CHDIR, "sh", _text(cwd), *argv]
-    if env is not None:
+    if env:
+        if "=" in argv[0]:
+            argv = ["sh", "-c", _EXEC, "sh", *argv]
         argv = ["env", *(_variable(name, value) for name, value in env.items()), *argv]
     if any("\0" in argument for argument in argv):
         raise ValueError("embedded null byte: no argument of a process can hold one")
@@ -52,6 +57,8 @@ def _shell(args: Args) -> list[str]:
 
 
 def _plain(args: Args) -> list[str]:
+    if isinstance(args, os.PathLike):
+        return [_text(args)]
     if isinstance(args, (str, bytes)):
         text = _text(args)
         split = text.split()

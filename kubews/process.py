@@ -107,8 +107,9 @@ def run(
         try:
             stdout, stderr = process.communicate(input, timeout=deadline.remaining())
         except TimeoutExpired as exc:
+            if timeout is None:
+                raise  # of a file of the user
             # communicate() knows only what was left of the time.
-            assert timeout is not None
             raise TimeoutExpired(args, timeout, exc.stdout, exc.stderr) from exc
         code = process.wait()
     if check and code:
@@ -203,8 +204,9 @@ def check_output(
 
     Threads: blocks.
     """
-    if "stdout" in options:
-        raise ValueError("stdout argument not allowed, it will be overridden.")
+    for name in ("stdout", "check"):
+        if name in options:
+            raise ValueError(f"{name} argument not allowed, it will be overridden.")
     options["stdout"] = PIPE
     return run(args, input=input, timeout=timeout, check=True, **options).stdout
 
@@ -214,7 +216,7 @@ def getstatusoutput(cmd: str, **options: Unpack[Call]) -> tuple[int, str]:
 
     Threads: blocks.
     """
-    options.setdefault("text", True)
+    options["text"] = True
     options["stdout"] = PIPE
     options["stderr"] = STDOUT
     options["shell"] = True

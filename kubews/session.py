@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Sequence
 
@@ -89,7 +90,7 @@ def open_exec(
         return target.client.open(
             path,
             OFFER,
-            Channels,
+            functools.partial(Channels, tty=tty),
             inbound=inbound,
             where=target.where,
             what=f"exec in {target.where}",

@@ -132,15 +132,19 @@ class Target:
         Threads: blocks.
         """
         try:
+            chosen = self.container  # by now; another thread may choose while this one asks
             try:
                 return action()
             except BadRequest as exc:
-                if self.container or "choose one of" not in str(exc):
+                if chosen or "choose one of" not in str(exc):
                     raise
-                self.container = self._default_container(exc, deadline)
+                self.container = self.container or self._default_container(exc, deadline)
             return action()
         except ApiError as exc:
-            raise self._explain(exc, deadline) from exc
+            explained = self._explain(exc, deadline)
+            if explained is exc:
+                raise
+            raise explained from None  # it has everything that the first one had
 
     def _default_container(self, asked: BadRequest, deadline: Deadline) -> str:
         try:

@@ -14,15 +14,17 @@ from kubews.command import command
     [
         (["ls", "-l"], {}, ["ls", "-l"]),
         ((PurePosixPath("/bin/ls"), b"-l"), {}, ["/bin/ls", "-l"]),
+        (PurePosixPath("/bin/ls"), {}, ["/bin/ls"]),
+        (["a=b"], {"env": {"C": "d"}}, ["env", "C=d", "sh", "-c", 'exec "$@"', "sh", "a=b"]),
         ("ls | wc", {"shell": True}, ["sh", "-c", "ls | wc"]),
         (b"ls | wc", {"shell": True}, ["sh", "-c", "ls | wc"]),
         (["echo $1", "sh", "x"], {"shell": True}, ["sh", "-c", "echo $1", "sh", "x"]),
         (["a"], {"env": {"B": "c d", "E": ""}}, ["env", "B=c d", "E=", "a"]),
-        (["a"], {"env": {}}, ["env", "a"]),
+        (["a"], {"env": {}}, ["a"]),
         (
             ["a", "b"],
             {"cwd": "/d"},
-            ["sh", "-c", 'cd -- "$1" || exit; shift; exec "$@"', "sh", "/d", "a", "b"],
+            ["sh", "-c", 'cd -- "$1" || exit 127; shift; exec "$@"', "sh", "/d", "a", "b"],
         ),
     ],
 )

@@ -14,6 +14,7 @@ from support import eventually, in_thread, seconds
 
 import kubews
 from kubews import DEVNULL, PIPE, STDOUT, Pod
+from kubews.testing import Faults
 
 
 def test_a_conversation_with_a_process(pod: Pod) -> None:
@@ -362,3 +363,68 @@ def test_many_at_once_on_one_client_r22(local, client) -> None:
     for future in futures:
         future.result(seconds(60))
     assert eventually(lambda: local.connections == 0)
+
+
+def test_communicate_cannot_send_through_a_stdin_that_was_closed(pod: Pod) -> None:
+    with pod.popen(["cat"], stdin=PIPE, stdout=PIPE) as process:
+        process.stdin.write(b"one\n")
+        process.stdin.close()
+        with pytest.raises(ValueError, match="stdin was closed"):
+            process.communicate(b"two\n")
+        assert process.communicate() == (b"one\n", None)
+
+
+def test_leaving_the_block_tells_nothing_twice(pod: Pod) -> None:
+    with pod.popen(["cat", "/dev/zero"], stdout=PIPE) as process:
+        assert process.stdout.read(10) == bytes(10)
+        process.close()
+    assert process.returncode is None
+    with pod.popen(["/no/such/program"]) as process:
+        with pytest.raises(kubews.ExecError):
+            process.wait(seconds(10))
+    with pytest.raises(kubews.ExecError):
+        with pod.popen(["/no/such/program"]):
+            pass
+
+
+def test_leaving_the_block_by_an_exception_does_not_wait_for_a_silent_server(
+    pod: Pod, local
+) -> None:
+    local.next_faults(Faults(stop_reading_after=0, pong=False))
+    begin = time.monotonic()
+    with pytest.raises(kubews.TimeoutExpired):
+        pod.run(["cat"], input=b"x" * 50_000_000, timeout=0.3)
+    assert time.monotonic() - begin < seconds(1)
+
+
+@pytest.mark.parametrize("data", [b"", b"a line\n", b"no end of line"])
+def test_the_input_of_a_terminal_ends_too(pod: Pod, data: bytes) -> None:
+    """On every server, and however it is given: the end is what Ctrl-D sends."""
+    expected = [data.replace(b"\n", b"\r\n")] * 2
+    for options in ({"input": data}, {"stdin": io.BytesIO(data)}):
+        done = pod.run(["cat"], tty=True, stdout=PIPE, timeout=seconds(20), **options)
+        assert done.returncode == 0
+        assert done.stdout.replace(b"^D", b"").replace(b"\b", b"") == b"".join(expected)
+    with pod.popen(["cat"], stdin=PIPE, stdout=DEVNULL, tty=True) as process:
+        process.stdin.write(data)
+    assert process.returncode == 0
+
+
+def test_old_servers_can_end_the_input_of_a_terminal(old_pod: Pod) -> None:
+    assert old_pod.run(["cat"], tty=True, input=b"", stdout=PIPE, timeout=seconds(20)).stdout in (
+        b"",
+        b"^D\b\b",
+    )
+
+
+def test_threads_may_share_a_handle_whose_container_is_not_chosen_yet_r22(local, client) -> None:
+    """R-22: who asks while another's answer chooses is not told that nobody has chosen."""
+    local.add_pod("pair", {"one": None, "two": None})
+    try:
+        for _ in range(5):
+            pod = client.pod("pair")
+            calls = [in_thread(pod.call, ["true"]) for _ in range(8)]
+            assert [call.result(seconds(20)) for call in calls] == [0] * 8
+            assert pod.container == "one"
+    finally:
+        local.delete_pod("pair")

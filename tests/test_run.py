@@ -132,9 +132,9 @@ def test_env_adds_and_cwd_changes(pod: Pod, tmp_path) -> None:
     )
     assert output == f"a b=c\n{tmp_path.resolve()}\nweb-0\n"
     missing = pod.run(["true"], cwd="/no/such/directory", capture_output=True, text=True)
-    assert missing.returncode != 0
     assert "/no/such/directory" in missing.stderr
     assert pod.check_output("pwd", shell=True, cwd="/usr", text=True) == "/usr\n"
+    assert missing.returncode == 127
     for options in ({"env": {"A": "b"}}, {"cwd": "/"}):
         assert pod.run(["/no/such/program"], capture_output=True, **options).returncode == 127
 
@@ -151,6 +151,7 @@ def test_getoutput_and_getstatusoutput(local) -> None:
     with local.client() as client:
         assert kubews.getoutput("echo a; echo b >&2", pod="web-0", client=client) == "a\nb"
         assert kubews.getstatusoutput("echo a; exit 5", pod="web-0", client=client) == (5, "a")
+        assert kubews.getoutput("echo é", pod="web-0", client=client, text=False) == "é"
 
 
 def test_module_level_functions_take_names_or_a_pod(local, monkeypatch, pod: Pod) -> None:
@@ -181,8 +182,11 @@ def test_arguments_that_contradict_each_other(pod: Pod) -> None:
         pod.run(["cat"], input=b"x", stdin=PIPE)
     with pytest.raises(ValueError, match="capture_output"):
         pod.run(["cat"], capture_output=True, stdout=PIPE)
-    with pytest.raises(ValueError, match="stdout argument not allowed"):
-        pod.check_output(["cat"], stdout=PIPE)
+    for options in ({"stdout": PIPE}, {"check": True}):
+        with pytest.raises(ValueError, match="argument not allowed"):
+            pod.check_output(["cat"], **options)
+    with pytest.raises(TypeError, match="multiple values for keyword argument 'pod'"):
+        pod.run(["cat"], pod="another")
     with pytest.raises(ValueError, match="only be used for stderr"):
         pod.run(["cat"], stdout=STDOUT)
     with pytest.raises(ValueError, match="universal_newlines"):

@@ -35,6 +35,10 @@ OFFER = ("v5.channel.k8s.io", "v4.channel.k8s.io")
 #: Data bytes of one message to the server: x/net/websocket takes at most 32 MiB, runtimes copy 32 KiB.
 MAX_DATA = 32 * 1024
 
+# What Ctrl-D sends. A terminal takes the first for the end of a line that was begun, and the one after it
+# for the end of the input; where no line was begun the second is read by nobody.
+_END_OF_TERMINAL_INPUT = b"\x04\x04"
+
 # A Status holds a runtime's message; this is far above any of them and bounds what a peer can make us keep.
 _MAX_STATUS = 1 << 20
 # Each piece that might be the last is parsed with all before it. Beyond so many bytes of that only the end
@@ -74,6 +78,7 @@ class Channels:
 
     Args:
         subprotocol: the negotiated name, ``""`` if none was.
+        tty: whether the process has a terminal: there the end of stdin is a key.
 
     Raises:
         LocalProtocolError: the name is not one of ``CAPABILITIES``.
@@ -84,11 +89,12 @@ class Channels:
     names: Mapping[int, str] = NAMES
     max_data = MAX_DATA
 
-    def __init__(self, subprotocol: str) -> None:
+    def __init__(self, subprotocol: str, tty: bool = False) -> None:
         if subprotocol not in CAPABILITIES:
             raise LocalProtocolError(f"no channel protocol is named {subprotocol!r}")
         self.subprotocol = subprotocol
         self.can = CAPABILITIES[subprotocol]
+        self._tty = tty
         self._channel: Optional[int] = None
         self._status = bytearray()
         self._parsed = 0
@@ -195,6 +201,11 @@ class Channels:
             return bytes((ord("0") + stream_id,)) + base64.b64encode(view)
         return b"".join((bytes((stream_id,)), view))
 
+    @property
+    def can_end_stdin(self) -> bool:
+        """Whether the process can be told that its input has ended."""
+        return self.can.half_close or self._tty
+
     def end_to_send(self, stream_id: int) -> bytes:
         """Encode the end of one stream.
 
@@ -204,6 +215,8 @@ class Channels:
         Raises:
             LocalProtocolError: the subprotocol has no such message; older servers ignore it silently.
         """
+        if self._tty and stream_id == STDIN:
+            return self.data_to_send(STDIN, _END_OF_TERMINAL_INPUT)
         if not self.can.half_close:
             raise LocalProtocolError(f"{self.subprotocol or 'no subprotocol'} cannot end a stream")
         return bytes((CLOSE, stream_id))

@@ -304,3 +304,14 @@ def test_names_and_limit_for_the_connection() -> None:
     assert codec.max_data == MAX_DATA == 32_768
     assert codec.subprotocol == V5
     assert issubclass(RemoteProtocolError, KubewsError)
+
+
+# -- terminals
+
+
+@pytest.mark.parametrize("subprotocol", BINARY + TEXT)
+def test_the_end_of_a_terminals_input_is_a_key(subprotocol: str) -> None:
+    codec = Channels(subprotocol, tty=True)
+    assert codec.can_end_stdin
+    assert codec.end_to_send(STDIN) == message(subprotocol, STDIN, b"\x04\x04")
+    assert Channels(subprotocol).can_end_stdin == codec.can.half_close
