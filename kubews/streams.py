@@ -167,6 +167,8 @@ class Stream(io.RawIOBase):
     def write(self, b: Buffer) -> int:
         """Write all of ``b``; wait while the queue to the server is full.
 
+        Each call makes messages of its own; ``io.BufferedWriter`` gathers many small ones.
+
         Returns:
             The number of bytes, always all.
 

@@ -226,3 +226,12 @@ def test_text_reads_by_the_character(pod: Pod) -> None:
         assert process.stdout.read(5) == "c"
         assert process.stdout.read(5) == ""
         assert process.stdout.read() == ""
+
+
+def test_a_buffered_writer_gathers_small_writes(pod: Pod) -> None:
+    with pod.popen(["wc", "-l"], stdin=PIPE, stdout=PIPE) as process:
+        with io.BufferedWriter(process.stdin, 65536) as writer:
+            for number in range(20_000):
+                writer.write(b"row %d\n" % number)
+        assert process.stdin.closed
+        assert int(process.stdout.read()) == 20_000
