@@ -130,11 +130,11 @@ def containerd(layout: Layout, shims: Path) -> list[str]:
     return ["env", path, "containerd", f"--config={layout.etc}/containerd.toml"]
 
 
-def apiserver(layout: Layout, program: str) -> list[str]:
+def apiserver(layout: Layout, program: Path) -> list[str]:
     """Return the command line of kube-apiserver."""
     etc = layout.etc
     return [
-        program,
+        str(program),
         f"--etcd-servers=http://127.0.0.1:{layout.etcd_port}",
         f"--secure-port={layout.apiserver_port}",
         "--bind-address=127.0.0.1",
@@ -161,10 +161,10 @@ def apiserver(layout: Layout, program: str) -> list[str]:
     ]
 
 
-def kubelet(layout: Layout, program: str) -> list[str]:
+def kubelet(layout: Layout, program: Path) -> list[str]:
     """Return the command line of the kubelet."""
     return [
-        program,
+        str(program),
         f"--config={layout.etc}/kubelet.json",
         f"--kubeconfig={layout.etc}/kubelet.kubeconfig",
         f"--hostname-override={NODE}",

@@ -21,8 +21,8 @@ class Daemon:
         layout: whose it is.
         name: of its log and of the file with its process number.
         argv: the program and its arguments.
-        ready: returns True, or raises anything, or returns False as long as it is not of use yet.
-        inside: whether it needs the mount namespace of the cluster.
+        ready: returns True when it is of use; before, it returns False or raises anything.
+        inside: returns a process in whose mount namespace it shall run; None: in ours.
         timeout: seconds until it must be ready.
 
     Threads: one at a time; methods that block say so.
@@ -36,7 +36,7 @@ class Daemon:
         ready: Callable[[], bool],
         *,
         inside: Callable[[], int] | None = None,
-        timeout: float = 60.0,
+        timeout: float = 120.0,
     ) -> None:
         self.name = name
         self.log = layout.logs / f"{name}.log"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import ssl
 import urllib.request
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
 from pathlib import Path
 
 from kubews import Client, Config
@@ -43,22 +43,18 @@ class Cluster:
         self.logs = layout.logs
         self._mounts = Daemon(layout, "mounts", _mounts(layout), self._mounted)
         self.etcd = Daemon(layout, "etcd", configs.etcd(layout), self._etcd_answers)
-        command = configs.containerd(layout, binaries.shims_home())
-        self.containerd = Daemon(layout, "containerd", command, self._connects, inside=self._inside)
-
-    @cached_property
-    def apiserver(self) -> Daemon:
-        program = binaries.home(self.layout) / "kube-apiserver"
-        argv = configs.apiserver(self.layout, str(program))
-        return Daemon(self.layout, "kube-apiserver", argv, self._apiserver_answers, timeout=120)
-
-    @cached_property
-    def kubelet(self) -> Daemon:
-        program = binaries.home(self.layout) / "kubelet"
-        argv = configs.kubelet(self.layout, str(program))
-        return Daemon(
-            self.layout, "kubelet", argv, self._node_ready, inside=self._inside, timeout=120
+        self.containerd = self._daemon(
+            "containerd", configs.containerd(layout, binaries.shims_home()), self._connects
         )
+        programs = binaries.home(layout)
+        argv = configs.apiserver(layout, programs / "kube-apiserver")
+        self.apiserver = Daemon(layout, "kube-apiserver", argv, self._apiserver_answers)
+        self.kubelet = self._daemon(
+            "kubelet", configs.kubelet(layout, programs / "kubelet"), self._node_ready
+        )
+
+    def _daemon(self, name: str, argv: list[str], ready: Callable[[], bool]) -> Daemon:
+        return Daemon(self.layout, name, argv, ready, inside=self._inside)
 
     def __repr__(self) -> str:
         return f"<Cluster {self.version}: {self.state()}>"
@@ -279,8 +275,6 @@ def _guarded(cluster: Cluster, start: Callable[[], None]) -> None:
 
 
 def _keep_logs(logs: Path, kept: Path) -> None:
-    import shutil
-
     if logs.is_dir():
         shutil.rmtree(kept, ignore_errors=True)
         shutil.copytree(logs, kept)

@@ -56,17 +56,16 @@ class RealCluster:
         self._document = with_namespace(Path(kubeconfig), self.namespace, context)
         self.context: str = self._document["current-context"]
         self._write()
+        self._admin = self.client()
         try:
-            self._admin = self.client()
             answer = self._admin.get("/version")
-            self.version = f"{answer['major']}.{answer['minor'].rstrip('+')}"
-            body = {"metadata": {"name": self.namespace}}
-            self._send("POST", "/api/v1/namespaces", body)
-            if node is not None:
-                users.bind_users(self._admin, self.namespace)
+            self._send("POST", "/api/v1/namespaces", {"metadata": {"name": self.namespace}})
         except BaseException:
             self._folder.cleanup()
             raise
+        self.version = f"{answer['major']}.{answer['minor'].rstrip('+')}"
+        if node is not None:
+            users.bind_users(self._admin, self.namespace)
 
     def __repr__(self) -> str:
         return f"<RealCluster {self.version} {self.context}, namespace {self.namespace}>"
