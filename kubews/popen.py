@@ -126,7 +126,8 @@ class Popen:
         self._lock = threading.RLock()
         self._communicating = False
         self._results: Optional[tuple[Any, Any]] = None
-        # Whether an end without an exit code was told: leaving the block need not tell it again.
+        # Whether the caller was told of an end without an exit code, or has closed this and so does not
+        # want to know: leaving the block need not tell it then.
         self._told = False
         self._unsent: Optional[Unsent] = None
         self.pod = target_of(pod, namespace, container, client)
@@ -415,6 +416,7 @@ class Popen:
 
         Threads: blocks up to ``timeout``; may be called from several, and again.
         """
+        self._told = True
         # First the connection: a wrapper cannot be closed while somebody reads through it.
         self._connection.close(timeout)
         for stream in (self.stdin, self.stdout, self.stderr):

@@ -1,15 +1,70 @@
-"""Fixtures of the whole suite, and the check that no test leaves a thread or a descriptor behind."""
+"""Fixtures of the whole suite, and the check that no test leaves a thread or a descriptor behind.
+
+Tests that only run commands take the fixture ``cluster`` (or ``client`` or ``pod``, which are made of it):
+a LocalCluster, or with ``--real-cluster`` a real one. What needs ``local`` needs LocalCluster itself.
+"""
 
 from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
+from typing import Union
 
 import pytest
+from cluster import DEFAULT_VERSION, NODE, TOOLS, RealCluster, up
 from support import eventually, resources
 
 from kubews import Client, Pod
 from kubews.testing import LocalCluster
+
+AnyCluster = Union[LocalCluster, RealCluster]
+
+# Fixtures that only LocalCluster can give, and what for.
+LOCAL = {
+    "local": "it breaks connections, or looks at what the server received",
+    "old": "it needs a server that speaks v4 only",
+}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("clusters")
+    group.addoption(
+        "--real-cluster",
+        metavar="VERSION",
+        nargs="?",
+        const=DEFAULT_VERSION,
+        help=f"run on a real Kubernetes on this machine (root, Debian, Go); by default {DEFAULT_VERSION}",
+    )
+    group.addoption("--kubeconfig", metavar="PATH", help="run on the cluster of a kubeconfig")
+    group.addoption("--context", metavar="NAME", help="its context, by default the current one")
+    group.addoption("--image", default="debian:12-slim", help="the image of pods there")
+    group.addoption(
+        "--local-version", metavar="VERSION", default="1.36", help="which LocalCluster to be"
+    )
+
+
+def is_real(config: pytest.Config) -> bool:
+    return bool(config.getoption("--real-cluster") or config.getoption("--kubeconfig"))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """On a real cluster run what runs commands, and say of the rest of that why it cannot."""
+    if not is_real(config):
+        return
+    # The tests of LocalCluster itself have a fixture of that name, too.
+    kept = [
+        item
+        for item in items
+        if "cluster" in getattr(item, "fixturenames", ()) and "testing" not in item.path.parts
+    ]
+    config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
+    items[:] = kept
+    for item in kept:
+        for name, reason in LOCAL.items():
+            if name in item.fixturenames:  # type: ignore[attr-defined]
+                item.add_marker(pytest.mark.skip(reason=f"LocalCluster only: {reason}"))
+        for marker in item.iter_markers("local_only"):
+            item.add_marker(pytest.mark.skip(reason=f"LocalCluster only: {marker.args[0]}"))
 
 
 def pytest_collection_finish() -> None:
@@ -18,12 +73,30 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def make_cluster(config: pytest.Config) -> AnyCluster:
+    """Return an empty cluster of the kind that was asked for; it must be closed."""
+    if config.getoption("--kubeconfig"):
+        path, context = config.getoption("--kubeconfig"), config.getoption("--context")
+        return RealCluster(path, context, image=config.getoption("--image"))
+    if config.getoption("--real-cluster"):
+        machine = up(config.getoption("--real-cluster"))
+        return RealCluster(machine.kubeconfig, "admin", node=NODE, image=TOOLS)
+    return LocalCluster(version=config.getoption("--local-version"), process=True)
+
+
 @pytest.fixture(scope="session")
-def local() -> Iterator[LocalCluster]:
-    """One LocalCluster of the newest generation for all tests that only run commands."""
-    with LocalCluster(process=True) as cluster:
+def cluster(pytestconfig: pytest.Config) -> Iterator[AnyCluster]:
+    """One cluster with a pod ``web-0`` for all tests that only run commands."""
+    with make_cluster(pytestconfig) as cluster:
         cluster.add_pod("web-0", {"app": ["sh", "-c", "exec sleep 100000"]})
         yield cluster
+
+
+@pytest.fixture(scope="session")
+def local(cluster: AnyCluster) -> LocalCluster:
+    """The same, for tests that only LocalCluster can serve; see ``LOCAL``."""
+    assert isinstance(cluster, LocalCluster)
+    return cluster
 
 
 @pytest.fixture(scope="session")
@@ -35,15 +108,15 @@ def old() -> Iterator[LocalCluster]:
 
 
 @pytest.fixture
-def client(local: LocalCluster) -> Iterator[Client]:
-    """A client of ``local``."""
-    with local.client() as client:
+def client(cluster: AnyCluster) -> Iterator[Client]:
+    """A client of ``cluster``."""
+    with cluster.client() as client:
         yield client
 
 
 @pytest.fixture
 def pod(client: Client, nothing_left_behind: None) -> Pod:
-    """The pod ``web-0`` of ``local``."""
+    """The pod ``web-0`` of ``cluster``."""
     return client.pod("web-0")
 
 
@@ -55,10 +128,19 @@ def old_pod(old: LocalCluster, nothing_left_behind: None) -> Iterator[Pod]:
 
 
 @pytest.fixture(autouse=True)
+def _half_close(request: pytest.FixtureRequest) -> None:
+    """Skip what ends stdin where the server cannot."""
+    if request.node.get_closest_marker("half_close") and "cluster" in request.fixturenames:
+        version = request.getfixturevalue("cluster").version
+        if int(version.split(".")[1]) < 30:
+            pytest.skip(f"Kubernetes {version} speaks v4, which cannot end stdin")
+
+
+@pytest.fixture(autouse=True)
 def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fail a test that leaves a thread or a descriptor behind."""
     # Started first, so that what lives as long as the session is not counted as a test's.
-    for name in ("local", "old"):
+    for name in ("cluster", "old"):
         if name in request.fixturenames:
             request.getfixturevalue(name)
     marker = request.node.get_closest_marker("descriptors_may_leak")

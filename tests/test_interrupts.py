@@ -61,6 +61,7 @@ def test_interrupted_runs_leave_nothing_behind(pod: Pod) -> None:
     assert pod.call(["true"]) == 0
 
 
+@pytest.mark.half_close
 def test_an_interrupted_communicate_can_be_made_again(pod: Pod) -> None:
     delays, interrupted = random.Random(2), 0
     for _ in range(60):
@@ -77,6 +78,7 @@ def test_an_interrupted_communicate_can_be_made_again(pod: Pod) -> None:
     assert interrupted > 5
 
 
+@pytest.mark.half_close
 def test_an_interrupted_close_of_stdin_can_be_made_again(pod: Pod) -> None:
     with pod.popen(["cat"], stdin=PIPE, stdout=PIPE) as process:
         original, calls = process.stdin._connection.end, []

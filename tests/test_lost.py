@@ -7,7 +7,7 @@ import random
 import time
 
 import pytest
-from support import echo, seconds
+from support import echo, put, seconds
 
 import kubews
 from kubews import PIPE, Pod
@@ -219,28 +219,29 @@ FORMS = [
 
 @pytest.mark.parametrize(("faults", "size"), FORMS, ids=str)
 def test_however_frames_and_records_are_cut_every_byte_arrives_r1(
-    pod: Pod, local, tmp_path, faults: Faults, size: int
+    pod: Pod, local, faults: Faults, size: int
 ) -> None:
     """R-1: frames packed many to a TLS record, records and messages split anywhere."""
     data = random.Random(7).randbytes(size)
-    (tmp_path / "data").write_bytes(data)
+    put(pod, "data", data)
     local.next_faults(faults)
-    done = pod.run(["cat", tmp_path / "data"], capture_output=True, timeout=seconds(60))
+    done = pod.run(["cat", "data"], capture_output=True, timeout=seconds(60))
     assert (done.returncode, done.stdout) == (0, data)
 
 
 @pytest.mark.parametrize(("faults", "size"), FORMS, ids=str)
 def test_a_character_on_the_border_of_frames_survives_r2(
-    pod: Pod, local, tmp_path, faults: Faults, size: int
+    pod: Pod, local, faults: Faults, size: int
 ) -> None:
     """R-2: text is decoded over the stream, not a frame at a time."""
     text = "é\N{GRINNING FACE}ü" * (size // 8)
-    (tmp_path / "text").write_text(text, encoding="utf-8")
+    put(pod, "text", text.encode())
     local.next_faults(faults)
-    done = pod.run(["cat", tmp_path / "text"], text=True, stdout=PIPE, timeout=seconds(60))
+    done = pod.run(["cat", "text"], text=True, stdout=PIPE, timeout=seconds(60))
     assert done.stdout == text
 
 
+@pytest.mark.half_close
 def test_what_came_before_a_reset_counts(pod: Pod, local) -> None:
     """A server that closes with input unread resets the connection; the Status came before."""
     for _ in range(20):
@@ -250,6 +251,7 @@ def test_what_came_before_a_reset_counts(pod: Pod, local) -> None:
         assert (done.returncode, done.stdout) == (3, b"out\n")
 
 
+@pytest.mark.half_close
 def test_256_mib_of_random_bytes_down_and_up_are_exact_r1(pod: Pod) -> None:
     """R-1: through TLS, both ways at once."""
     echo(pod, 256 << 20, 1 << 20)

@@ -10,13 +10,14 @@ import time
 import warnings
 
 import pytest
-from support import eventually, in_thread, seconds
+from support import in_thread, seconds
 
 import kubews
 from kubews import DEVNULL, PIPE, STDOUT, Pod
-from kubews.testing import Faults
+from kubews.testing import Faults, LocalCluster
 
 
+@pytest.mark.half_close
 def test_a_conversation_with_a_process(pod: Pod) -> None:
     with pod.popen(["cat"], stdin=PIPE, stdout=PIPE) as process:
         assert process.subprotocol == "v5.channel.k8s.io"
@@ -32,6 +33,7 @@ def test_a_conversation_with_a_process(pod: Pod) -> None:
     assert process.stdout.closed
 
 
+@pytest.mark.half_close
 def test_closing_stdin_is_a_half_close_r18(pod: Pod) -> None:
     """R-18: output and exit code still arrive after stdin has been closed."""
     with pod.popen(["sh", "-c", "cat; echo end; exit 7"], stdin=PIPE, stdout=PIPE) as process:
@@ -69,6 +71,7 @@ def test_an_input_file_on_an_old_server_is_refused_before_a_byte_is_sent(old_pod
         old_pod.popen(["cat"], stdin=io.BytesIO(b"data"))
 
 
+@pytest.mark.half_close
 def test_text_and_line_buffering(pod: Pod) -> None:
     with pod.popen(["cat"], stdin=PIPE, stdout=PIPE, text=True, bufsize=1) as process:
         process.stdin.write("é\n")
@@ -78,6 +81,7 @@ def test_text_and_line_buffering(pod: Pod) -> None:
         assert list(process.stdout) == ["a\n", "b\n"]
 
 
+@pytest.mark.half_close
 def test_bufsize_0_gives_the_raw_stream(pod: Pod) -> None:
     with pod.popen(["cat"], stdin=PIPE, stdout=PIPE, bufsize=0) as process:
         assert isinstance(process.stdout, kubews.Stream)
@@ -88,6 +92,7 @@ def test_bufsize_0_gives_the_raw_stream(pod: Pod) -> None:
         assert process.stdout.read() == "é\n"
 
 
+@pytest.mark.half_close
 def test_communicate_can_be_called_again_after_a_timeout(pod: Pod) -> None:
     script = "cat; sleep 1; echo later"
     with pod.popen(["sh", "-c", script], stdin=PIPE, stdout=PIPE, stderr=PIPE) as process:
@@ -132,6 +137,7 @@ def test_closing_here_is_not_blamed_on_the_server(pod: Pod) -> None:
         waiting.result()
 
 
+@pytest.mark.half_close
 def test_communicate_is_for_one_thread_at_a_time(pod: Pod) -> None:
     with pod.popen(["cat"], stdin=PIPE, stdout=PIPE) as process:
         entered = threading.Event()
@@ -165,6 +171,7 @@ def test_wait_with_a_timeout(pod: Pod) -> None:
         assert process.poll() == 3
 
 
+@pytest.mark.half_close
 def test_a_process_that_ignores_its_input_breaks_the_pipe_r21(pod: Pod) -> None:
     """R-21: writing after the end is a BrokenPipeError, and the exit code is there all the same."""
     with pod.popen(["sh", "-c", "exit 5"], stdin=PIPE) as process:
@@ -175,7 +182,8 @@ def test_a_process_that_ignores_its_input_breaks_the_pipe_r21(pod: Pod) -> None:
     assert pod.run(["sh", "-c", "exit 6"], input=b"x" * 5_000_000).returncode == 6
 
 
-def test_any_size_of_write_goes_out_in_small_messages_r19(pod: Pod, local) -> None:
+@pytest.mark.half_close
+def test_any_size_of_write_goes_out_in_small_messages_r19(pod: Pod) -> None:
     """R-19: one write of many megabytes is cut into messages that every server takes."""
     size = 40 << 20
     with pod.popen(["wc", "-c"], stdin=PIPE, stdout=PIPE) as process:
@@ -243,6 +251,7 @@ def test_close_wakes_readers_writers_and_waiters(pod: Pod) -> None:
         process.poll()
 
 
+@pytest.mark.half_close
 def test_files_of_every_kind_take_output_and_give_input(pod: Pod, tmp_path) -> None:
     (tmp_path / "in").write_bytes(b"from a file")
     with open(tmp_path / "in", "rb") as source, open(tmp_path / "out", "wb") as target:
@@ -265,11 +274,13 @@ def test_files_of_every_kind_take_output_and_give_input(pod: Pod, tmp_path) -> N
         pod.run(["true"], stdout=object())
 
 
+@pytest.mark.half_close
 def test_a_local_process_feeds_a_remote_one(pod: Pod) -> None:
     with subprocess.Popen(["echo", "piped"], stdout=subprocess.PIPE) as local:
         assert pod.check_output(["cat"], stdin=local.stdout) == b"piped\n"
 
 
+@pytest.mark.half_close
 def test_an_input_that_never_ends_does_not_outlive_the_process(pod: Pod) -> None:
     with subprocess.Popen(["sleep", "60"], stdout=subprocess.PIPE) as local:
         assert pod.call(["true"], stdin=local.stdout) == 0
@@ -288,6 +299,7 @@ def test_a_file_that_cannot_be_written_ends_the_session_with_its_own_error(pod: 
         pod.run(["sh", "-c", "echo x; sleep 5"], stdout=Full())
 
 
+@pytest.mark.half_close
 def test_signals_tell_the_truth(pod: Pod) -> None:
     with pod.popen(["cat"], stdin=PIPE, stdout=PIPE) as process:
         for call in (process.terminate, process.kill, lambda: process.send_signal(1)):
@@ -298,24 +310,25 @@ def test_signals_tell_the_truth(pod: Pod) -> None:
         process.kill()  # nothing to do, as for subprocess
 
 
-def test_a_forgotten_process_is_warned_about_and_its_connection_cut(pod: Pod, local) -> None:
+def test_a_forgotten_process_is_warned_about_and_its_connection_cut(pod: Pod) -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         pod.popen(["sleep", "3"], stdout=PIPE)
         gc.collect()
     assert [warning.category for warning in caught] == [ResourceWarning]
-    assert "pod default/web-0" in str(caught[0].message)
+    assert f"pod {pod.namespace}/web-0" in str(caught[0].message)
 
 
 def test_a_stream_keeps_its_process(pod: Pod) -> None:
     assert list(pod.popen(["printf", "a\\nb\\n"], stdout=PIPE).stdout) == [b"a\n", b"b\n"]
 
 
+@pytest.mark.half_close
 def test_repr_says_what_and_where(pod: Pod) -> None:
     with pod.popen(["cat"], stdin=PIPE, stdout=PIPE, bufsize=0) as process:
         assert "['cat']" in repr(process)
-        assert "default/web-0" in repr(process)
-        assert repr(process.stdin) == "<kubews.Stream stdin of pod default/web-0>"
+        assert f"{pod.namespace}/web-0" in repr(process)
+        assert repr(process.stdin) == f"<kubews.Stream stdin of pod {pod.namespace}/web-0>"
         assert process.pid is None
         assert process.container is None
         process.stdin.close()
@@ -345,7 +358,8 @@ def test_a_background_child_that_holds_stdout_delays_the_end(pod: Pod) -> None:
     assert time.monotonic() - begin > 0.3
 
 
-def test_many_at_once_on_one_client_r22(local, client) -> None:
+@pytest.mark.half_close
+def test_many_at_once_on_one_client_r22(cluster, client) -> None:
     """R-22: threads share a client, and no call sees another's pod, output or exit code."""
     pods = [client.pod("web-0"), client.pod("pod/web-0", container="app")]
 
@@ -362,9 +376,11 @@ def test_many_at_once_on_one_client_r22(local, client) -> None:
     futures = [in_thread(work, number) for number in range(16)]
     for future in futures:
         future.result(seconds(60))
-    assert eventually(lambda: local.connections == 0)
+    if isinstance(cluster, LocalCluster):
+        cluster.wait_idle()
 
 
+@pytest.mark.half_close
 def test_communicate_cannot_send_through_a_stdin_that_was_closed(pod: Pod) -> None:
     with pod.popen(["cat"], stdin=PIPE, stdout=PIPE) as process:
         process.stdin.write(b"one\n")
@@ -387,6 +403,7 @@ def test_leaving_the_block_tells_nothing_twice(pod: Pod) -> None:
             pass
 
 
+@pytest.mark.half_close
 def test_leaving_the_block_by_an_exception_does_not_wait_for_a_silent_server(
     pod: Pod, local
 ) -> None:
@@ -417,9 +434,9 @@ def test_old_servers_can_end_the_input_of_a_terminal(old_pod: Pod) -> None:
     )
 
 
-def test_threads_may_share_a_handle_whose_container_is_not_chosen_yet_r22(local, client) -> None:
+def test_threads_may_share_a_handle_whose_container_is_not_chosen_yet_r22(cluster, client) -> None:
     """R-22: who asks while another's answer chooses is not told that nobody has chosen."""
-    local.add_pod("pair", {"one": None, "two": None})
+    cluster.add_pod("pair", {"one": None, "two": None})
     try:
         for _ in range(5):
             pod = client.pod("pair")
@@ -427,4 +444,4 @@ def test_threads_may_share_a_handle_whose_container_is_not_chosen_yet_r22(local,
             assert [call.result(seconds(20)) for call in calls] == [0] * 8
             assert pod.container == "one"
     finally:
-        local.delete_pod("pair")
+        cluster.delete_pod("pair")

@@ -9,7 +9,7 @@ import shutil
 import time
 
 import pytest
-from support import in_thread, seconds
+from support import in_thread, put, seconds
 
 import kubews
 from kubews import PIPE, Pod, Stream
@@ -17,7 +17,7 @@ from kubews import PIPE, Pod, Stream
 PAYLOAD = b"first line\n" + bytes(range(256)) * 500 + b"\nlast line without an end"
 
 
-def os_pipe(pod: Pod, tmp_path, **options) -> io.IOBase:
+def os_pipe(pod: Pod, **options) -> io.IOBase:
     """The oracle: what the kernel gives for the same bytes."""
     read, write = os.pipe()
     in_thread(feed, write)
@@ -35,16 +35,15 @@ def feed(write: int) -> None:
         os.close(write)
 
 
-def from_pod(pod: Pod, tmp_path, **options) -> io.IOBase:
+def from_pod(pod: Pod, **options) -> io.IOBase:
     """The same bytes, out of a process in a pod."""
-    (tmp_path / "payload").write_bytes(PAYLOAD)
-    return pod.popen(["cat", tmp_path / "payload"], stdout=PIPE, **options).stdout
+    return pod.popen(["cat", put(pod, "payload", PAYLOAD)], stdout=PIPE, **options).stdout
 
 
 @pytest.fixture(params=[os_pipe, from_pod], ids=["os.pipe", "pod"])
-def make(request, pod: Pod, tmp_path):
+def make(request, pod: Pod):
     """Make a stream with the payload."""
-    return lambda **options: request.param(pod, tmp_path, **options)
+    return lambda **options: request.param(pod, **options)
 
 
 def test_read_to_the_end_and_again(make) -> None:
@@ -123,6 +122,7 @@ def test_closed_is_closed(make) -> None:
         gc.collect()
 
 
+@pytest.mark.half_close
 def test_the_raw_stream_has_what_a_wrapper_needs(pod: Pod) -> None:
     with pod.popen(["cat"], stdin=PIPE, stdout=PIPE, bufsize=0) as process:
         stdin, stdout = process.stdin, process.stdout
@@ -172,6 +172,7 @@ def test_concurrent_readers_divide_the_bytes(pod: Pod) -> None:
         assert sum(future.result() for future in [in_thread(read) for _ in range(4)]) == 3_000_000
 
 
+@pytest.mark.half_close
 def test_concurrent_writers_do_not_mix_within_a_message(pod: Pod, tmp_path) -> None:
     def write(letter: bytes) -> None:
         for _ in range(50):
@@ -228,6 +229,7 @@ def test_text_reads_by_the_character(pod: Pod) -> None:
         assert process.stdout.read() == ""
 
 
+@pytest.mark.half_close
 def test_a_buffered_writer_gathers_small_writes(pod: Pod) -> None:
     with pod.popen(["wc", "-l"], stdin=PIPE, stdout=PIPE) as process:
         with io.BufferedWriter(process.stdin, 65536) as writer:

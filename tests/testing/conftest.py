@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -16,8 +18,11 @@ from kubews.testing import LocalCluster
 
 def _state() -> tuple[set[str], int, set[str], set[str]]:
     threads = {thread.name for thread in threading.enumerate()}
-    children = set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
-    scratch = {path.name for path in Path("/tmp").glob(f"kubews-{os.getpid()}-*")}
+    children: set[str] = set()  # those of every thread, not of the main one alone
+    for task in Path("/proc/self/task").glob("*/children"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # the thread has ended
+            children |= set(task.read_text().split())
+    scratch = {path.name for path in Path(tempfile.gettempdir()).glob(f"kubews-{os.getpid()}-*")}
     return threads, len(os.listdir("/proc/self/fd")), children, scratch
 
 

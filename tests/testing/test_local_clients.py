@@ -55,9 +55,9 @@ def test_kubectl_stdin(kubectl: Kubectl) -> None:
 
 def test_kubectl_chooses_the_default_container(kubectl: Kubectl, cluster: LocalCluster) -> None:
     annotation = {"kubectl.kubernetes.io/default-container": "two"}
-    cluster.add_pod("p", {"one": None, "two": None}, annotations=annotation)
-    assert kubectl("exec", "p", "--", "pwd").stdout.endswith(b"/p/two\n")
-    assert kubectl("exec", "box", "--", "pwd").stdout.endswith(b"/box/main\n")
+    pod = cluster.add_pod("p", {"one": None, "two": None}, annotations=annotation)
+    assert kubectl("exec", "p", "--", "pwd").stdout.decode() == f"{pod.directory}/two\n"
+    assert kubectl("exec", "box", "--", "pwd").stdout.endswith(b"/main\n")
 
 
 def test_kubectl_errors(kubectl: Kubectl, cluster: LocalCluster) -> None:
@@ -66,6 +66,15 @@ def test_kubectl_errors(kubectl: Kubectl, cluster: LocalCluster) -> None:
     assert result.stderr == b'Error from server (NotFound): pods "nope" not found\n'
     result = kubectl("exec", "box", "-c", "main", "--", "/nope")
     assert b"stat /nope: no such file or directory" in result.stderr
+    cluster.add_pod("pulling", {"main": None}, state="waiting")
+    result = kubectl("exec", "pulling", "--", "true")
+    assert b'container not found ("main")' in result.stderr
+    for command, resource in (
+        (["logs", "box"], "log"),
+        (["port-forward", "box", "1"], "portforward"),
+    ):
+        result = kubectl(*command)
+        assert f"LocalCluster has no pods/{resource} yet".encode() in result.stderr
     cluster.add_user("eve")
     result = kubectl("--context", "eve", "exec", "box", "--", "true")
     assert b'User "eve" cannot get resource "pods"' in result.stderr
@@ -75,6 +84,7 @@ def test_kubectl_get_and_delete(kubectl: Kubectl) -> None:
     lines = kubectl("get", "pods").stdout.decode().splitlines()
     assert lines[0].split() == ["NAME", "READY", "STATUS", "RESTARTS", "AGE"]
     assert lines[1].split()[:4] == ["box", "2/2", "Running", "0"]
+    assert kubectl("get", "pod", "box").stdout.decode().splitlines()[0] == lines[0]
     assert kubectl("get", "pod", "box", "-o", "name").stdout == b"pod/box\n"
     assert b"v1.36.0" in kubectl("version").stdout
     assert kubectl("delete", "pod", "box").returncode == 0
@@ -85,7 +95,11 @@ def test_kubectl_with_a_terminal(cluster: LocalCluster, tmp_path: Path) -> None:
     program = Path(sys.executable).parent / "kubectl"
     master, slave = os.openpty()
     environment = {**os.environ, "KUBECONFIG": cluster.kubeconfig, "HOME": str(tmp_path)}
-    script = "stty size; tty >/dev/null && echo a terminal; exit 5"
+    # The size comes after the start: kubectl sends it as soon as the stream is there.
+    script = (
+        'for i in $(seq 200); do [ "$(stty size)" = "43 132" ] && break; sleep 0.05; done;'
+        "stty size; tty >/dev/null && echo a terminal; exit 5"
+    )
     command = [str(program), "exec", "-it", "box", "-c", "main", "--", "sh", "-c", script]
     subprocess.run(["stty", "cols", "132", "rows", "43"], stdin=slave, check=True)
     with subprocess.Popen(
@@ -95,7 +109,7 @@ def test_kubectl_with_a_terminal(cluster: LocalCluster, tmp_path: Path) -> None:
         assert child.wait(30 * SCALE) == 5
     output = os.read(master, 10_000)
     os.close(master)
-    assert b"a terminal" in output
+    assert output.splitlines()[:2] == [b"43 132", b"a terminal"]
 
 
 # In an interpreter of its own: the package leaves its sockets to the garbage collector.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
 import struct
@@ -57,6 +58,51 @@ def test_faults_may_match_a_target(cluster: LocalCluster) -> None:
         assert client.request("/version").status == 200
         answer = client.exec("true")
         assert (answer.status, answer.body) == (500, b"sorry")
+
+
+def test_faults_with_a_match_wait_for_their_request(cluster: LocalCluster) -> None:
+    cluster.next_faults(
+        Faults(match="/exec?", no_status=True),
+        Faults(match="container=echo", status=b"{"),
+        Faults(match="/exec?", status=b"["),
+    )
+    with RawClient(cluster) as client:
+        for _ in range(3):
+            assert client.request("/version").status == 200
+    echo = run(cluster, container="echo")  # of those that match, the first in the queue
+    assert echo.channel(STATUS) == b""
+    assert run(cluster).channel(STATUS) == b"["
+    assert run(cluster).channel(STATUS) == SUCCESS
+    assert run(cluster, container="echo").channel(STATUS) == b"{"
+    with RawClient(cluster) as client:  # also when it is not the connection's first request
+        cluster.next_faults(Faults(match="/exec?", no_status=True))
+        assert client.request("/version").status == 200
+        assert client.exec("true").status == 101
+        assert client.run_out().channel(STATUS) == b""
+
+
+def test_faults_without_a_match_are_those_of_the_next_connection(cluster: LocalCluster) -> None:
+    cluster.next_faults(
+        Faults(match="/exec?", no_status=True), Faults(response_delay=0.2), Faults(body="chunked")
+    )
+    start = time.monotonic()
+    assert run(cluster).channel(STATUS) == SUCCESS  # it has got its own: the second
+    assert time.monotonic() - start >= 0.2
+    with RawClient(cluster) as client:
+        assert "transfer-encoding" in client.request("/version").headers
+    assert run(cluster).channel(STATUS) == b""
+    assert run(cluster).channel(STATUS) == SUCCESS
+
+
+def test_a_match_covers_the_end_of_the_connection(cluster: LocalCluster) -> None:
+    cluster.faults = Faults(match="/exec?", close_notify=False, record_size=1)
+    with RawClient(cluster) as client:
+        client.sock.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert len(client.sock.recv(1000)) > 1
+        with contextlib.suppress(ssl.SSLZeroReturnError):
+            while client.sock.recv(1000):  # an end without notice would be an SSLEOFError
+                pass
+    assert run(cluster).ended == "fin"
 
 
 @pytest.mark.parametrize("name", ["accept_delay", "handshake_delay", "response_delay"])
@@ -205,6 +251,15 @@ def test_records_can_be_joined(cluster: LocalCluster) -> None:
         assert records(client) == []
 
 
+@pytest.mark.parametrize("count", [0, 1, 50, 30_000])
+def test_what_is_joined_is_sent_before_a_drop(cluster: LocalCluster, count: int) -> None:
+    cluster.faults = Faults(join=True, drop_after=count, drop="close_notify")
+    with RawClient(cluster) as client:
+        assert client.exec("head", "-c", "200000", "/dev/zero").status == 101
+        received = len(client.http.trailing_data[0])
+        assert received + sum(records(client)) == count
+
+
 def test_joined_bulk_output_is_whole(cluster: LocalCluster) -> None:
     cluster.faults = Faults(join=True)
     client = run(cluster, "head", "-c", "1000000", "/dev/zero")
@@ -258,6 +313,21 @@ def test_status_faults(cluster: LocalCluster) -> None:
     assert len([m for m in pieces.messages() if m[0] == STATUS]) == 7
     assert early.messages()[1] == b"\x03" + SUCCESS
     assert early.channel(1) == b"out\n"
+
+
+def test_an_early_status_is_a_success_whatever_comes(cluster: LocalCluster) -> None:
+    cluster.faults = Faults(early_status=True)
+    client = run(cluster, "sh", "-c", "echo out; exit 3")
+    assert (client.channel(STATUS), client.channel(1)) == (SUCCESS, b"out\n")
+
+
+@pytest.mark.parametrize("tty", [False, True])
+def test_an_early_status_is_the_real_one_where_there_is_no_output(
+    cluster: LocalCluster, tty: bool
+) -> None:
+    cluster.faults = Faults(early_status=True)
+    client = run(cluster, "/nope", tty=tty)
+    assert b"stat /nope: no such file or directory" in client.channel(STATUS)
 
 
 def test_closing_faults(cluster: LocalCluster) -> None:

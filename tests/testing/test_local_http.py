@@ -5,10 +5,15 @@ from __future__ import annotations
 import base64
 import json
 import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from rawclient import SCALE, V5, RawClient, client_context, port_of
+from websockets.frames import Opcode
 
 from kubews.testing import LocalCluster
 
@@ -203,6 +208,33 @@ def test_no_secret_is_shown(cluster: LocalCluster) -> None:
         assert "PRIVATE KEY" not in text
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "shown"),
+    [
+        ("Authorization", "SECRET", "<redacted>"),
+        ("Authorization", "SECRET SECRET", "<redacted>"),
+        ("Authorization", "Bearer", "<redacted>"),
+        ("Authorization", "bearer SECRET SECRET", "bearer <redacted>"),
+        ("Proxy-Authorization", "Basic SECRET", "Basic <redacted>"),
+        ("Cookie", "session=SECRET; other=SECRET", "<redacted>"),
+        ("Cookie", "Bearer SECRET", "<redacted>"),
+        (
+            "Sec-WebSocket-Protocol",
+            "Base64URL.bearer.authorization.k8s.io.SECRET,v5",
+            "base64url.bearer.authorization.k8s.io.<redacted>, v5",
+        ),
+    ],
+)
+def test_credentials_of_every_form_are_hidden(
+    cluster: LocalCluster, name: str, value: str, shown: str
+) -> None:
+    with RawClient(cluster) as client:
+        client.request("/version", [(name, value)])
+    (request,) = cluster.requests
+    assert request.header(name) == shown
+    assert "SECRET" not in repr(request)
+
+
 def test_the_second_subprotocol_line_is_ignored(cluster: LocalCluster) -> None:
     with RawClient(cluster) as client:
         headers = [("Sec-WebSocket-Protocol", "v9.x"), ("Sec-WebSocket-Protocol", V5)]
@@ -210,26 +242,33 @@ def test_the_second_subprotocol_line_is_ignored(cluster: LocalCluster) -> None:
 
 
 @pytest.mark.parametrize(
-    "data",
+    ("data", "code"),
     [
-        b"GET /version HTTP/1.1\r\n\r\n",  # no Host
-        b"\x16\x03\x01\x02\x00" + b"\0" * 100,
-        b"GET / HTTP/9.9\r\nHost: x\r\n\r\n",
-        b"GET /a b HTTP/1.1\r\nHost: x\r\n\r\n",
-        b"POST /version HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
-        b"GET /" + b"x" * (2 << 20),
-        b"\r\n\r\n\r\nnonsense\r\n\r\n",
+        (b"GET /version HTTP/1.1\r\n\r\n", 400),  # no Host
+        (b"\x16\x03\x01\x02\x00" + b"\0" * 100, 400),
+        (b"GET / HTTP/9.9\r\nHost: x\r\n\r\n", 505),
+        (b"GET /a b HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+        (b"POST /version HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n", 400),
+        (b"POST /version HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n", 501),
+        (b"GET /" + b"x" * ((1 << 20) - 4), 431),
+        (b"GET /" + b"x" * (2 << 20), 431),
+        (b"\r\n\r\n\r\nnonsense\r\n\r\n", 400),
     ],
-    ids=["no-host", "tls-in-tls", "version", "space", "length", "endless", "nonsense"],
-)
-def test_what_is_not_http_gets_400(cluster: LocalCluster, data: bytes) -> None:
+    ids=[
+        "no-host", "tls-in-tls", "version", "blank", "length", "encoding", "long", "endless",
+        "nonsense",
+    ],
+)  # fmt: skip
+def test_what_is_not_http_is_refused(cluster: LocalCluster, data: bytes, code: int) -> None:
     with RawClient(cluster) as client:
         try:
             client.sock.sendall(data)
             answer = client.sock.recv(65536)
-        except OSError:
-            answer = b"HTTP/1.1 4"  # refused before everything was sent
-    assert answer.startswith(b"HTTP/1.1 4")
+        except (ConnectionResetError, BrokenPipeError, ssl.SSLEOFError):
+            # Refused long before its end: the reset for the rest can take the answer away.
+            assert len(data) > 2 << 20
+        else:
+            assert answer.startswith(b"HTTP/1.1 %d " % code)
     cluster.wait_idle()
 
 
@@ -263,6 +302,95 @@ def test_a_certificate_of_another_authority(cluster: LocalCluster) -> None:
                 sock.sendall(b"GET /version HTTP/1.1\r\nHost: x\r\n\r\n")
                 sock.recv(1)
     cluster.wait_idle()
+
+
+@pytest.fixture
+def thread_errors(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[object]]:
+    """Collect what connection threads raise: it would fail the test of a user."""
+    errors: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", lambda args: errors.append(args.exc_value))
+    yield errors
+    assert errors == []
+
+
+@pytest.mark.parametrize("rest", [b"", b"Content-Length: 9\r\n\r\nabc"])
+def test_a_client_that_dies_in_a_request(
+    cluster: LocalCluster, thread_errors: list[object], rest: bytes
+) -> None:
+    with RawClient(cluster) as client:
+        client.sock.sendall(b"GET /version HTTP/1.1\r\nHost: x\r\n" + rest)
+        plain = socket.socket(fileno=client.sock.detach())
+    plain.close()  # without close_notify
+    cluster.wait_idle()
+
+
+@pytest.mark.parametrize("frame", [(b"x", Opcode.PING), (b"\x03\xe8", Opcode.CLOSE)])
+def test_a_client_that_dies_in_a_stream(
+    cluster: LocalCluster, thread_errors: list[object], frame: tuple[bytes, Opcode]
+) -> None:
+    with RawClient(cluster) as client:
+        client.exec("sh", "-c", "echo on; read x; sleep 0.5; echo $x > fate", stdin=True)
+        client.until(b"on\n")
+        client.send(*frame)
+        plain = socket.socket(fileno=client.sock.detach())
+    plain.close()
+    cluster.wait_idle()
+    end = time.monotonic() + 10 * SCALE
+    while cluster.execs and time.monotonic() < end:
+        time.sleep(0.01)
+    with RawClient(cluster) as client:  # the process has lived on to its end
+        client.exec("cat", "fate")
+        assert client.run_out().channel(1) == b"\n"
+
+
+def test_what_is_not_ascii(cluster: LocalCluster, thread_errors: list[object]) -> None:
+    token = cluster.add_user("eve", verbs={"get", "create"})
+    head = (
+        b"GET " + PODS.encode() + b"/box/exec?container=main&command=true&stdout=1 HTTP/1.1\r\n"
+        b"Host: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+    )
+    bearer = b"Authorization: Bearer " + token.encode() + b"\r\n"
+    key = b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+    protocol = b"Sec-WebSocket-Protocol: base64url.bearer.authorization.k8s.io.\xe9, v5\r\n"
+    for headers, code in [
+        (bearer + b"Sec-WebSocket-Key: \xe9\xe9==\r\n", b"400"),
+        (key + protocol, b"401"),
+        (key + b"Authorization: Bearer \xe9\r\n", b"401"),
+        (key + bearer + b"Impersonate-User: \xe9\r\n", b"403"),
+    ]:
+        with RawClient(cluster, cert=False) as client:
+            client.sock.sendall(head + headers + b"\r\n")
+            assert client.sock.recv(65536).split()[1] == code
+
+
+def test_the_status_of_a_pod_is_the_pod(cluster: LocalCluster) -> None:
+    assert get(cluster, f"{PODS}/box/status") == get(cluster, f"{PODS}/box")
+    token = cluster.add_user("eve", verbs={"pods": ["get"]})
+    bearer = ("Authorization", f"Bearer {token}")
+    status, body = get(cluster, f"{PODS}/box/status", bearer, cert=False)
+    assert status == 403
+    assert 'cannot get resource "pods/status"' in body["message"]
+
+
+@pytest.mark.parametrize("name", ["attach", "ephemeralcontainers", "log", "portforward", "proxy/x"])
+def test_what_is_not_there_yet_says_so(cluster: LocalCluster, name: str) -> None:
+    resource = f"pods/{name.partition('/')[0]}"
+    status, body = get(cluster, f"{PODS}/box/{name}")
+    assert (status, body["message"]) == (501, f"LocalCluster has no {resource} yet")
+    status, body = get(cluster, f"{PODS}/nope/{name}")
+    assert (status, body["message"]) == (404, 'pods "nope" not found')
+    bearer = ("Authorization", f"Bearer {cluster.add_user('eve')}")
+    status, body = get(cluster, f"{PODS}/box/{name}", bearer, cert=False)
+    assert status == 403
+    assert f'cannot get resource "{resource}"' in body["message"]
+
+
+def test_one_pod_as_a_table(cluster: LocalCluster) -> None:
+    accept = ("Accept", "application/json;as=Table;v=v1;g=meta.k8s.io,application/json")
+    for target in (f"{PODS}/box", PODS):
+        _, body = get(cluster, target, accept)
+        assert body["kind"] == "Table"
+        assert [row["cells"][:3] for row in body["rows"]] == [["box", "2/2", "Running"]]
 
 
 def test_a_request_with_a_body_and_pipelining(cluster: LocalCluster) -> None:

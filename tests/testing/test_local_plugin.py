@@ -26,6 +26,15 @@ def test_every_test_has_its_own(kube_cluster):
 @pytest.mark.kube_cluster(version="1.29")
 def test_marker(kube_cluster):
     assert kube_cluster.version == "1.29"
+
+@pytest.mark.kube_cluster("1.28")
+class TestClosest:
+    def test_positional(self, kube_cluster):
+        assert kube_cluster.version == "1.28"
+
+    @pytest.mark.kube_cluster(status_metadata=False)
+    def test_the_closest_marker_counts_alone(self, kube_cluster):
+        assert kube_cluster.version == "1.36"
 """
 
 
@@ -46,7 +55,7 @@ def test_the_fixture(tmp_path: Path) -> None:
         tmp_path, "-p", "kubews.testing.plugin", "--strict-markers", "-W", "error", "test_it.py"
     )
     assert result.returncode == 0, result.stdout + result.stderr
-    assert "3 passed" in result.stdout
+    assert "5 passed" in result.stdout
 
 
 def test_the_plugin_imports_nothing_until_it_is_used(tmp_path: Path) -> None:
