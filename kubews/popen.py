@@ -241,7 +241,7 @@ class Popen:
         """
         deadline = Deadline(timeout)
         try:
-            code = self._exit_code(deadline)
+            code = self._exit_code(deadline, explain=True)
             for copier in self._copiers:
                 copier.done.get(deadline)
         except Expired as exc:
@@ -361,7 +361,7 @@ class Popen:
         text = pipe.buffered().decode(self._encoding or "utf-8", errors or "strict")
         return text.replace("\r\n", "\n").replace("\r", "\n")
 
-    def _exit_code(self, deadline: Deadline) -> int:
+    def _exit_code(self, deadline: Deadline, *, explain: bool = False) -> int:
         try:
             status = self._connection.status.get(deadline)
         except ConnectionLost:
@@ -373,7 +373,12 @@ class Popen:
             raise
         if status.exit_code is None:
             self._told = True
-            raise ExecError(f"{self._connection.where}: {status.message}", status=status.document)
+            message = f"{self._connection.where}: {status.message}"
+            # Servers of 1.30 to 1.35 agree to the upgrade before they look for the container.
+            if explain and "container not found" in message:
+                hint = self.pod.hint(message, deadline)
+                message += f". {hint}" if hint else ""
+            raise ExecError(message, status=status.document)
         return status.exit_code
 
     def _need_half_close(self) -> None:

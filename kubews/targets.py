@@ -12,6 +12,7 @@ from kubews.errors import (
     ApiError,
     BadRequest,
     ConfigError,
+    ConnectTimeout,
     Forbidden,
     KubewsError,
     NotFound,
@@ -30,7 +31,6 @@ _POLL = 0.2
 # The phases of a pod that will run nothing any more.
 _OVER = ("Succeeded", "Failed")
 
-# An explanation is worth a few seconds, not more.
 _HINT_TIMEOUT = 5.0
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 
@@ -101,16 +101,21 @@ class Target:
         Threads: blocks.
         """
         deadline = Deadline(timeout)
+        state = "may or may not be there: the server has not told"
         while True:
             try:
-                pod: Optional[dict[str, Any]] = self.get(timeout=deadline.remaining() or _POLL)
+                pod = self.get(timeout=deadline.remaining() or _POLL)
             except NotFound:
-                pod = None
-            if pod is not None and self._runs(pod):
-                return
-            state = "does not exist" if pod is None else self._state(pod)
-            if pod is not None and _at(pod, "status", "phase") in _OVER:
-                raise NotReady(f"{self.where} {state}")
+                state = "does not exist"
+            except ConnectTimeout:
+                if not deadline.expired():
+                    raise
+            else:
+                if self._runs(pod):
+                    return
+                state = self._state(pod)
+                if _at(pod, "status", "phase") in _OVER:
+                    raise NotReady(f"{self.where} {state}")
             if deadline.expired():
                 raise NotReady(f"{self.where} {state}, after {timeout} s")
             remaining = deadline.remaining()
@@ -164,7 +169,7 @@ class Target:
         elif isinstance(exc, Forbidden):
             hint = "kubews speaks v5.channel.k8s.io and v4.channel.k8s.io"
         elif isinstance(exc, (BadRequest, ServerError, NotFound)):
-            hint = self._hint_from_pod(exc, deadline.at_most(_HINT_TIMEOUT))
+            hint = self.hint(str(exc), deadline)
         if not hint:
             return exc
         return type(exc)(
@@ -176,14 +181,25 @@ class Target:
             retry_after=exc.retry_after,
         )
 
-    def _hint_from_pod(self, exc: ApiError, deadline: Deadline) -> str:
+    def hint(self, refusal: str, deadline: Deadline) -> str:
+        """Look for the reason of a refusal in the pod's object.
+
+        Args:
+            refusal: its text.
+            deadline: for the look; an explanation is worth a few seconds, not more.
+
+        Returns:
+            A sentence, or nothing.
+
+        Threads: blocks.
+        """
         try:
-            pod = self.get(timeout=deadline.remaining())
+            pod = self.get(timeout=deadline.at_most(_HINT_TIMEOUT).remaining())
         except KubewsError:
             return ""  # may be what the refusal says, or no right to look: the refusal stands alone
         state = self._state(pod)
         containers = _names(_at(pod, "spec", "containers"))
-        if self.container and "not valid" in str(exc):
+        if self.container and "not valid" in refusal:
             return f"The pod has the containers {', '.join(containers)}"
         if not state:
             return ""

@@ -6,10 +6,8 @@ import base64
 import contextlib
 import json
 import os
-import signal
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -200,124 +198,6 @@ def test_the_kubelets_answer_comes_before_the_refusal_of_spdy(version: str) -> N
         assert answer.status == 400
         assert b"not SPDY" in answer.body
         assert (b"1.30 or later" in answer.body) == (version == "1.29")
-
-
-@pytest.mark.parametrize("tty", [False, True])
-@pytest.mark.parametrize(
-    ("command", "text"),
-    [
-        (["nope"], b'exec: \\"nope\\": executable file not found in $PATH'),
-        (["/etc"], b'exec: \\"/etc\\": is a directory'),
-        (["/etc/passwd"], b'exec: \\"/etc/passwd\\": permission denied'),
-        (["a\0b"], b"null byte"),
-        ([""], b'exec: \\"\\": executable file not found in $PATH'),
-        (["./text"], b'exec: \\"./text\\": exec format error'),
-        (["./orphan"], b'exec: \\"./orphan\\": stat ./orphan: no such file or directory'),
-        (["./folder"], b'exec: \\"./folder\\": is a directory'),
-    ],
-)
-def test_commands_that_cannot_start(
-    cluster: LocalCluster, command: list[str], text: bytes, tty: bool
-) -> None:
-    pod = cluster.add_pod("files", {"main": None})
-    for name, content in (("text", "echo\n"), ("orphan", "#!/no/such/interpreter\n")):
-        (pod.directory / "main" / name).write_text(content)
-        (pod.directory / "main" / name).chmod(0o755)
-    (pod.directory / "main" / "folder").mkdir()
-    for protocol, prefixes in ((V5, 2), (V4, 1)):
-        with RawClient(cluster) as client:
-            client.exec(*command, pod="files", tty=tty, protocols=[protocol])
-            status = json.loads(client.run_out().channel(STATUS))
-        assert status["message"].count("Internal error occurred: ") == prefixes
-        assert json.loads(b'"' + text + b'"') in status["message"]
-        cause = status["details"]["causes"][0]["message"]
-        assert status["message"] == f"Internal error occurred: {cause}"
-    assert cluster.execs == []
-
-
-@pytest.mark.parametrize("tty", [False, True])
-def test_a_container_whose_directory_is_gone(cluster: LocalCluster, tty: bool) -> None:
-    pod = cluster.add_pod("homeless", {"main": None})
-    directory = pod.directory / "main"
-    directory.rmdir()
-    with RawClient(cluster) as client:
-        client.exec("true", pod="homeless", tty=tty)
-        message = json.loads(client.run_out().channel(STATUS))["message"]
-    assert f'chdir to cwd ("{directory}") set in config.json failed: no such file' in message
-
-
-@pytest.fixture
-def ignored_and_blocked() -> Iterator[None]:
-    """Ignore and block signals, as below nohup, in a background job or by a careful program."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    yield
-    signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-    signal.signal(signal.SIGINT, before)
-
-
-SIGNALS = (
-    "sh",
-    "-c",
-    'echo "$VALUE"; grep -E "^Sig(Blk|Ign)" /proc/self/status; exec kill -INT $$',
-)
-
-
-@pytest.mark.parametrize("tty", [False, True])
-@pytest.mark.parametrize("process", [False, True])
-def test_no_process_inherits_ignored_or_blocked_signals(
-    ignored_and_blocked: None, process: bool, tty: bool
-) -> None:
-    with LocalCluster(process=process) as cluster:
-        pod = cluster.add_pod(
-            "box", {"main": None, "own": list(SIGNALS)}, env={"VALUE": "a\udce9b"}
-        )
-        expected = [b"a\xe9b", b"SigBlk:\t" + b"0" * 16, b"SigIgn:\t" + b"0" * 16]
-        with RawClient(cluster) as client:
-            client.exec(*SIGNALS, tty=tty)
-            client.run_out()
-        assert client.channel(1).split(b"\n" if not tty else b"\r\n")[:3] == expected
-        assert b"exit code 130" in client.channel(STATUS)
-        log = pod.directory / "own.log"
-        end = time.monotonic() + 10 * SCALE
-        while len(log.read_bytes().splitlines()) < 3 and time.monotonic() < end:
-            time.sleep(0.01)
-        assert log.read_bytes().splitlines() == expected
-        with pytest.raises(FileNotFoundError):
-            cluster.add_pod("bad", {"main": ["nope"]})
-
-
-def test_the_launcher_leaves_the_environment_alone(
-    ignored_and_blocked: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in [name for name in os.environ if name.startswith(("LC_", "LANG"))]:
-        monkeypatch.delenv(name)
-    with LocalCluster() as cluster:
-        for value in (None, "", "C", "de_DE.UTF-8"):  # in the C locale an interpreter sets LC_CTYPE
-            name = "none" if value is None else f"box-{len(value)}"
-            cluster.add_pod(name, {"main": None}, env={} if value is None else {"LC_CTYPE": value})
-            with RawClient(cluster) as client:
-                client.exec("sh", "-c", "env | grep ^LC_CTYPE=", pod=name)
-                shown = client.run_out().channel(1)
-            assert shown == (b"" if value is None else f"LC_CTYPE={value}\n".encode())
-
-
-def test_ctrl_c_on_a_terminal_though_this_process_ignores_it(ignored_and_blocked: None) -> None:
-    with LocalCluster() as cluster:
-        cluster.add_pod("box", {"main": None})
-        with RawClient(cluster) as client:
-            client.exec("sh", "-c", "echo on; exec sleep 1000", stdin=True, tty=True)
-            client.until(b"on\r\n")
-            client.send(b"\0\x03")
-            assert b"exit code 130" in client.run_out().channel(STATUS)
-
-
-@pytest.mark.parametrize("number", [1, 9, 15])
-def test_death_by_signal(cluster: LocalCluster, number: int) -> None:
-    with RawClient(cluster) as client:
-        client.exec("sh", "-c", f"kill -{number} $$")
-        status = client.run_out().channel(STATUS)
-    assert f"exit code {128 + number}".encode() in status
 
 
 def test_arguments_arrive_as_bytes(cluster: LocalCluster) -> None:

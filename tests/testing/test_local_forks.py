@@ -82,9 +82,11 @@ os.waitpid(child, 0)
 INSIDE = """
 child = os.fork()
 if child == 0:
-    for change in (lambda: cluster.add_pod("x"), lambda: cluster.add_user("x")):
+    for change, name in (
+        (cluster.add_pod, "x"), (cluster.add_user, "x"), (cluster.delete_pod, "box")
+    ):
         try:
-            change()
+            change(name)
         except RuntimeError as exc:
             assert "fork" in str(exc)
         else:
