@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import io
 import os
-import shutil
 import signal
 import struct
 import subprocess
@@ -22,6 +22,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Optional
 
+from kubews.testing import launch
+from kubews.testing.forks import no_fork, not_for_forks
 from kubews.testing.objects import Json
 
 
@@ -56,7 +58,7 @@ class ExecProcess:
     ) -> None:
         self.argv = tuple(argv)
         self._lock = threading.Lock()
-        self._master: Optional[int] = None
+        self._master: Optional[io.FileIO] = None
         self.stdin: Optional[int] = None
         self.stdout: Optional[int] = None
         self.stderr: Optional[int] = None
@@ -66,19 +68,23 @@ class ExecProcess:
             if tty:
                 self._popen = self._start_tty(argv, cwd, env)
             else:
-                self._popen = _start(argv, cwd, env, stdin, stdout, stderr)
+                self._popen = launch.start(
+                    argv, cwd=cwd, env=env,
+                    stdin=_end(stdin), stdout=_end(stdout), stderr=_end(stderr),
+                )  # fmt: skip
         except OSError as exc:
-            raise CannotStart(_why(argv[0], exc)) from exc
+            raise CannotStart(launch.why(argv[0], cwd, exc)) from exc
         except ValueError as exc:  # a NUL in an argument
             raise CannotStart(str(exc)) from exc
         self.pid = self._popen.pid
         self._take_ends(stdin)
-        self.exit_fd = _exit_descriptor(self.pid)
+        self._exit = _exit_descriptor(self.pid)
+        self.exit_fd = None if self._exit is None else self._exit.fileno()
 
     def _take_ends(self, stdin: bool) -> None:
         master, popen = self._master, self._popen
         if master is not None:
-            self.stdin, self.stdout = master if stdin else None, master
+            self.stdin, self.stdout = master.fileno() if stdin else None, master.fileno()
         else:
             self.stdin = None if popen.stdin is None else popen.stdin.fileno()
             self.stdout = None if popen.stdout is None else popen.stdout.fileno()
@@ -90,26 +96,19 @@ class ExecProcess:
     def _start_tty(
         self, argv: Sequence[str], cwd: Path, env: Mapping[str, str]
     ) -> subprocess.Popen[bytes]:
-        path = env.get("PATH", os.defpath)
-        if shutil.which(argv[0], path=path) is None and not (cwd / argv[0]).exists():
-            raise FileNotFoundError(argv[0])
-        master, slave = os.openpty()
-        try:
-            # The shell, leader of a new session, opens the terminal by name: that makes it the
-            # controlling one without a preexec_fn, which is not safe beside threads.
-            script = ': <>"$0"; exec "$@"'
-            popen = subprocess.Popen(
-                ["/bin/sh", "-c", script, os.ttyname(slave), *argv],
-                stdin=slave, stdout=slave, stderr=slave, cwd=cwd,
-                env={"TERM": "xterm", **env}, start_new_session=True,
-            )  # fmt: skip
-        except BaseException:
-            os.close(master)
-            raise
-        finally:
-            os.close(slave)
-        self._master = master
-        return popen
+        with no_fork:
+            master, slave = os.openpty()
+            self._master = not_for_forks(io.FileIO(master, "r+"))
+            try:
+                return launch.start(
+                    argv, cwd=cwd, env={"TERM": "xterm", **env},
+                    stdin=slave, stdout=slave, stderr=slave, terminal=os.ttyname(slave),
+                )  # fmt: skip
+            except BaseException:
+                self._master.close()
+                raise
+            finally:
+                os.close(slave)
 
     @property
     def exited(self) -> bool:
@@ -159,29 +158,22 @@ class ExecProcess:
         self.close_stdin()
         self.close_stdout()
         self.close_stderr()
-        for fd in (self._master, self.exit_fd):
-            if fd is not None:
-                os.close(fd)
-        self._master = self.exit_fd = None
+        for file in (self._master, self._exit):
+            if file is not None:
+                file.close()
+        self._master = self._exit = self.exit_fd = None
         # As containerd reports it: death by signal n is 128 + n.
         return code if code >= 0 else 128 - code
 
 
-def _start(
-    argv: Sequence[str], cwd: Path, env: Mapping[str, str], stdin: bool, stdout: bool, stderr: bool
-) -> subprocess.Popen[bytes]:
-    def end(wanted: bool) -> int:
-        return subprocess.PIPE if wanted else subprocess.DEVNULL
-
-    return subprocess.Popen(
-        list(argv), bufsize=0, stdin=end(stdin), stdout=end(stdout), stderr=end(stderr),
-        cwd=cwd, env=env, start_new_session=True,
-    )  # fmt: skip
+def _end(wanted: bool) -> int:
+    return subprocess.PIPE if wanted else subprocess.DEVNULL
 
 
-def _exit_descriptor(pid: int) -> Optional[int]:
+def _exit_descriptor(pid: int) -> Optional[io.FileIO]:
     try:
-        return os.pidfd_open(pid)
+        with no_fork:
+            return not_for_forks(io.FileIO(os.pidfd_open(pid)))
     except (AttributeError, OSError):
         return None  # not Linux, or not allowed here
 
@@ -189,17 +181,6 @@ def _exit_descriptor(pid: int) -> Optional[int]:
 def _close(pipe: object) -> None:
     with contextlib.suppress(OSError):
         pipe.close()  # type: ignore[attr-defined]
-
-
-def _why(program: str, exc: OSError) -> str:
-    quoted = f'unable to start container process: exec: "{program}": '
-    if isinstance(exc, FileNotFoundError):
-        if "/" in program:
-            return quoted + f"stat {program}: no such file or directory"
-        return quoted + "executable file not found in $PATH"
-    if os.path.isdir(program):
-        return quoted + "is a directory"
-    return quoted + (exc.strerror or str(exc)).lower()
 
 
 def _kill_group(pid: int) -> None:
@@ -240,9 +221,9 @@ class Container:
         if not self.argv:
             return
         with open(self.directory.with_suffix(".log"), "wb") as log:
-            self._main = subprocess.Popen(
-                list(self.argv), cwd=self.directory, env=self.env, start_new_session=True,
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            self._main = launch.start(
+                self.argv, cwd=self.directory, env=self.env,
+                stdin=subprocess.DEVNULL, stdout=log.fileno(), stderr=log.fileno(),
             )  # fmt: skip
 
     @property
