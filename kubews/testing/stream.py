@@ -66,6 +66,7 @@ class ExecStream:
         self._output: dict[int, bytearray] = {}
         # False: the server's read loop is stuck for good.
         self._reading = self._faults.stop_reading_after != 0
+        self._status_sent = False
         self._gone = False  # the client or the connection has ended
         self._poll = select.poll()
         self._polled: dict[int, int] = {}
@@ -121,14 +122,15 @@ class ExecStream:
         status = status if self._faults.status is None else self._faults.status
         if self._faults.no_status or (not status and self._faults.status is None):
             return
+        self._status_sent = True
         size = self._faults.status_pieces or max(1, len(status))
         for start in range(0, max(1, len(status)), size):
             self._send(STATUS, status[start : start + size])
 
-    def _end(self, status: Optional[bytes]) -> None:
+    def _end(self, status: bytes) -> None:
         """Send the status, the Close frame, and close TCP at once, as x/net does."""
         if not self._gone:
-            if status is not None and not self._faults.early_status:
+            if not self._status_sent:
                 self._send_status(status)
             if self._faults.close_frame:
                 self._wire.queue(_close_frame(self._faults.close_code))

@@ -59,6 +59,7 @@ class Wire:
         self._unsent = memoryview(b"")  # ciphertext that the kernel has not taken yet
         self._joined = bytearray()  # plain text held back by the fault `join`
         self._budget: Optional[int] = None  # plain text left before the fault `drop`
+        self._broken: Optional[ssl.SSLError] = None  # why nothing can be encrypted any more
         self.ended = False  # the client will send no more
         self.closed = False
 
@@ -155,7 +156,7 @@ class Wire:
         self._budget = count
 
     def queue(self, data: Bytes) -> None:
-        """Encrypt ``data`` into the outgoing buffer; ``flush`` sends it."""
+        """Encrypt ``data`` into the outgoing buffer; ``flush`` sends it, or tells that it cannot."""
         if self._budget is not None:
             data = data[: self._budget]
             self._budget -= len(data)
@@ -165,13 +166,12 @@ class Wire:
             self._encrypt(data)
 
     def _encrypt(self, data: Bytes) -> None:
-        size = self.faults.record_size
-        if not size:
-            if data:
-                self._tls.write(data)
-            return
-        for start in range(0, len(data), size):
-            self._tls.write(data[start : start + size])
+        size = self.faults.record_size or max(1, len(data))
+        try:
+            for start in range(0, len(data), size):
+                self._tls.write(data[start : start + size])
+        except ssl.SSLError as exc:  # OpenSSL writes nothing after the client's end without notice
+            self._broken = exc
 
     def flush(self) -> bool:
         """Send what the kernel takes; return True when nothing is left.
@@ -179,8 +179,10 @@ class Wire:
         Raises:
             Gone: the client has gone, or the drop that was asked for has happened.
         """
-        if len(self._joined) >= _RECORD:
+        if len(self._joined) >= _RECORD or self._budget == 0:
             self._release()
+        if self._broken is not None:
+            raise Gone(str(self._broken)) from self._broken
         while self._unsent or self._outgoing.pending:
             if not self._unsent:
                 self._unsent = memoryview(self._outgoing.read())
