@@ -6,7 +6,6 @@ Threads: every function belongs to the thread of its connection.
 from __future__ import annotations
 
 import base64
-import binascii
 from typing import TYPE_CHECKING, Optional
 
 from websockets.utils import accept_key
@@ -44,12 +43,15 @@ def serve_exec(
     if server.minor >= 35:
         access.authorize_stream(user, pod_name, "pods/exec")
     container = _container(resources.find_pod(connection, namespace, pod_name), options, headers)
+    # A request for SPDY offers nothing here, and gets the kubelet's answer as v4 does.
     dialect = _dialect(connection, headers)
     problem = _kubelet_problem(options, container)
     # From 1.30 to 1.35 the apiserver ends a v5 stream: it upgrades first and asks afterwards.
     late = dialect is not None and dialect.v5 and server.minor < 36
     if problem and not late:
         _reply_text(connection, *problem)
+    if not access.is_websocket(headers):
+        raise Refused(objects.bad_request(_no_spdy(server.minor)))
     if dialect is None:
         connection.reply_raw(b"HTTP/1.1 403 Forbidden\r\nConnection: close\r\n\r\n")
         return
@@ -69,9 +71,16 @@ def _container(pod: Pod, options: Options, headers: Headers) -> Container:
         raise Refused(objects.bad_request(f"pod {pod.name} does not have a host assigned"))
     if not access.is_upgrade(headers):
         raise Refused(objects.bad_request("Upgrade request required"))
-    if not access.is_websocket(headers):
-        raise Refused(objects.bad_request("LocalCluster speaks WebSocket only, not SPDY"))
     return container
+
+
+def _no_spdy(minor: int) -> str:
+    hint = (
+        "kubectl needs a LocalCluster of 1.30 or later"
+        if minor < 30
+        else "kubectl asks for it when its WebSocket was refused"
+    )
+    return f"LocalCluster speaks WebSocket only, not SPDY; {hint}"
 
 
 def _dialect(connection: Connection, headers: Headers) -> Optional[Dialect]:
@@ -121,7 +130,7 @@ def _upgrade(connection: Connection, request: Request, dialect: Dialect) -> None
     key = request.header("sec-websocket-key") or ""
     try:
         good = len(base64.b64decode(key, validate=True)) == 16
-    except binascii.Error:
+    except ValueError:
         good = False
     if request.method != "GET":
         _reply_text(connection, 405, "bad method")

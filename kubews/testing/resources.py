@@ -6,6 +6,7 @@ Threads: every function belongs to the thread of its connection.
 from __future__ import annotations
 
 import urllib.parse
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from kubews.testing import access, handlers, objects
@@ -26,6 +27,9 @@ _READABLE = {
     ("pods", False, True),
     ("pods", True, True),
 }
+_VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
+# What a real cluster has: a 404 would look as if the pod were missing.
+_NOT_YET = frozenset({"attach", "ephemeralcontainers", "log", "portforward", "proxy"})
 
 
 def route(connection: Connection, request: Request, user: User, headers: access.Headers) -> None:
@@ -45,6 +49,14 @@ def route(connection: Connection, request: Request, user: User, headers: access.
     kind, name, subresource, *rest = [*parts, "", ""][: max(3, len(parts))]
     if (kind, subresource, rest) == ("pods", "exec", []) and namespace:
         handlers.serve_exec(connection, request, user, headers, namespace, name)
+    elif kind == "pods" and namespace and subresource in _NOT_YET:
+        resource = f"pods/{subresource}"
+        access.authorize(user, _VERBS.get(request.method, "get"), resource, namespace, name)
+        find_pod(connection, namespace, name)
+        raise Refused(objects.status(501, "NotImplemented", f"LocalCluster has no {resource} yet"))
+    elif (kind, subresource, rest, request.method) == ("pods", "status", [], "GET") and namespace:
+        access.authorize(user, "get", "pods/status", namespace, name)
+        _read(connection, request, kind, namespace, name)
     elif subresource or (kind, bool(name), bool(namespace)) not in _READABLE:
         connection.reply(404, b"404 page not found\n", _TEXT)
     elif request.method == "DELETE" and kind == "pods" and name:
@@ -77,7 +89,7 @@ def _read(connection: Connection, request: Request, kind: str, namespace: str, n
     if kind == "namespaces":
         _namespaces(connection, name)
     elif name:
-        connection.reply_json(200, find_pod(connection, namespace, name).as_json())
+        _pods(connection, request, [find_pod(connection, namespace, name).as_json()], single=True)
     else:
         _list(connection, request, namespace)
 
@@ -115,10 +127,16 @@ def _list(connection: Connection, request: Request, namespace: str) -> None:
         and selected(query.get("labelSelector", ""), pod.labels)
         and selected(query.get("fieldSelector", ""), _fields(pod))
     ]
+    _pods(connection, request, pods)
+
+
+def _pods(
+    connection: Connection, request: Request, pods: list[objects.Json], *, single: bool = False
+) -> None:
     if "as=Table" in (request.header("accept") or ""):
         connection.reply_json(200, objects.pod_table(pods))
     else:
-        connection.reply_json(200, objects.listing("PodList", pods))
+        connection.reply_json(200, pods[0] if single else objects.listing("PodList", pods))
 
 
 def _delete(connection: Connection, user: User, namespace: str, name: str) -> None:
@@ -137,7 +155,7 @@ def _fields(pod: Pod) -> dict[str, str]:
     }
 
 
-def selected(selector: str, values: dict[str, str]) -> bool:
+def selected(selector: str, values: Mapping[str, str]) -> bool:
     """Tell whether an equality selector (``a=b,c!=d,e,!f``) selects these values.
 
     Raises:
@@ -147,7 +165,7 @@ def selected(selector: str, values: dict[str, str]) -> bool:
     return all(_matches(term, values) for term in terms)
 
 
-def _matches(term: str, values: dict[str, str]) -> bool:
+def _matches(term: str, values: Mapping[str, str]) -> bool:
     if "(" in term or " " in term:
         raise Refused(objects.bad_request(f"LocalCluster knows no set selectors: {term}"))
     if "!=" in term:
