@@ -6,9 +6,7 @@ Threads: one.
 from __future__ import annotations
 
 import argparse
-import os
 import signal
-import sys
 import threading
 
 
@@ -21,11 +19,7 @@ def main() -> None:
     )
     parser.add_argument("--version", default="1.36", help="the Kubernetes version to be (1.36)")
     parser.add_argument("--pod", action="append", help="add a pod of this name (web-0)")
-    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.serve:
-        _serve()
-        return
     from kubews.testing import LocalCluster
 
     done = threading.Event()
@@ -36,16 +30,6 @@ def main() -> None:
             cluster.add_pod(name)
         print(f"export KUBECONFIG={cluster.kubeconfig}", flush=True)
         done.wait()
-
-
-def _serve() -> None:
-    from kubews.testing.remote import serve
-
-    # Whatever prints must not get between the results.
-    results = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    with results:
-        serve(sys.stdin.buffer, results)
 
 
 if __name__ == "__main__":

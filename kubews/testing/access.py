@@ -6,18 +6,17 @@ Threads: ``Users`` may be read and changed by any thread; everything else is a v
 from __future__ import annotations
 
 import base64
-import binascii
 import dataclasses
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Optional, Union
+from typing import Any, Optional
 
 from kubews.testing.objects import Json, status
 
+ADMIN = "kubernetes-admin"
 TOKEN_PROTOCOL = "base64url.bearer.authorization.k8s.io."
 
 Headers = Sequence[tuple[str, str]]
-Verbs = Union[Iterable[str], Mapping[str, Iterable[str]]]
 
 
 class Refused(Exception):
@@ -55,14 +54,6 @@ class User:
 ANONYMOUS = User("system:anonymous", frozenset({"system:unauthenticated"}))
 
 
-def rules_from(verbs: Verbs) -> dict[str, frozenset[str]]:
-    """Return rules from a mapping resource -> verbs; bare verbs are meant for ``pods/exec``."""
-    if isinstance(verbs, str):
-        raise TypeError('verbs must be a collection, such as {"get"}, not a str')
-    mapping = verbs if isinstance(verbs, Mapping) else {"pods/exec": verbs}
-    return {resource: frozenset(granted) for resource, granted in mapping.items()}
-
-
 def headers_named(headers: Headers, name: str) -> list[str]:
     """Return the values of every header line called ``name`` (lower case)."""
     return [value for key, value in headers if key.lower() == name]
@@ -79,8 +70,15 @@ class Users:
         self._by_name: dict[str, User] = {}
 
     def add(self, user: User) -> None:
-        """Add or replace a user."""
+        """Add a user, or replace the one of that name.
+
+        Raises:
+            ValueError: another has the same token.
+        """
         with self._lock:
+            for other in self._by_name.values():
+                if other.token == user.token is not None and other.name != user.name:
+                    raise ValueError(f"user {other.name!r} has the same token; use another")
             self._by_name[user.name] = user
 
     def all(self) -> list[User]:
@@ -171,7 +169,7 @@ def protocol_tokens(headers: Headers) -> list[str]:
     try:
         padded = text + "=" * (-len(text) % 4)
         return [base64.b64decode(padded, altchars=b"-_", validate=True).decode("utf-8")]
-    except (binascii.Error, UnicodeDecodeError):
+    except ValueError:  # of the encoding, or of characters that no encoding has
         raise unauthorized() from None
 
 
@@ -241,6 +239,8 @@ def authorize_path(user: User, path: str) -> None:
 
 
 _SECRET_HEADERS = frozenset({"authorization", "proxy-authorization", "cookie"})
+_SCHEMES = frozenset({"basic", "bearer", "digest", "negotiate", "ntlm"})
+_MARK = "<redacted>"
 
 
 def redact(headers: Headers) -> tuple[tuple[str, str], ...]:
@@ -249,13 +249,15 @@ def redact(headers: Headers) -> tuple[tuple[str, str], ...]:
     for key, value in headers:
         name = key.lower()
         if name in _SECRET_HEADERS:
-            value = value.partition(" ")[0] + " <redacted>"
-        elif name == "sec-websocket-protocol" and TOKEN_PROTOCOL in value:
-            parts = [part.strip() for part in value.split(",")]
-            marked = [
-                TOKEN_PROTOCOL + "<redacted>" if part.startswith(TOKEN_PROTOCOL) else part
-                for part in parts
-            ]
-            value = ", ".join(marked)
+            # What is no scheme that we know, or stands alone, may be the credential itself.
+            scheme, _, rest = value.partition(" ")
+            known = scheme.lower() in _SCHEMES and rest and name != "cookie"
+            value = f"{scheme} {_MARK}" if known else _MARK
+        elif name == "sec-websocket-protocol":
+            value = ", ".join(_without_token(part.strip()) for part in value.split(","))
         clean.append((name, value))
     return tuple(clean)
+
+
+def _without_token(protocol: str) -> str:
+    return TOKEN_PROTOCOL + _MARK if protocol.lower().startswith(TOKEN_PROTOCOL) else protocol

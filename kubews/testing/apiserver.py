@@ -6,18 +6,20 @@ Threads: an ``ApiServer`` may be used by any thread.
 from __future__ import annotations
 
 import collections
+import contextlib
 import itertools
-import os
 import select
 import socket
 import ssl
 import threading
 import time
 import warnings
+from typing import Optional
 
 from kubews.testing.access import Users
 from kubews.testing.connection import Connection, Request
 from kubews.testing.faults import NO_FAULTS, Faults
+from kubews.testing.forks import no_fork, not_for_forks
 from kubews.testing.pods import Pods
 from kubews.testing.tls import Gone, Stopping, Wire
 
@@ -52,18 +54,20 @@ class ApiServer:
         self.pods = pods
         self.status_metadata = status_metadata
         self.faults = NO_FAULTS
-        self.next_faults: collections.deque[Faults] = collections.deque()
+        self._next_faults: collections.deque[Faults] = collections.deque()
         self._requests: collections.deque[Request] = collections.deque(maxlen=10_000)
         self._lock = threading.Lock()
         self._open: set[Wire] = set()
         self._threads: list[threading.Thread] = []
         self._numbers = itertools.count(1)
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        with no_fork:
+            self._listener = not_for_forks(socket.create_server(("127.0.0.1", 0), backlog=1024))
+            self._stopping, self._stop = map(not_for_forks, socket.socketpair())
         self._listener.setblocking(False)
         self.port: int = self._listener.getsockname()[1]
-        # Closing the write end makes the read end readable for every poll of every thread.
-        self.stop_fd, self._stop_write = os.pipe()
-        self._stopped = False
+        # A byte that nobody reads makes it readable for every poll of every thread. The end of the
+        # stream would, too, but only once no fork has a copy of the other end.
+        self.stop_fd = self._stopping.fileno()
         self._acceptor = threading.Thread(
             target=self._accept, name="kubews-testing-accept", daemon=True
         )
@@ -73,19 +77,17 @@ class ApiServer:
         self._acceptor.start()
 
     def stop(self) -> None:
-        """Stop, end every connection, join every thread. Idempotent; blocks for a bounded time."""
-        with self._lock:
-            if self._stopped:
-                return
-            self._stopped = True
-        os.close(self._stop_write)
-        if self._acceptor.ident is not None:
+        """Stop, end every connection, join every thread. Once; blocks for a bounded time."""
+        self._stop.send(b"\0")
+        # Not this thread: it can be one of ours, if the garbage collector chose it to close us.
+        if self._acceptor.is_alive() and self._acceptor is not threading.current_thread():
             self._acceptor.join(_CLOSE_JOIN)
+        with contextlib.suppress(OSError):  # not everywhere can a listener be shut down
+            self._listener.shutdown(socket.SHUT_RDWR)  # also what a fork has inherited
         self._listener.close()
         # Processes die first: a stream's thread waits for the end of its process.
-        self.pods.clear()
+        self.pods.close()
         end = time.monotonic() + _CLOSE_JOIN
-        # Not this thread: it can be one of ours, if the garbage collector chose it to close us.
         others = [each for each in self._threads if each is not threading.current_thread()]
         for thread in others:
             thread.join(max(0.0, end - time.monotonic()))
@@ -93,7 +95,8 @@ class ApiServer:
         if stuck:
             warnings.warn(f"threads of LocalCluster did not end: {stuck}", ResourceWarning, 2)
         else:
-            os.close(self.stop_fd)
+            self._stopping.close()
+            self._stop.close()
 
     def record(self, request: Request) -> None:
         """Remember a request for those who ask what was received."""
@@ -120,7 +123,8 @@ class ApiServer:
             if any(fd == self.stop_fd for fd, _ in poll.poll()):
                 return
             try:
-                sock, _ = self._listener.accept()
+                with no_fork:
+                    sock = not_for_forks(self._listener.accept()[0])
             except BlockingIOError:
                 continue
             except OSError:
@@ -129,16 +133,13 @@ class ApiServer:
             self._serve(sock)
 
     def _serve(self, sock: socket.socket) -> None:
-        try:
-            faults = self.next_faults.popleft()
-        except IndexError:
-            faults = self.faults
-        wire = Wire(sock, self.context, self.stop_fd, faults)
+        own = self.take_faults()
+        wire = Wire(sock, self.context, self.stop_fd, own or self.faults)
         with self._lock:
             self._open.add(wire)
         thread = threading.Thread(
             target=self._run,
-            args=(wire,),
+            args=(wire, own is None),
             name=f"kubews-testing-conn-{next(self._numbers)}",
             daemon=True,
         )
@@ -146,10 +147,28 @@ class ApiServer:
         self._threads.append(thread)
         thread.start()
 
-    def _run(self, wire: Wire) -> None:
+    def take_faults(self, target: str = "") -> Optional[Faults]:
+        """Take the next faults that are meant for a request, or for any connection; None if none are.
+
+        Args:
+            target: that of the request; empty for a connection that was just accepted.
+        """
+        with self._lock:
+            for faults in self._next_faults:
+                if faults.match in target if faults.match else not target:
+                    self._next_faults.remove(faults)  # the first that is equal, which is this one
+                    return faults
+        return None
+
+    def queue_faults(self, *faults: Faults) -> None:
+        """Add to the faults that are meant for one connection each."""
+        with self._lock:
+            self._next_faults.extend(faults)
+
+    def _run(self, wire: Wire, faults_may_come: bool) -> None:
         try:
             wire.handshake()
-            Connection(self, wire).run()
+            Connection(self, wire, faults_may_come).run()
         except (Gone, Stopping):
             pass  # how every connection ends
         finally:

@@ -5,15 +5,15 @@ Threads: a ``LocalCluster`` may be used by any thread.
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Optional, Union
 
-from kubews.testing.access import Verbs
+from kubews.testing.arguments import PodSpec, PodState, Verbs, minor_of, new_user
 from kubews.testing.connection import Request
 from kubews.testing.faults import NO_FAULTS, Faults
 from kubews.testing.host import Exec, Host, LocalPod
-from kubews.testing.pods import PodState
 from kubews.testing.remote import RemoteHost
 
 if TYPE_CHECKING:
@@ -35,6 +35,10 @@ class LocalCluster:
     **It is no sandbox.** Processes run as the user that started it, with the files, ports and
     network of this machine; a container is a directory to start in, not to be locked in. Absolute
     paths are those of the host. Execute nothing in it that you would not execute in a terminal.
+    What leaves its session *and* its environment (``env -i setsid sleep 1000``) is no longer
+    known, and survives its pod and the cluster.
+
+    kubectl needs a version of 1.30 or later: for older ones it speaks SPDY, which this does not.
 
     Args:
         version: the Kubernetes version to be, ``"1.27"`` or later. It picks the generation: v5,
@@ -45,6 +49,7 @@ class LocalCluster:
             v4; the ones built with the libraries of 1.36 do not.
 
     Raises:
+        TypeError: the version is no str (as a number 1.30 would be 1.3).
         ValueError: for a version that is none.
 
     Threads: safe.
@@ -53,6 +58,7 @@ class LocalCluster:
     def __init__(
         self, version: str = "1.36", *, process: bool = False, status_metadata: bool = True
     ) -> None:
+        minor_of(version)
         options = {"version": version, "status_metadata": status_metadata}
         self._host: Union[Host, RemoteHost] = (
             RemoteHost(**options) if process else Host(**options)  # type: ignore[arg-type]
@@ -78,7 +84,7 @@ class LocalCluster:
     def close(self) -> None:
         """Kill every process, end every connection, join every thread, remove every file.
 
-        Idempotent.
+        Idempotent; of several threads all wait until it is done. In a fork it does nothing.
 
         Threads: any; blocks for about ten seconds at most.
         """
@@ -121,25 +127,26 @@ class LocalCluster:
             of its name.
 
         Raises:
-            ValueError: there is one of that name, or it has no container.
+            TypeError: an argument is of another type.
+            ValueError: there is one of that name, a name or another argument cannot be, or the
+                cluster is closed.
             OSError: a command could not be started.
 
         Threads: safe.
         """
-        if not containers:
-            raise ValueError("a pod has at least one container")
-        return self._host.add_pod(
+        spec = PodSpec(
             name,
             namespace,
-            containers=dict(containers),
-            ephemeral_containers=dict(ephemeral_containers or {}),
-            init_containers=tuple(init_containers),
+            containers=containers,
+            init_containers=init_containers,
+            ephemeral_containers={} if ephemeral_containers is None else ephemeral_containers,
             state=state,
-            ports=dict(ports or {}),
-            labels=dict(labels or {}),
-            annotations=dict(annotations or {}),
-            env=dict(env or {}),
+            ports={} if ports is None else ports,
+            labels={} if labels is None else labels,
+            annotations={} if annotations is None else annotations,
+            env={} if env is None else env,
         )
+        return self._host.add_pod(spec)
 
     def delete_pod(self, name: str, namespace: str = "default") -> None:
         """Kill a pod's processes (exit code 137) and forget it.
@@ -172,19 +179,22 @@ class LocalCluster:
         Returns:
             The token.
 
+        Raises:
+            TypeError: an argument is of another type; a str is no collection of verbs or groups.
+            ValueError: the name is the admin's, another user has the token, it cannot stand in a
+                header, or the cluster is closed.
+
         Threads: safe.
         """
-        plain = (
-            {resource: tuple(granted) for resource, granted in verbs.items()}
-            if isinstance(verbs, Mapping)
-            else verbs
-            if isinstance(verbs, str)
-            else tuple(verbs)
-        )
-        return self._host.add_user(name, token, plain, tuple(groups))
+        token = secrets.token_urlsafe(24) if token is None else token
+        self._host.add_user(new_user(name, token, verbs, groups))
+        return token
 
     def kubeconfig_text(self, user: Optional[str] = None, namespace: str = "default") -> str:
         """Return the kubeconfig with another current context or namespace. It holds credentials.
+
+        Raises:
+            ValueError: there is no such user.
 
         Threads: safe.
         """
@@ -209,15 +219,21 @@ class LocalCluster:
 
     @faults.setter
     def faults(self, faults: Faults) -> None:
-        self._host.set_faults(faults)
+        self._host.set_faults(_checked(faults))
         self._faults = faults
 
     def next_faults(self, *faults: Faults) -> None:
         """Set the faults of the next connections, one each; ``faults`` applies again after them.
 
+        One without ``match`` is used up by the next connection that is accepted, whatever it asks
+        for; one with ``match`` by the first connection with a request that it matches.
+
+        Raises:
+            TypeError: an argument is no ``Faults``.
+
         Threads: safe.
         """
-        self._host.next_faults(*faults)
+        self._host.next_faults(*map(_checked, faults))
 
     # What happened.
 
@@ -252,3 +268,9 @@ class LocalCluster:
             if time.monotonic() > end:
                 raise TimeoutError(f"{open_now} connections are still open after {timeout} s")
             time.sleep(0.005)
+
+
+def _checked(faults: Faults) -> Faults:
+    if not isinstance(faults, Faults):
+        raise TypeError(f"faults must be a Faults(), not {faults!r}")
+    return faults

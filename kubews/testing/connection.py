@@ -55,12 +55,20 @@ class Request:
 class Connection:
     """Read requests from one TLS connection and answer them.
 
+    Args:
+        server: whose connection it is.
+        wire: what carries it.
+        faults_may_come: whether a request can bring faults that wait for one; a connection that has
+            got its own when it was accepted takes no others.
+
     Threads: one.
     """
 
-    def __init__(self, server: ApiServer, wire: Wire) -> None:
+    def __init__(self, server: ApiServer, wire: Wire, faults_may_come: bool) -> None:
         self.server = server
         self.wire = wire
+        self._own_faults = wire.faults
+        self._faults_may_come = faults_may_come
         self.faults = NO_FAULTS
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=_MAX_HEAD)
         self._head: Optional[h11.Request] = None
@@ -84,9 +92,7 @@ class Connection:
                 return  # the answer was replaced by a fault, or the client did not end its request
 
     def _garbage(self, exc: h11.RemoteProtocolError) -> None:
-        text = "Request Header Fields Too Large" if exc.error_status_hint == 431 else "Bad Request"
-        code = 431 if exc.error_status_hint == 431 else 400
-        body = f"{code} {text}"
+        body = f"{exc.error_status_hint} {http_reason(exc.error_status_hint)}"
         head = f"HTTP/1.1 {body}\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close"
         self.wire.send_all(f"{head}\r\n\r\n{body}".encode())
         self.wire.finish()
@@ -100,6 +106,11 @@ class Connection:
                 self._receive()
             elif isinstance(event, h11.Request):
                 head = event
+                # h11 lets these pass, net/http does not.
+                if b" " in head.target:
+                    raise h11.RemoteProtocolError("a blank in the target")
+                if not head.http_version.startswith(b"1."):
+                    raise h11.RemoteProtocolError("not HTTP/1", error_status_hint=505)
                 if self._http.they_are_waiting_for_100_continue:
                     self._send(h11.InformationalResponse(status_code=100, headers=[]))
             elif isinstance(event, h11.ConnectionClosed):
@@ -123,7 +134,9 @@ class Connection:
         method = head.method.decode("latin-1")
         request = Request(method, target, access.redact(headers))
         self.server.record(request)
-        self.faults = self.wire.faults.for_target(target)
+        if self._faults_may_come and (own := self.server.take_faults(target)):
+            self._own_faults, self._faults_may_come = own, False
+        self.faults = self.wire.faults = self._own_faults.for_target(target)
         self.wire.limit(self.faults.drop_head_after)
         self.wire.sleep(self.faults.response_delay)
         if self.faults.response is not None:

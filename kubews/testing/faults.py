@@ -11,10 +11,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Literal, Optional
+from typing import Literal, Optional, get_args
 
 FOREVER = math.inf
 """A delay that ends only when the client hangs up or the cluster is closed."""
+
+
+_Body = Literal["length", "chunked", "close"]
+_Drop = Literal["reset", "fin", "close_notify"]
+_BODIES, _DROPS = get_args(_Body), get_args(_Drop)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,8 +27,10 @@ class Faults:
     """Describe what goes wrong on a connection. The default is: nothing.
 
     Args:
-        match: the HTTP and stream faults apply only to requests whose target (path and query)
-            contains this text.
+        match: the faults apply only to requests whose target (path and query) contains this text,
+            and to what is left of the connection then. In ``next_faults`` they wait for the first
+            connection with such a request. ``accept_delay`` and ``handshake_delay``, which come
+            before any request, cannot have one.
         accept_delay: seconds between accepting TCP and reading anything (``FOREVER``: silent).
         handshake_delay: seconds between the client's first TLS bytes and the answer to them.
         response_delay: seconds between a complete request and the first byte of the answer.
@@ -44,12 +51,19 @@ class Faults:
         status: the text sent on the status channel in place of the real one.
         status_pieces: send the status in messages of this many bytes.
         no_status: send no status.
-        early_status: send the status before the output.
+        early_status: send a status before the output. What comes of the command is not known then:
+            it says Success, whatever the exit code will be. A command that cannot start has no
+            output, and gets its own status.
         close_frame: send a Close frame at the end.
         close_code: the code of that frame; 0 sends it empty.
         close_notify: end TLS properly before closing TCP.
         stop_reading_after: read no more from the client after this many bytes of stdin.
         pong: answer pings.
+
+    Raises:
+        TypeError: ``match`` is no str.
+        ValueError: a word that ``body`` or ``drop`` does not know, or a delay that no request can
+            bring.
 
     Threads: immutable.
     """
@@ -60,10 +74,10 @@ class Faults:
     response_delay: float = 0.0
     response: Optional[bytes] = None
     drip: float = 0.0
-    body: Literal["length", "chunked", "close"] = "length"
+    body: _Body = "length"
     drop_after: Optional[int] = None
     drop_head_after: Optional[int] = None
-    drop: Literal["reset", "fin", "close_notify"] = "reset"
+    drop: _Drop = "reset"
     record_size: Optional[int] = None
     join: bool = False
     frame_size: Optional[int] = None
@@ -80,6 +94,16 @@ class Faults:
     close_notify: bool = True
     stop_reading_after: Optional[int] = None
     pong: bool = True
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.match, str):
+            raise TypeError(f'match must be a str, such as "/exec", not {self.match!r}')
+        for name, known in (("body", _BODIES), ("drop", _DROPS)):
+            if getattr(self, name) not in known:
+                words = ", ".join(map(repr, known))
+                raise ValueError(f"{name} must be one of {words}, not {getattr(self, name)!r}")
+        if self.match and (self.accept_delay or self.handshake_delay):
+            raise ValueError("accept_delay and handshake_delay come before any request: no match")
 
     def for_target(self, target: str) -> Faults:
         """Return the faults that apply to a request for ``target``."""

@@ -11,6 +11,8 @@ import secrets
 import subprocess
 from pathlib import Path
 
+from kubews.testing.forks import no_fork, not_for_forks
+
 MARK = "KUBEWS_CLUSTER"
 
 # A line: all is well. The end of the input without one: the server is dead.
@@ -35,14 +37,16 @@ class Guard:
 
     def __init__(self, directory: Path) -> None:
         self.value = secrets.token_hex(8)
-        self._shell = subprocess.Popen(
-            ["/bin/sh", "-c", _SCRIPT, "kubews-guard", f"{MARK}={self.value}", str(directory)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            cwd="/",
-            start_new_session=True,  # a Ctrl-C in the terminal is not meant for it
-        )
+        with no_fork:  # one that kept the pipe open would hide our death
+            shell = subprocess.Popen(
+                ["/bin/sh", "-c", _SCRIPT, "kubews-guard", f"{MARK}={self.value}", str(directory)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                cwd="/",
+                start_new_session=True,  # a Ctrl-C in the terminal is not meant for it
+            )
+            self._shell = not_for_forks(shell)
 
     def release(self) -> None:
         """Tell the shell that nothing is left to do, and wait for its end."""
@@ -51,9 +55,3 @@ class Guard:
         except (BrokenPipeError, subprocess.TimeoutExpired):
             self._shell.kill()
             self._shell.communicate()
-
-    def forget(self) -> None:
-        """In a fork: give up this copy of the pipe, and the child that is the parent's."""
-        if self._shell.stdin is not None:
-            self._shell.stdin.close()
-        self._shell.returncode = 0

@@ -8,26 +8,24 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import secrets
 import shutil
 import ssl
 import tempfile
 import threading
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Optional
 
 import trustme
 
-from kubews.testing.access import User, Users, Verbs, rules_from
+from kubews.testing.access import ADMIN, User, Users
 from kubews.testing.apiserver import ApiServer
+from kubews.testing.arguments import PodSpec, minor_of
 from kubews.testing.connection import Request
 from kubews.testing.faults import Faults
+from kubews.testing.forks import check_owner
 from kubews.testing.guard import MARK, Guard
-from kubews.testing.pods import Pod, Pods, PodState
-
-ADMIN = "kubernetes-admin"
+from kubews.testing.pods import Pod, Pods
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +67,7 @@ class Host:
     """
 
     def __init__(self, *, version: str, status_metadata: bool) -> None:
-        minor = parse_version(version)
+        minor = minor_of(version)
         self._directory = Path(tempfile.mkdtemp(prefix=f"kubews-{os.getpid()}-"))  # mode 0700
         try:
             authority = trustme.CA(organization_name="kubews LocalCluster")
@@ -79,7 +77,7 @@ class Host:
             )
             self._users = Users()
             self._users.add(User(ADMIN, frozenset({"system:masters"})))
-            self._pods = Pods(self._directory / "pods")
+            self._pods = Pods()
             self._server = ApiServer(
                 server_context(authority, server),
                 minor=minor,
@@ -92,10 +90,13 @@ class Host:
             raise
         # Also when nobody calls close(): processes would live on, and the directory holds a key.
         self._guard = Guard(self._directory)
+        self._owner = os.getpid()
         self._dispose = weakref.finalize(
-            self, _dispose, self._server, self._guard, self._directory, os.getpid()
+            self, _dispose, self._server, self._guard, self._directory, self._owner
         )
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # guards the kubeconfig and the flag
+        self._closed = False
+        self._closing = threading.RLock()
         self._facts = Facts(
             server=f"https://127.0.0.1:{self._server.port}",
             kubeconfig=str(self._directory / "kubeconfig"),
@@ -111,16 +112,19 @@ class Host:
         return self._facts
 
     def _write_kubeconfig(self) -> None:
+        """Replace the file in one step. The caller holds the lock, if there can be others."""
         path = Path(self._facts.kubeconfig)
         draft = path.with_suffix(".new")
-        with self._lock:
-            with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-                file.write(self.kubeconfig_text())
-            draft.replace(path)
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            file.write(self.kubeconfig_text())
+        draft.replace(path)
 
     def kubeconfig_text(self, user: Optional[str] = None, namespace: str = "default") -> str:
         """Return a kubeconfig (JSON, which is YAML) whose current context is that of ``user``."""
         users = [each for each in self._users.all() if each.token or each.name == ADMIN]
+        names = [each.name for each in users]
+        if user is not None and user not in names:
+            raise ValueError(f"there is no user {user!r}, only {names}; add_user() adds one")
         contexts = [
             {
                 "name": each.name,
@@ -150,47 +154,25 @@ class Host:
             "client-key-data": _base64(self._facts.admin_key_pem),
         }
 
-    def add_user(self, name: str, token: Optional[str], verbs: Verbs, groups: Iterable[str]) -> str:
-        """Add a user, write the kubeconfig anew, return the token."""
-        token = token if token is not None else secrets.token_urlsafe(24)
-        self._users.add(User(name, frozenset(groups), rules_from(verbs), token))
-        self._write_kubeconfig()
-        return token
+    def add_user(self, user: User) -> None:
+        """Add a user and write the kubeconfig anew."""
+        check_owner(self._owner)
+        with self._lock:
+            if self._closed:
+                raise ValueError("the cluster is closed")
+            self._users.add(user)
+            self._write_kubeconfig()
 
-    def add_pod(
-        self,
-        name: str,
-        namespace: str,
-        *,
-        containers: Mapping[str, Optional[Sequence[str]]],
-        ephemeral_containers: Mapping[str, Optional[Sequence[str]]],
-        init_containers: Sequence[str],
-        state: PodState,
-        ports: Mapping[str, int],
-        labels: Mapping[str, str],
-        annotations: Mapping[str, str],
-        env: Mapping[str, str],
-    ) -> LocalPod:
+    def add_pod(self, spec: PodSpec) -> LocalPod:
         """Add a pod and start it."""
-        directory = self._directory / "pods" / namespace / name
-        pod = Pod(
-            name,
-            namespace,
-            directory,
-            containers=containers,
-            init_containers=init_containers,
-            ephemeral_containers=ephemeral_containers,
-            state=state,
-            ports=ports,
-            labels=labels,
-            annotations=annotations,
-            env={**env, MARK: self._guard.value},
-        )
+        check_owner(self._owner)
+        pod = Pod(spec, self._directory / "pods", {MARK: self._guard.value})
         self._pods.add(pod)
-        return LocalPod(name, namespace, pod.uid, directory)
+        return LocalPod(pod.name, pod.namespace, pod.uid, pod.directory)
 
     def delete_pod(self, name: str, namespace: str) -> None:
         """Kill a pod and forget it."""
+        check_owner(self._owner)
         if self._pods.remove(namespace, name) is None:
             raise KeyError(f"no pod {namespace}/{name}")
 
@@ -200,7 +182,7 @@ class Host:
 
     def next_faults(self, *faults: Faults) -> None:
         """Queue faults, one a connection."""
-        self._server.next_faults.extend(faults)
+        self._server.queue_faults(*faults)
 
     def requests(self) -> list[Request]:
         """Return the requests received."""
@@ -220,29 +202,21 @@ class Host:
         ]
 
     def close(self) -> None:
-        """Stop everything and remove the files. Idempotent."""
-        self._dispose()
+        """Stop everything and remove the files. Idempotent; whoever comes later waits, too."""
+        if os.getpid() != self._owner:
+            return  # a fork: nothing here is its own, and a lock may be held for ever
+        with self._lock:
+            self._closed = True  # nobody writes a file after this
+        with self._closing:
+            self._dispose()
 
 
 def _dispose(server: ApiServer, guard: Guard, directory: Path, owner: int) -> None:
     if os.getpid() != owner:
-        guard.forget()  # a fork of the process that serves: nothing here is its own
         return
     server.stop()
     shutil.rmtree(directory, ignore_errors=True)
     guard.release()
-
-
-def parse_version(version: str) -> int:
-    """Return the minor version of ``"1.36"`` or ``"v1.36.2"``.
-
-    Raises:
-        ValueError: it is none, or older than 1.27.
-    """
-    parts = version.removeprefix("v").split(".")
-    if len(parts) < 2 or parts[0] != "1" or not parts[1].isdigit() or int(parts[1]) < 27:
-        raise ValueError(f'version must be "1.27" or later, not {version!r}')
-    return int(parts[1])
 
 
 def server_context(authority: trustme.CA, certificate: trustme.LeafCert) -> ssl.SSLContext:

@@ -13,8 +13,9 @@ import threading
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, Optional
+from typing import Optional
 
+from kubews.testing.arguments import PodSpec
 from kubews.testing.marked import kill_marked
 from kubews.testing.objects import Json
 from kubews.testing.processes import Container
@@ -23,8 +24,6 @@ from kubews.testing.processes import Container
 # found when the pod is deleted.
 MARK = "KUBEWS_POD_UID"
 
-PodState = Literal["running", "waiting", "unscheduled", "completed"]
-
 
 class Pod:
     """A pod: its containers by kind, and its JSON.
@@ -32,41 +31,29 @@ class Pod:
     Threads: safe.
     """
 
-    def __init__(
-        self,
-        name: str,
-        namespace: str,
-        directory: Path,
-        *,
-        containers: Mapping[str, Optional[Sequence[str]]],
-        init_containers: Sequence[str] = (),
-        ephemeral_containers: Mapping[str, Optional[Sequence[str]]],
-        state: PodState = "running",
-        ports: Mapping[str, int],
-        labels: Mapping[str, str],
-        annotations: Mapping[str, str],
-        env: Mapping[str, str],
-    ) -> None:
-        self.name = name
-        self.namespace = namespace
+    def __init__(self, spec: PodSpec, directory: Path, marks: Mapping[str, str]) -> None:
+        self.name = spec.name
+        self.namespace = spec.namespace
         self.uid = str(uuid.uuid4())
-        self.directory = directory
-        self.state = state
-        self.ports = dict(ports)
-        self.labels = dict(labels)
-        self.annotations = dict(annotations)
+        self.directory = directory / self.uid
+        self.state = spec.state
+        self.ports = spec.ports
+        self.labels = spec.labels
+        self.annotations = spec.annotations
         self.created = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-        environment = {**os.environ, **env, "HOSTNAME": name, MARK: self.uid}
+        # One of start and kill at a time, unless a signal's handler kills what is being started.
+        self._lifecycle = threading.RLock()
+        self._made = False
+        self._killed = False
+        environment = {**os.environ, **spec.env, **marks, "HOSTNAME": spec.name, MARK: self.uid}
         environment.setdefault("KUBERNETES_SERVICE_HOST", "127.0.0.1")
 
         def make(name: str, argv: Optional[Sequence[str]]) -> Container:
-            return Container(name, argv, directory / name, environment)
+            return Container(name, argv, self.directory / name, environment)
 
-        self.containers = [make(name, argv) for name, argv in containers.items()]
-        self.init_containers = [make(name, None) for name in init_containers]
-        self.ephemeral_containers = [
-            make(name, argv) for name, argv in ephemeral_containers.items()
-        ]
+        self.containers = [make(*each) for each in spec.containers.items()]
+        self.init_containers = [make(name, None) for name in spec.init_containers]
+        self.ephemeral_containers = [make(*each) for each in spec.ephemeral_containers.items()]
 
     @property
     def all_containers(self) -> list[Container]:
@@ -74,31 +61,50 @@ class Pod:
         return [*self.containers, *self.init_containers, *self.ephemeral_containers]
 
     def start(self) -> None:
-        """Make the scratch directory and start what the pod's state says."""
-        self.directory.mkdir(mode=0o755, parents=True)
-        if self.state == "completed":
-            for container in self.containers:
-                container.exit_code = 0
-        if self.state in ("running", "completed"):
-            for container in self.init_containers:
-                container.exit_code = 0
-        if self.state == "running":
-            for container in [*self.containers, *self.ephemeral_containers]:
-                container.start()
+        """Make the scratch directory and start what the pod's state says.
+
+        Raises:
+            OSError: a command could not be started.
+            ValueError: the pod was deleted meanwhile.
+        """
+        with self._lifecycle:
+            self._check_alive()
+            self.directory.mkdir(mode=0o755, parents=True)
+            self._made = True
+            if self.state == "completed":
+                for container in self.containers:
+                    container.exit_code = 0
+            if self.state in ("running", "completed"):
+                for container in self.init_containers:
+                    container.exit_code = 0
+            if self.state == "running":
+                for container in [*self.containers, *self.ephemeral_containers]:
+                    self._check_alive()
+                    container.start()
+
+    def _check_alive(self) -> None:
+        if self._killed:
+            raise ValueError(f"pod {self.namespace}/{self.name} was deleted while it started")
 
     def container(self, name: str) -> Optional[Container]:
         """Return the container of that name, of any kind."""
         return next((each for each in self.all_containers if each.name == name), None)
 
     def kill(self) -> None:
-        """Kill every process of the pod and remove its files."""
-        for container in self.all_containers:
-            container.kill()
-        if any(container.started for container in self.all_containers):
-            kill_marked(MARK, self.uid)
-        for container in self.all_containers:
-            container.wait()
-        _remove_tree(self.directory)
+        """Kill every process of the pod and remove its files. Idempotent.
+
+        Threads: any; blocks until it is done, whoever does it.
+        """
+        with self._lifecycle:
+            self._killed = True
+            for container in self.all_containers:
+                container.kill()
+            if any(container.started for container in self.all_containers):
+                kill_marked(MARK, self.uid)
+            for container in self.all_containers:
+                container.wait()
+            if self._made:
+                _remove_tree(self.directory)
 
     @property
     def phase(self) -> str:
@@ -143,6 +149,7 @@ class Pod:
         if self.ephemeral_containers:
             body["ephemeralContainers"] = [spec(each) for each in self.ephemeral_containers]
         body["restartPolicy"] = "Never"
+        body["securityContext"] = {}  # kubectl debug does not expect its absence
         if self.state != "unscheduled":
             body["nodeName"] = "localhost"
         return body
@@ -184,26 +191,30 @@ class Pods:
     Threads: safe.
     """
 
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self._lock = threading.Lock()
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
         self._pods: dict[tuple[str, str], Pod] = {}
+        self._ending: set[Pod] = set()  # forgotten, but perhaps not dead yet
+        self._closed = False
 
     def add(self, pod: Pod) -> None:
         """Add a pod and start it.
 
         Raises:
-            ValueError: there is one of that name.
+            OSError: a command could not be started.
+            ValueError: there is one of that name, or the cluster is closed.
         """
         key = (pod.namespace, pod.name)
         with self._lock:
+            if self._closed:
+                raise ValueError("the cluster is closed")
             if key in self._pods:
                 raise ValueError(f"pod {pod.namespace}/{pod.name} exists already")
             self._pods[key] = pod
         try:
             pod.start()
         except BaseException:
-            self.remove(*key)
+            self._end(pod)
             raise
 
     def get(self, namespace: str, name: str) -> Optional[Pod]:
@@ -217,18 +228,30 @@ class Pods:
             return list(self._pods.values())
 
     def remove(self, namespace: str, name: str) -> Optional[Pod]:
-        """Kill and forget a pod; return it, or None if there is none."""
-        with self._lock:
-            pod = self._pods.pop((namespace, name), None)
+        """Forget and kill a pod; return it, or None if there is none. Blocks until it is dead."""
+        pod = self.get(namespace, name)
         if pod is not None:
-            pod.kill()
+            self._end(pod)
         return pod
+
+    def _end(self, pod: Pod) -> None:
+        key = (pod.namespace, pod.name)
+        with self._lock:
+            if self._pods.get(key) is pod:  # not one of the same name that came later
+                del self._pods[key]
+            self._ending.add(pod)
+        pod.kill()
+        with self._lock:
+            self._ending.discard(pod)
 
     def namespaces(self) -> list[str]:
         """Return the names of the namespaces: ``default`` and whatever has a pod."""
         return sorted({"default", *(pod.namespace for pod in self.all())})
 
-    def clear(self) -> None:
-        """Kill and forget every pod."""
-        for pod in self.all():
-            self.remove(pod.namespace, pod.name)
+    def close(self) -> None:
+        """Forget and kill every pod, and take no more. Blocks until all are dead."""
+        with self._lock:
+            self._closed = True
+            pods = [*self._pods.values(), *self._ending]
+        for pod in pods:
+            self._end(pod)

@@ -349,34 +349,6 @@ def test_two_hundred_at_once(cluster: LocalCluster) -> None:
     assert cluster.execs == []
 
 
-def test_resize_wedges_without_a_tty(cluster: LocalCluster) -> None:
-    with RawClient(cluster) as client:
-        client.exec("cat", stdin=True)
-        client.send(b'\4{"Width":80,"Height":24}')
-        client.send(b"\0first")
-        client.until(b"first")
-        client.send(b'\4{"Width":80,"Height":24}')
-        client.send(b"\0second")
-        assert not client.pump(0.3 * SCALE)
-    assert client.channel(1) == b"first"
-
-
-def test_resize_decodes_a_stream(cluster: LocalCluster) -> None:
-    with RawClient(cluster) as client:
-        script = "read x; stty size; read x; stty size; read x; stty size"
-        client.exec("sh", "-c", script, stdin=True, tty=True)
-        client.send(b'\4{"Width":80,"Height":24}\n{"width":')
-        client.send(b"\0\n")
-        client.until(b"24 80\r\n")
-        client.send(b'\x04100,"HEIGHT":30}')
-        client.send(b"\0\n")
-        client.until(b"30 100\r\n")
-        client.send(b'\4{"Width":-1,"Height":24}')  # ends the decoder
-        client.send(b"\0\n")
-        client.run_out()
-    assert client.channel(1).count(b"30 100\r\n") == 2
-
-
 def test_a_disconnected_exec_is_seen_until_it_ends(cluster: LocalCluster) -> None:
     with RawClient(cluster) as client:
         client.exec("sh", "-c", "cat; echo more; sleep 0.3; exit 9", stdin=True)

@@ -1,0 +1,172 @@
+"""What may be given to a LocalCluster: every check of an argument, in one place.
+
+A mistake is told where it is made, by name and with the cure, not by what comes of it later.
+
+Threads: values and pure functions.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, Optional, Union, get_args
+
+from kubews.testing.access import ADMIN, User
+
+PodState = Literal["running", "waiting", "unscheduled", "completed"]
+Commands = Mapping[str, Optional[Sequence[str]]]
+Verbs = Union[Iterable[str], Mapping[str, Iterable[str]]]
+
+_LABEL = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+_PORTS = range(1, 65536)
+
+
+def minor_of(version: str) -> int:
+    """Return the minor version of ``"1.36"`` or ``"v1.36.2"``.
+
+    Raises:
+        TypeError: it is no str.
+        ValueError: it is no version, or older than 1.27.
+    """
+    # As a number 1.30 would be 1.3.
+    parts = _text("version", version, '"1.36"').removeprefix("v").split(".")
+    if len(parts) < 2 or parts[0] != "1" or not _is_number(parts[1]) or int(parts[1]) < 27:
+        raise ValueError(f'version must be "1.27" or later, not {version!r}')
+    return int(parts[1])
+
+
+@dataclasses.dataclass
+class PodSpec:
+    """What a pod is made of. It is checked and copied when it is made.
+
+    Raises:
+        TypeError: something is of another type.
+        ValueError: something cannot be.
+
+    Threads: never changed once it is made.
+    """
+
+    name: str
+    namespace: str = "default"
+    containers: Commands = dataclasses.field(default_factory=lambda: {"app": None})
+    init_containers: Sequence[str] = ()
+    ephemeral_containers: Commands = dataclasses.field(default_factory=dict)
+    state: PodState = "running"
+    ports: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    annotations: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    env: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check_name("the name of a pod", self.name, 253, rf"{_LABEL}(\.{_LABEL})*", '"web-0"')
+        _check_name("namespace", self.namespace, 63, _LABEL, '"default"')
+        self.containers = _commands("containers", self.containers)
+        self.init_containers = _texts("init_containers", self.init_containers, '["init"]')
+        self.ephemeral_containers = _commands("ephemeral_containers", self.ephemeral_containers)
+        self.labels = _text_map("labels", self.labels, '{"app": "web"}')
+        self.annotations = _text_map("annotations", self.annotations, '{"note": "mine"}')
+        self.env = _text_map("env", self.env, '{"LEVEL": "1"}')
+        self.ports = _ports(self.ports)
+        for name, value in self.env.items():
+            if not name or "=" in name or "\0" in name + value:
+                raise ValueError(f"env cannot have {name!r}: no '=' in a name, and no NUL")
+        if self.state not in get_args(PodState):
+            known = ", ".join(map(repr, get_args(PodState)))
+            raise ValueError(f"state must be one of {known}, not {self.state!r}")
+        if not self.containers:
+            raise ValueError('a pod has at least one container: containers={"app": None}')
+        names = [*self.containers, *self.init_containers, *self.ephemeral_containers]
+        for name in names:
+            _check_name("the name of a container", name, 63, _LABEL, '"app"')
+            if names.count(name) > 1:
+                raise ValueError(f"{name!r} is the name of two containers; give each its own")
+
+
+def new_user(name: str, token: str, verbs: Verbs, groups: Iterable[str]) -> User:
+    """Return a user.
+
+    Raises:
+        TypeError: something is of another type.
+        ValueError: the name is taken by the admin, or the token cannot stand in a header.
+    """
+    if not _text("the name of a user", name, '"eve"'):
+        raise ValueError('the name of a user must not be empty; use one such as "eve"')
+    if name == ADMIN:
+        raise ValueError(f'{ADMIN!r} is the admin, who has a certificate; use another, as "eve"')
+    if not isinstance(token, str):  # not shown: it may be a real one
+        raise TypeError(f"token must be a str or None, not {type(token).__name__}")
+    if not re.fullmatch(r"[!-~]+", token):
+        raise ValueError("token must consist of visible ASCII characters, without blanks")
+    return User(
+        name, frozenset(_texts("groups", groups, '{"system:masters"}')), _rules(verbs), token
+    )
+
+
+def _rules(verbs: Verbs) -> dict[str, frozenset[str]]:
+    """Return rules from a mapping resource -> verbs; bare verbs are meant for ``pods/exec``."""
+    mapping = verbs if isinstance(verbs, Mapping) else {"pods/exec": verbs}
+    return {
+        _text("a resource in verbs", resource, '"pods/exec"'): frozenset(
+            _texts("verbs", granted, '{"get", "create"}')
+        )
+        for resource, granted in mapping.items()
+    }
+
+
+def _text(what: str, value: Any, example: str) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{what} must be a str, such as {example}, not {value!r}")
+    return value
+
+
+def _texts(what: str, values: Any, example: str) -> tuple[str, ...]:
+    # A str is a collection of its letters, which is never meant.
+    if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
+        raise TypeError(f"{what} must be a collection, such as {example}, not {values!r}")
+    return tuple(_text(f"an element of {what}", value, example) for value in values)
+
+
+def _mapping(what: str, value: Any, example: str) -> Mapping[Any, Any]:
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{what} must be a mapping, such as {example}, not {value!r}")
+    return value
+
+
+def _text_map(what: str, value: Any, example: str) -> dict[str, str]:
+    for pair in _mapping(what, value, example).items():
+        for each in pair:
+            _text(f"each name and value in {what}", each, example)
+    return dict(value)
+
+
+def _commands(what: str, value: Any) -> dict[str, Optional[tuple[str, ...]]]:
+    example = '{"app": ["sleep", "1000"]}'
+    commands: dict[str, Optional[tuple[str, ...]]] = {}
+    for name, command in _mapping(what, value, example).items():
+        label = f"the command of {name!r}"
+        if command is not None and not isinstance(command, Sequence):
+            raise TypeError(f"{label} must be a list or None, not {command!r}")
+        commands[name] = None if command is None else _texts(label, command, '["sleep", "1000"]')
+    return commands
+
+
+def _ports(value: Any) -> dict[str, int]:
+    for name, port in _mapping("ports", value, '{"http": 8080}').items():
+        _text("the name of a port", name, '"http"')
+        if not isinstance(port, int) or port not in _PORTS:
+            raise ValueError(f"port {name!r} must be a number from 1 to 65535, not {port!r}")
+    return dict(value)
+
+
+def _check_name(what: str, value: Any, longest: int, pattern: str, example: str) -> None:
+    if len(_text(what, value, example)) > longest or not re.fullmatch(pattern, value):
+        dots = " and '.'" if "." in pattern else ""
+        raise ValueError(
+            f"{what} cannot be {value!r}: use at most {longest} small letters, digits and, "
+            f"inside, '-'{dots}, such as {example}"
+        )
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit()
