@@ -75,6 +75,13 @@ SIGNALS = (
 )
 
 
+def meant(lines: list[bytes]) -> list[bytes]:
+    """Leave out signals 32 and 33 of the first three lines: posix_spawn of glibc ignores its own."""
+    value, *masks = lines[:3]
+    numbers = [(name, int(mask, 16) & ~(3 << 31)) for name, mask in map(bytes.split, masks)]
+    return [value, *(b"%s %x" % number for number in numbers)]
+
+
 @pytest.mark.parametrize("tty", [False, True])
 @pytest.mark.parametrize("process", [False, True])
 def test_no_process_inherits_ignored_or_blocked_signals(
@@ -84,17 +91,17 @@ def test_no_process_inherits_ignored_or_blocked_signals(
         pod = cluster.add_pod(
             "box", {"main": None, "own": list(SIGNALS)}, env={"VALUE": "a\udce9b"}
         )
-        expected = [b"a\xe9b", b"SigBlk:\t" + b"0" * 16, b"SigIgn:\t" + b"0" * 16]
+        expected = [b"a\xe9b", b"SigBlk: 0", b"SigIgn: 0"]
         with RawClient(cluster) as client:
             client.exec(*SIGNALS, tty=tty)
             client.run_out()
-        assert client.channel(1).split(b"\n" if not tty else b"\r\n")[:3] == expected
+        assert meant(client.channel(1).splitlines()) == expected
         assert b"exit code 130" in client.channel(STATUS)
         log = pod.directory / "own.log"
         end = time.monotonic() + 10 * SCALE
         while len(log.read_bytes().splitlines()) < 3 and time.monotonic() < end:
             time.sleep(0.01)
-        assert log.read_bytes().splitlines() == expected
+        assert meant(log.read_bytes().splitlines()) == expected
         with pytest.raises(FileNotFoundError):
             cluster.add_pod("bad", {"main": ["nope"]})
 

@@ -1,0 +1,125 @@
+"""How a process ends when its pod, its container or a server on the way does: never a false exit code."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+from cluster import Cluster, up
+from support import eventually, in_thread, seconds
+
+import kubews
+from kubews import PIPE, Client, Pod
+
+# Lines without an end, so that there is always something on the way.
+TICKER = "i=0; while :; do echo line $i; i=$((i + 1)); sleep 0.01; done"
+
+
+@pytest.fixture
+def short(cluster, client: Client, nothing_left_behind: None) -> Iterator[Pod]:
+    """A pod that may be broken; its container ends when there is a file named ``end``."""
+    script = "rm -f end; until [ -e end ]; do sleep 0.05; done; exit 3"
+    cluster.add_pod("short", {"main": ["sh", "-c", script]})
+    yield client.pod("short")
+    try:
+        cluster.delete_pod("short")
+    except (KeyError, kubews.NotFound):
+        pass  # the test has done so
+
+
+def test_the_processes_of_a_deleted_pod_are_killed(cluster, short: Pod) -> None:
+    with short.popen(TICKER, shell=True, stdout=PIPE) as process:
+        assert process.stdout.readline() == b"line 0\n"
+        cluster.delete_pod("short")
+        assert process.wait(seconds(30)) == 137
+        lines = process.stdout.read().splitlines(keepends=True)
+    assert all(line == b"line %d\n" % number for number, line in enumerate(lines[:-1], 1))
+
+
+def test_a_process_does_not_outlive_its_container(short: Pod) -> None:
+    with short.popen("echo begun; sleep 1000", shell=True, stdout=PIPE) as process:
+        assert process.stdout.readline() == b"begun\n"
+        short.check_call(["touch", "end"])
+        assert process.wait(seconds(30)) == 137
+        assert process.stdout.read() == b""
+
+
+@pytest.fixture(scope="module")
+def machine(cluster, pytestconfig: pytest.Config) -> Cluster:
+    """The daemons of a real cluster of our own, to be killed."""
+    version = pytestconfig.getoption("--real-cluster")
+    if version is None:
+        pytest.skip("only in a real cluster of our own is there anything to kill: --real-cluster")
+    return up(version)
+
+
+@pytest.mark.serial
+@pytest.mark.parametrize("daemon", ["apiserver", "kubelet"])
+@pytest.mark.parametrize("how", ["wait", "read", "communicate", "poll"])
+def test_a_server_that_dies_is_no_exit_code_r3(
+    machine: Cluster, pod: Pod, daemon: str, how: str
+) -> None:
+    """R-3: whoever waits is told within seconds, with what had come, and that nobody knows the rest."""
+    process = pod.popen(TICKER, shell=True, stdout=PIPE)
+    assert process.stdout.readline() == b"line 0\n"
+    calls = {
+        "wait": process.wait,
+        "read": process.stdout.read,
+        "communicate": process.communicate,
+        "poll": lambda: eventually(lambda: process.poll() is not None, 20),
+    }
+    waiting = in_thread(calls[how])
+    time.sleep(0.3)
+    begin = time.monotonic()
+    getattr(machine, daemon).kill()
+    try:
+        with pytest.raises((kubews.ConnectionLost, kubews.ExecError)) as caught:
+            waiting.result(seconds(20))
+        assert time.monotonic() - begin < seconds(10)
+    finally:
+        getattr(machine, daemon).start()
+        process.close()
+    if how in ("read", "communicate"):
+        text = caught.value.partial[0] if how == "communicate" else caught.value.partial
+        lines = text.splitlines(keepends=True)
+        assert len(lines) > 10
+        assert all(line == b"line %d\n" % number for number, line in enumerate(lines[:-1], 1))
+    assert process.returncode is None
+    # What was started lives on: nobody has told it to end.
+    assert pod.call(["pkill", "-f", "i=.*sleep 0.01"], wait_ready=seconds(30)) == 0
+
+
+@pytest.mark.serial
+def test_a_runtime_that_dies_is_a_success_to_the_servers_that_translate(
+    machine: Cluster, pod: Pod
+) -> None:
+    """A limit that no client can lift: client-go, in the server, takes an error stream that just ends for
+    success (``remotecommand/errorstream.go``), and sends a Status that says so."""
+    process = pod.popen(TICKER, shell=True, stdout=PIPE)
+    process.stdout.readline()
+    machine.containerd.kill()
+    try:
+        if process.subprotocol == "v5.channel.k8s.io":
+            assert process.wait(seconds(20)) == 0
+        else:
+            with pytest.raises(kubews.ConnectionLost):
+                process.wait(seconds(20))
+    finally:
+        machine.containerd.start()
+        process.close()
+    assert pod.call(["pkill", "-f", "i=.*sleep 0.01"], wait_ready=seconds(30)) == 0
+
+
+@pytest.mark.serial
+def test_a_stream_needs_no_etcd(machine: Cluster, pod: Pod) -> None:
+    with pod.popen(["cat"], stdin=PIPE, stdout=PIPE, bufsize=0) as process:
+        process.stdin.write(b"begun")
+        assert process.stdout.recv(5, timeout=seconds(10)) == b"begun"
+        machine.etcd.kill()
+        try:
+            process.stdin.write(b"still here")
+            assert process.stdout.recv(10, timeout=seconds(10)) == b"still here"
+        finally:
+            machine.etcd.start()
+        process.close()
