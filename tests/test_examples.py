@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from support import seconds
 
-from kubews.testing import LocalCluster
+import kubews
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
@@ -45,26 +45,30 @@ def test_examples_do_what_they_say(path: Path) -> None:
     assert re.search(SAYS[path.name], done.stdout, re.DOTALL), done.stdout
 
 
-def test_the_quickstart_works_on_a_cluster_of_ones_own(local: LocalCluster) -> None:
+@pytest.mark.half_close
+def test_the_quickstart_works_on_a_cluster_of_ones_own(cluster) -> None:
     path = str(ROOT / "examples" / "quickstart.py")
-    config = str(local.kubeconfig)
+    config = str(cluster.kubeconfig)
     for arguments in (("--kubeconfig", config), ("--context", "kubews")):
         assert python(path, *arguments).returncode == 2
-    done = python(path, "--pod", "web-0", KUBECONFIG=config)
+    loaded = kubews.Config.load(config)
+    done = python(path, "--context", str(loaded.context), "--pod", "web-0", KUBECONFIG=config)
     assert (done.returncode, done.stderr) == (0, "")
-    assert f"Pod web-0 at {local.server}" in done.stdout
+    assert f"Pod web-0 at {loaded.cluster.server}" in done.stdout
+    assert done.stdout.endswith("All of it worked.\n")
     done = python(path, "--pod", "nope", "--kubeconfig", config)
     assert done.returncode == 1
     assert 'pods "nope" not found' in done.stderr
 
 
+@pytest.mark.half_close
 @pytest.mark.parametrize("number", range(len(BLOCKS)))
-def test_blocks_of_the_readme_run(number: int, local: LocalCluster, tmp_path: Path) -> None:
+def test_blocks_of_the_readme_run(number: int, cluster, tmp_path: Path) -> None:
     script = tmp_path / "block.py"
     script.write_text(BLOCKS[number])
     test_file = "def test_" in BLOCKS[number]
     arguments = ["-m", "pytest", "-q", "-p", "no:cacheprovider", str(script)]
-    environment = {"KUBECONFIG": str(local.kubeconfig), "CWD": str(tmp_path)}
+    environment = {"KUBECONFIG": str(cluster.kubeconfig), "CWD": str(tmp_path)}
     done = python(*(arguments if test_file else [str(script)]), **environment)
     assert done.returncode == 0, done.stdout + done.stderr
     for line in re.findall(r"# -> (.*)", BLOCKS[number]):
