@@ -209,6 +209,7 @@ class Container:
         self.env = env
         self._lock = threading.Lock()
         self._main: Optional[subprocess.Popen[bytes]] = None
+        self._watcher: Optional[threading.Thread] = None
         self._execs: set[ExecProcess] = set()
         self._gone = False
         self.started = False
@@ -225,18 +226,24 @@ class Container:
                 self.argv, cwd=self.directory, env=self.env,
                 stdin=subprocess.DEVNULL, stdout=log.fileno(), stderr=log.fileno(),
             )  # fmt: skip
+        self._watcher = threading.Thread(
+            target=self._watch, args=(self._main,), name=f"container {self.name}", daemon=True
+        )
+        self._watcher.start()
+
+    def _watch(self, main: subprocess.Popen[bytes]) -> None:
+        """Kill what was executed in the container when its own process ends, as its PID namespace does."""
+        main.wait()
+        self.kill()
 
     @property
     def running(self) -> bool:
         """Whether commands can be executed in the container."""
-        if not self.started or self._gone or self.exit_code is not None:
-            return False
-        if self._main is None:
-            return True
-        code = self._main.poll()
-        if code is not None:
-            self.exit_code = code if code >= 0 else 128 - code
-        return code is None
+        if self._main is not None and self.exit_code is None:
+            code = self._main.poll()
+            if code is not None:
+                self.exit_code = code if code >= 0 else 128 - code
+        return self.started and not self._gone and self.exit_code is None
 
     @property
     def execs(self) -> list[ExecProcess]:
@@ -280,8 +287,8 @@ class Container:
 
     def wait(self) -> None:
         """Reap the container's own process."""
-        if self._main is not None:
-            self._main.wait()
+        if self._watcher is not None:
+            self._watcher.join()
 
     def as_status(self, now: str) -> Json:
         """Return the container's entry in ``containerStatuses``."""
