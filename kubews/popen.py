@@ -284,6 +284,9 @@ class Popen:
         deadline = Deadline(timeout)
         if self._results is not None and not input:
             return self._results
+        for stream in (self.stdin, self.stdout, self.stderr):
+            if stream is not None and not stream.closed and stream.bridged:
+                raise ValueError(f"communicate() cannot use {stream!r}: fileno() was called")
         collected = [pipe for stream, pipe in self._outputs() if pipe and not stream.closed]
         for pipe in collected:
             pipe.unlimit()
@@ -446,8 +449,8 @@ class Popen:
             self.close(1.0 if kind is None else 0.0)
 
     def _leave(self) -> None:
-        for _, pipe in self._outputs():
-            if pipe is not None:
+        for stream, pipe in self._outputs():
+            if pipe is not None and not stream.bridged:
                 pipe.close()  # first, for a wrapper cannot be closed while somebody reads through it
         for stream in (self.stdout, self.stderr, self.stdin):
             _close(stream)

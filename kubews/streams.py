@@ -8,8 +8,12 @@ ConnectionLost where it would otherwise return nothing.
 from __future__ import annotations
 
 import io
+import os
+import selectors
+import threading
 from typing import TYPE_CHECKING, Any, Optional, Union
 
+from kubews.bridge import InputBridge, OutputBridge
 from kubews.errors import ConnectionLost, HalfCloseUnsupported, ReadTimeout, StreamBroken
 from kubews.transport.deadline import NEVER, Deadline
 from kubews.transport.outbox import Unsent
@@ -46,6 +50,9 @@ class Stream(io.RawIOBase):
         self._pipe = pipe
         self._wrapped = False
         self._finalizing = False
+        self._lock = threading.RLock()
+        # Set once, under the lock: from then on the bytes go through a descriptor.
+        self._bridge: Union[InputBridge, OutputBridge, None] = None
 
     def __repr__(self) -> str:
         name = self._connection.name(self._stream_id)
@@ -65,6 +72,8 @@ class Stream(io.RawIOBase):
         """
         pipe = self._reading()
         try:
+            if self._bridge is not None:
+                return self._readinto_bridge(self._bridge.end, b)  # type: ignore[no-any-return]
             return pipe.readinto(memoryview(b).cast("B"), NEVER)
         except ConnectionLost:
             if self._wrapped:
@@ -78,6 +87,8 @@ class Stream(io.RawIOBase):
         """
         if size is None or size < 0:
             return self.readall()
+        if self._bridge is not None:
+            return super().read(size)
         # The inherited one fills a buffer with zeros first.
         pipe = self._reading()
         try:
@@ -95,6 +106,8 @@ class Stream(io.RawIOBase):
 
         Threads: blocks.
         """
+        if self._bridge is not None:
+            return super().readall()
         pipe = self._reading()
         pieces: list[bytes] = []
         try:
@@ -118,8 +131,12 @@ class Stream(io.RawIOBase):
     def peek(self, size: int = 0) -> bytes:
         """Return buffered bytes without taking them, ``b""`` at the end; ``size`` is only a hint.
 
+        Behind a descriptor nothing can be seen without taking it, so that ``b""`` says nothing.
+
         Threads: blocks while there are none.
         """
+        if self._bridge is not None:
+            return b""
         try:
             return self._reading().peek(NEVER)
         except ConnectionLost:
@@ -143,8 +160,11 @@ class Stream(io.RawIOBase):
 
         Threads: blocks.
         """
+        deadline = Deadline(timeout)
         try:
-            return self._reading().take(size, Deadline(timeout))
+            if self._bridge is not None and self._wait_bridge(self._bridge.end, deadline):
+                return self.read(size)
+            return self._reading().take(size, deadline)
         except TimeoutError as exc:
             raise ReadTimeout(f"nothing came from {self!r} in {timeout} s") from exc
 
@@ -182,7 +202,10 @@ class Stream(io.RawIOBase):
         self._check_open()
         source = Unsent(b)
         while not source.done:
-            self._connection.send(self._stream_id, source, NEVER)
+            if self._bridge is not None:
+                source.offset += self._bridge.end.write(source.view[source.offset :]) or 0
+            else:
+                self._connection.send(self._stream_id, source, NEVER)
         return source.offset
 
     def close_write(self) -> None:
@@ -193,10 +216,78 @@ class Stream(io.RawIOBase):
 
         Threads: does not block.
         """
+        if self._bridge is not None:
+            self._bridge.end.close()  # the end comes when every copy of it is closed
+            return
         try:
             self._connection.end(self._stream_id)
         except StreamBroken:
             pass  # nobody is left to be told
+
+    # -- descriptors
+
+    @property
+    def bridged(self) -> bool:
+        """Whether ``fileno()`` was called, so that the bytes go through a descriptor."""
+        return self._bridge is not None
+
+    def fileno(self) -> int:
+        """Return a descriptor for select, asyncio and child processes; make it at the first call.
+
+        From then on the bytes go through an OS pipe that the connection's thread serves: two descriptors
+        and a copy more. What a child takes from it, this stream does not see; a lost connection looks like
+        an end of file to the child, so ask ``wait()``. Bytes that a buffered wrapper has read already are
+        not in it, as with subprocess.
+
+        Returns:
+            The descriptor, which ``close()`` closes; copies of it live on.
+
+        Raises:
+            HalfCloseUnsupported: the subprotocol (v4) could not be told of its end.
+
+        Threads: any.
+        """
+        self._check_open()
+        with self._lock:
+            if self._bridge is None:
+                self._bridge = self._build_bridge()
+            return self._bridge.end.fileno()
+
+    def detach_fd(self) -> int:
+        """Hand the descriptor over, and close this stream without it.
+
+        Returns:
+            The descriptor; whoever gets it closes it.
+
+        Threads: any.
+        """
+        descriptor = os.dup(self.fileno())
+        self.close()
+        return descriptor
+
+    def _build_bridge(self) -> Union[InputBridge, OutputBridge]:
+        bridge: Union[InputBridge, OutputBridge]
+        if self._pipe is not None:
+            bridge = OutputBridge(self._pipe, self._session)
+        else:
+            self._connection.end_frame(self._stream_id)  # raises where there is none
+            bridge = InputBridge(self._connection, self._stream_id, self._session)
+        self._connection.attach(bridge)
+        return bridge
+
+    def _readinto_bridge(self, end: io.RawIOBase, b: WriteableBuffer) -> Any:
+        count = end.readinto(b)
+        if count == 0 and len(memoryview(b)) and self.loss is not None:
+            raise self.loss
+        return count  # None, as for every raw file, if the user made it non-blocking
+
+    @staticmethod
+    def _wait_bridge(end: io.RawIOBase, deadline: Deadline) -> bool:
+        with selectors.DefaultSelector() as selector:
+            selector.register(end, selectors.EVENT_READ)
+            if not selector.select(deadline.remaining()):
+                raise TimeoutError
+        return True
 
     # -- both
 
@@ -212,7 +303,10 @@ class Stream(io.RawIOBase):
             return
         if self._pipe is not None:
             super().close()
-            self._pipe.close()
+            if self._bridge is None:
+                self._pipe.close()
+            else:
+                self._bridge.end.close()  # a child may have a copy, and then goes on
             return
         try:
             # Closed only after this: a close that Ctrl-C has stopped can be made again.
@@ -270,6 +364,11 @@ class ReadStream(io.BufferedReader):
     def __init__(self, stream: Stream, size: int = BUFFER_SIZE) -> None:
         super().__init__(stream.wrap(), size)
         self._stream = stream
+
+    @property
+    def bridged(self) -> bool:
+        """See ``Stream.bridged``."""
+        return self._stream.bridged
 
     def read(self, size: Optional[int] = -1, /) -> bytes:
         """Read ``size`` bytes, or to the end; fewer only at the end.
@@ -345,6 +444,11 @@ class TextReadStream(io.TextIOWrapper):
         #: Whether characters were read, so that some may be decoded and not yet given out.
         self.touched = False
 
+    @property
+    def bridged(self) -> bool:
+        """See ``Stream.bridged``."""
+        return self._stream.bridged
+
     def read(self, size: Optional[int] = -1, /) -> str:
         """Read ``size`` characters, or to the end; fewer only at the end.
 
@@ -404,6 +508,7 @@ class TextWriteStream(io.TextIOWrapper):
         errors: Optional[str],
         line_buffering: bool,
     ) -> None:
+        self._stream = stream
         super().__init__(
             stream,  # type: ignore[arg-type]
             encoding=encoding or "utf-8",
@@ -411,6 +516,11 @@ class TextWriteStream(io.TextIOWrapper):
             line_buffering=line_buffering,
             write_through=True,
         )
+
+    @property
+    def bridged(self) -> bool:
+        """See ``Stream.bridged``."""
+        return self._stream.bridged
 
 
 def _raise_loss(stream: Stream, gathered: Union[bytes, str]) -> None:

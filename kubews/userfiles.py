@@ -78,6 +78,8 @@ def descriptor_of(file: Any) -> Optional[int]:
     """
     if isinstance(file, int):
         return file
+    if getattr(file, "bridged", True) is False:
+        return None  # a stream of ours, which needs no descriptor to be copied
     if file in (sys.stdout, sys.stderr) and file not in (sys.__stdout__, sys.__stderr__):
         return None
     try:

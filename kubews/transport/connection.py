@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import selectors
 from collections.abc import Callable, Mapping
-from typing import Any, Optional
+from typing import Any, Optional, Protocol
 
 from kubews.errors import (
     ConnectionLost,
@@ -25,7 +25,7 @@ from kubews.transport.heartbeat import DEAD_AFTER, Heartbeat
 from kubews.transport.loop import Loop, Timer
 from kubews.transport.outbox import Outbox, Unsent
 from kubews.transport.pipe import Pipe
-from kubews.transport.wait import Outcome
+from kubews.transport.wait import Expired, Outcome
 from kubews.transport.wire import (
     BINARY,
     CLOSE,
@@ -55,6 +55,22 @@ _LOOK_AGAIN = 0.5
 _CLOSED_HERE = "the connection was closed on this side"
 
 _NORMAL_CLOSURE = (1000).to_bytes(2, "big")
+
+
+class Bridge(Protocol):
+    """What else the loop serves: a descriptor for a channel.
+
+    Threads: the loop's.
+    """
+
+    def start(self, loop: Loop, released: Callable[[], None]) -> None:
+        """Begin to serve; call ``released`` once there is nothing more to serve."""
+
+    def serve(self, events: int) -> None:
+        """Move what can be moved."""
+
+    def close(self) -> None:
+        """Stop serving; again is nothing."""
 
 
 class Connection:
@@ -101,6 +117,7 @@ class Connection:
         self.closed: Outcome[None] = Outcome()
 
         self._on_closed: list[Callable[[], None]] = []
+        self._bridges: list[Bridge] = []
         self._heartbeat = Heartbeat()
         self._outbox = Outbox(limits.outbound, self._changed, self._heartbeat.sending)
         self._waiting = [self.status.waiters, self._outbox.writers]
@@ -159,15 +176,22 @@ class Connection:
         Threads: does not block.
         """
         self._outbox.check()
+        self._queue(self._outbox.put_last, self.end_frame(stream_id))
+
+    def end_frame(self, stream_id: int) -> bytes:
+        """Make the frame that ends a stream.
+
+        Raises:
+            HalfCloseUnsupported: the subprotocol has none.
+        """
         try:
-            data = frame(self._codec.end_to_send(stream_id))
+            return frame(self._codec.end_to_send(stream_id))
         except LocalProtocolError as exc:
             raise HalfCloseUnsupported(
                 f"{self.where}: {self._codec.names[stream_id]} cannot be closed on its own, because the "
                 f"server speaks {self.subprotocol} (Kubernetes before 1.30). Ways round: a command "
                 "that knows how much to read (head -c N), or tty=True"
             ) from exc
-        self._queue(self._outbox.put_last, data)
 
     def close(self, timeout: Optional[float] = 1.0) -> None:
         """Send what is queued, say goodbye, and close; cut the connection if that takes too long.
@@ -196,6 +220,33 @@ class Connection:
         outcome: Outcome[None] = Outcome(self._changed)
         self._waiting.append(outcome.waiters)
         return outcome
+
+    def has_room(self) -> bool:
+        """Return whether a ``send`` would not wait.
+
+        Raises:
+            StreamBroken: the process or the connection has ended.
+
+        Threads: the loop's.
+        """
+        self._outbox.check()
+        return self._outbox.has_room()
+
+    def attach(self, bridge: Bridge) -> None:
+        """Let the loop serve a bridge until the bridge is over, also behind the end of the connection.
+
+        Threads: any; waits for the loop's thread to take it.
+        """
+        adopted: Outcome[None] = Outcome()
+        self._loop.call_soon(self._adopt, bridge, adopted)
+        while not adopted.done() and not self._loop.ended.done():
+            try:
+                adopted.get(Deadline(_LOOK_AGAIN))
+            except Expired:
+                pass  # the loop has just ended, or has much to do
+        if not adopted.done():
+            loop = Loop(f"kubews {self.where}")
+            loop.call_soon(bridge.start, loop, loop.stop)
 
     def hang_up_when_unwanted(self) -> None:
         """From now on, close as soon as output comes that its reader has closed the door to.
@@ -271,6 +322,29 @@ class Connection:
 
     def _loop_ended(self, exc: Optional[BaseException]) -> None:
         self._finish("the loop's thread failed" if exc else "the loop was stopped", exc)
+        for bridge in list(self._bridges):
+            bridge.close()
+
+    def _adopt(self, bridge: Bridge, adopted: Outcome[None]) -> None:
+        self._bridges.append(bridge)
+        adopted.set(None)
+
+        def released() -> None:
+            self._bridges.remove(bridge)
+            self._stop_if_done()
+
+        bridge.start(self._loop, released)
+
+    def _serve_bridges(self) -> None:
+        for bridge in list(self._bridges):
+            if self._over and self.closed_here:
+                bridge.close()
+            else:
+                bridge.serve(0)
+
+    def _stop_if_done(self) -> None:
+        if self._over and not self._bridges:
+            self._loop.stop()
 
     def _on_ready(self, events: int) -> None:
         self._advance(events)
@@ -299,6 +373,7 @@ class Connection:
             return
         if self._over:
             return
+        self._serve_bridges()
         # Published before the last look; a consumer changes its pipe before it looks at the flag.
         self._paused = True
         if self._backpressure.may_read(resuming and not may_read):
@@ -488,7 +563,8 @@ class Connection:
         live.remove(self)
         self.closed.set(None)
         self._tell_closed()
-        self._loop.stop()
+        self._serve_bridges()
+        self._stop_if_done()
 
     def _tell_closed(self) -> None:
         # By the loop and by who comes late: each function goes to one of them.

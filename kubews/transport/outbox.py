@@ -93,7 +93,7 @@ class Outbox:
 
         def look() -> Optional[bool]:
             self.check()
-            if not self._has_room():
+            if not self.has_room():
                 return None
             # Invariant: both or neither. No call stands between the two statements, and a signal
             # handler runs only at a call.
@@ -193,6 +193,7 @@ class Outbox:
         if self._broken is not None:
             raise StreamBroken(self._broken)
 
-    def _has_room(self) -> bool:
+    def has_room(self) -> bool:
+        """Return whether a frame would be taken."""
         count = len(self._frames)
         return count < _FEW or (count < _MANY and sum(map(len, self._frames)) < self._limit)

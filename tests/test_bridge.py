@@ -1,0 +1,339 @@
+"""Descriptors of streams: select, selectors, asyncio and child processes, served by the loop."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import io
+import os
+import select
+import selectors
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+from support import eventually, in_thread, seconds
+
+import kubews
+from kubews import PIPE, Pod
+from kubews.testing import Faults
+
+MIB = 1 << 20
+
+
+def readable(*files: object, timeout: float = 10.0) -> list[object]:
+    return select.select(files, [], [], seconds(timeout))[0]
+
+
+def test_select_tells_which_stream_has_something(pod: Pod) -> None:
+    script = "read x; echo out; read x; echo err >&2; read x"
+    with pod.popen(script, shell=True, stdin=PIPE, stdout=PIPE, stderr=PIPE) as process:
+        assert not readable(process.stdout, process.stderr, timeout=0.05)
+        process.stdin.write(b"\n")
+        assert readable(process.stdout, process.stderr) == [process.stdout]
+        assert process.stdout.readline() == b"out\n"
+        assert not readable(process.stdout, process.stderr, timeout=0.05)
+        process.stdin.write(b"\n")
+        assert readable(process.stdout, process.stderr) == [process.stderr]
+        assert process.stderr.readline() == b"err\n"
+        process.stdin.write(b"\n")
+        assert process.wait(seconds(10)) == 0
+        assert readable(process.stdout)
+        assert process.stdout.read() == b""
+
+
+def test_selectors_read_everything_of_two_streams(pod: Pod) -> None:
+    script = "head -c 3000000 /dev/zero; head -c 2000000 /dev/zero >&2"
+    with pod.popen(script, shell=True, stdout=PIPE, stderr=PIPE, bufsize=0) as process:
+        counts = {process.stdout: 0, process.stderr: 0}
+        with selectors.DefaultSelector() as selector:
+            for stream in counts:
+                selector.register(stream, selectors.EVENT_READ)
+            while selector.get_map():
+                for key, _ in selector.select(seconds(10)):
+                    data = os.read(key.fd, 65536)
+                    counts[key.fileobj] += len(data)
+                    if not data:
+                        selector.unregister(key.fileobj)
+        assert list(counts.values()) == [3_000_000, 2_000_000]
+        assert process.wait(seconds(10)) == 0
+
+
+def test_a_local_process_reads_what_a_remote_one_writes(pod: Pod) -> None:
+    with pod.popen(["seq", "300000"], stdout=PIPE) as remote:
+        local = subprocess.Popen(["wc", "-l"], stdin=remote.stdout, stdout=subprocess.PIPE)
+        remote.stdout.close()  # the child has a copy, and goes on
+        assert local.communicate(timeout=seconds(30))[0].strip() == b"300000"
+        assert remote.wait(seconds(10)) == 0
+
+
+def test_leaving_the_block_does_not_cut_off_a_child(pod: Pod) -> None:
+    script = "sleep 0.3; seq 100000"
+    with pod.popen(script, shell=True, stdout=PIPE) as remote:
+        local = subprocess.Popen(["wc", "-l"], stdin=remote.stdout, stdout=subprocess.PIPE)
+    assert remote.returncode == 0
+    assert local.communicate(timeout=seconds(30))[0].strip() == b"100000"
+
+
+def test_a_child_opens_dev_stdin(pod: Pod) -> None:
+    """A socket could not be opened by that name."""
+    with pod.popen(["echo", "by name"], stdout=PIPE) as remote:
+        done = subprocess.run(
+            ["cat", "/dev/stdin"], stdin=remote.stdout, capture_output=True, timeout=seconds(10)
+        )
+        assert done.stdout == b"by name\n"
+
+
+def test_a_child_after_the_process_has_ended(pod: Pod) -> None:
+    """The connection and its loop are gone; what was buffered is not."""
+    for size in (10, 3 * MIB):
+        process = pod.popen(["head", "-c", str(size), "/dev/zero"], stdout=PIPE)
+        assert process.wait(seconds(10)) == 0
+        process._connection.join(kubews.transport.deadline.Deadline(seconds(5)))
+        done = subprocess.run(["wc", "-c"], stdin=process.stdout, capture_output=True, check=True)
+        assert int(done.stdout) == size
+        process.stdout.close()
+        process.close()
+
+
+@pytest.mark.half_close
+def test_a_local_process_writes_what_a_remote_one_reads(pod: Pod) -> None:
+    with pod.popen(["wc", "-c"], stdin=PIPE, stdout=PIPE) as remote:
+        command = ["head", "-c", "5000000", "/dev/zero"]
+        with subprocess.Popen(command, stdout=remote.stdin) as local:
+            remote.stdin.close()  # the end comes when the child has closed its copy, too
+            assert local.wait(seconds(30)) == 0
+        assert int(remote.stdout.read()) == 5_000_000
+
+
+@pytest.mark.half_close
+def test_writes_and_the_end_through_a_descriptor(pod: Pod) -> None:
+    with pod.popen(["cat"], stdin=PIPE, stdout=PIPE) as process:
+        assert process.stdin.write(b"before;") == 7
+        assert select.select([], [process.stdin], [], seconds(10))[1] == [process.stdin]
+        assert process.stdin.write(b"x" * 500_000) == 500_000
+        os.write(process.stdin.fileno(), b";after")
+        process.stdin.close()
+        assert process.stdout.read() == b"before;" + b"x" * 500_000 + b";after"
+
+
+def test_a_process_that_ends_breaks_the_pipe(pod: Pod) -> None:
+    with pod.popen(["true"], stdin=PIPE) as process:
+        select.select([], [process.stdin], [], 0)
+        assert process.wait(seconds(10)) == 0
+
+        def broken() -> bool:
+            try:
+                process.stdin.write(b"x")
+            except BrokenPipeError:
+                return True
+            return False
+
+        assert eventually(broken)
+
+
+def test_reads_of_every_kind_go_through_the_descriptor(pod: Pod) -> None:
+    with pod.popen(["printf", "one\\ntwo\\nthree\\nrest"], stdout=PIPE, bufsize=0) as process:
+        stream = process.stdout
+        assert stream.read(1) == b"o"
+        assert not stream.bridged
+        assert stream.fileno() == stream.fileno()
+        assert stream.bridged
+        assert stream.readline() == b"ne\n"
+        assert stream.recv(4, timeout=seconds(10)) == b"two\n"
+        buffer = bytearray(6)
+        assert stream.readinto(memoryview(buffer).cast("B")) == 6
+        assert buffer == b"three\n"
+        assert stream.peek() == b""
+        assert stream.readall() == b"rest"
+        assert stream.read() == stream.read(5) == stream.recv(5) == b""
+
+
+def test_recv_has_its_time_limit(pod: Pod) -> None:
+    with pod.popen(["sh", "-c", "read x"], stdin=PIPE, stdout=PIPE, bufsize=0) as process:
+        process.stdout.fileno()
+        begin = time.monotonic()
+        with pytest.raises(kubews.ReadTimeout):
+            process.stdout.recv(1, timeout=0.1)
+        assert time.monotonic() - begin < seconds(2)
+        process.stdin.write(b"\n")
+
+
+def test_text_through_a_descriptor(pod: Pod) -> None:
+    with pod.popen(["printf", "é\\nü"], stdout=PIPE, text=True) as process:
+        assert readable(process.stdout)
+        assert process.stdout.readlines() == ["é\n", "ü"]
+
+
+def test_a_slow_reader_of_a_descriptor_stops_the_sender(pod: Pod) -> None:
+    with pod.popen(["head", "-c", "40000000", "/dev/zero"], stdout=PIPE, bufsize=0) as process:
+        pipe = process.stdout._pipe
+        process.stdout.fileno()
+        assert eventually(lambda: pipe.size >= 4 * MIB)
+        waiting = in_thread(process.wait, seconds(30))
+        time.sleep(0.5)
+        assert pipe.size < 6 * MIB
+        assert waiting.running
+        assert len(process.stdout.read()) == 40_000_000
+        assert waiting.result() == 0
+
+
+def test_a_reader_that_leaves_hangs_up(pod: Pod) -> None:
+    """As a local process gets SIGPIPE: the session ends, and nothing is read for nobody."""
+    for script in ("yes", "echo line; exec sleep 100"):
+        process = pod.popen(script, shell=True, stdout=PIPE)
+        child = subprocess.Popen(["head", "-n", "1"], stdin=process.stdout, stdout=PIPE)
+        assert len(child.communicate()[0].splitlines()) == 1
+        if script == "yes":
+            with process:
+                pass
+            assert process.returncode is None
+        else:
+            process.stdout.close()
+            assert eventually(lambda: not process._connection._bridges)  # noqa: B023
+            process.close()
+
+
+def test_a_lost_connection_looks_like_the_end_to_a_child_and_wait_tells(pod: Pod, local) -> None:
+    local.next_faults(Faults(no_status=True))
+    process = pod.popen(["echo", "x"], stdout=PIPE)
+    done = subprocess.run(["cat"], stdin=process.stdout, capture_output=True, timeout=seconds(10))
+    assert done.stdout == b"x\n"
+    with pytest.raises(kubews.ConnectionLost):
+        process.wait(seconds(10))
+    with pytest.raises(kubews.ConnectionLost):
+        process.stdout.read()
+    process.close()
+    local.next_faults(Faults(no_status=True))
+    process = pod.popen(["echo", "x"], stdout=PIPE, bufsize=0)
+    process.stdout.fileno()
+    assert process.stdout.read(10) == b"x\n"
+    for read in (process.stdout.readall, lambda: process.stdout.read(1)):
+        with pytest.raises(kubews.ConnectionLost):
+            read()
+    process.close()
+
+
+def test_a_descriptor_outlives_its_streams(pod: Pod) -> None:
+    descriptor = pod.popen(["seq", "100000"], stdout=PIPE, bufsize=0).stdout.detach_fd()
+    gc.collect()
+    with open(descriptor) as file:
+        assert sum(1 for _ in file) == 100_000
+
+
+@pytest.mark.half_close
+def test_a_detached_stdin_ends_with_its_descriptor(pod: Pod) -> None:
+    with pod.popen(["cat"], stdin=PIPE, stdout=PIPE) as process:
+        descriptor = process.stdin.detach_fd()
+        assert process.stdin.closed
+        with open(descriptor, "wb") as file:
+            file.write(b"through it")
+        assert process.stdout.read() == b"through it"
+
+
+def test_what_is_forgotten_is_collected(pod: Pod) -> None:
+    """The fixture looks for threads and descriptors."""
+
+    def forget() -> None:
+        stream = pod.popen(["sleep", "100"], stdout=PIPE, bufsize=0).stdout
+        stream.fileno()
+        stream.close()
+        del stream
+        assert eventually(lambda: not any("web-0" in each.name for each in threading.enumerate()))
+
+    with pytest.warns(ResourceWarning, match="is still running"):
+        forget()
+
+
+def test_close_ends_what_waits_for_a_descriptor(pod: Pod) -> None:
+    process = pod.popen(["sleep", "100"], stdout=PIPE)
+    process.stdout.fileno()
+    reading = in_thread(process.stdout.read)
+    time.sleep(0.1)
+    assert reading.running
+    process.close()
+    with pytest.raises((kubews.ConnectionLost, ValueError)):
+        reading.result()
+
+
+def test_old_servers_have_no_descriptor_for_input(old_pod: Pod) -> None:
+    """Nobody could tell the process of its end."""
+    with old_pod.popen(["head", "-c", "2"], stdin=PIPE, stdout=PIPE) as process:
+        with pytest.raises(kubews.HalfCloseUnsupported):
+            process.stdin.fileno()
+        assert not process.stdin.bridged
+        process.stdin.write(b"ab")
+        assert readable(process.stdout)
+        assert process.stdout.read() == b"ab"
+
+
+def test_communicate_says_that_it_has_nothing_to_read(pod: Pod) -> None:
+    with pod.popen(["echo", "x"], stdout=PIPE) as process:
+        process.stdout.fileno()
+        with pytest.raises(ValueError, match=r"fileno\(\)"):
+            process.communicate()
+        assert process.stdout.read() == b"x\n"
+
+
+@pytest.mark.half_close
+def test_asyncio_reads_and_writes_pipes(pod: Pod) -> None:
+    async def talk() -> bytes:
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader()
+        await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), process.stdout)
+        transport, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, process.stdin)
+        transport.write(b"to and fro\n")
+        line = await reader.readline()
+        transport.write(b"y" * 300_000)
+        transport.close()
+        return line + await reader.read()
+
+    with pod.popen(["cat"], stdin=PIPE, stdout=PIPE, bufsize=0) as process:
+        said = asyncio.run(asyncio.wait_for(talk(), seconds(30)))
+    assert said == b"to and fro\n" + b"y" * 300_000
+
+
+def test_add_reader(pod: Pod) -> None:
+    async def first() -> bytes:
+        loop, arrived = asyncio.get_running_loop(), asyncio.Event()
+        loop.add_reader(process.stdout, arrived.set)
+        await arrived.wait()
+        loop.remove_reader(process.stdout)
+        return process.stdout.read(100)
+
+    with pod.popen(["echo", "ready"], stdout=PIPE, bufsize=0) as process:
+        assert asyncio.run(asyncio.wait_for(first(), seconds(10))) == b"ready\n"
+
+
+def test_a_stream_given_as_a_file_needs_no_descriptor(pod: Pod) -> None:
+    with pod.popen(["echo", "x"], stdout=PIPE) as source:
+        assert pod.check_output(["cat"], stdin=source.stdout) == b"x\n"
+        assert not source.stdout.bridged
+
+
+def many(pod: Pod) -> Iterator[kubews.Popen]:
+    for _ in range(20):
+        yield pod.popen(["echo", "x"], stdout=PIPE, bufsize=0)
+
+
+def test_many_descriptors_in_one_select(pod: Pod) -> None:
+    processes = list(many(pod))
+    pending = {process.stdout: process for process in processes}
+    while pending:
+        for stream in readable(*pending):
+            assert stream.read(10) in (b"x\n", b"")
+            assert pending.pop(stream).wait(seconds(10)) == 0
+    for process in processes:
+        process.close()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="descriptors of sockets are no files there")
+def test_the_descriptor_is_a_pipe_and_not_inherited(pod: Pod) -> None:
+    with pod.popen(["true"], stdout=PIPE) as process:
+        descriptor = process.stdout.fileno()
+        assert not os.get_inheritable(descriptor)
+        with pytest.raises((OSError, io.UnsupportedOperation)):
+            os.lseek(descriptor, 0, os.SEEK_CUR)
