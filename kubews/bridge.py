@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Optional, cast
 
 from kubews.errors import KubewsError
+from kubews.transport import forks
 from kubews.transport.connection import Connection
 from kubews.transport.deadline import Deadline
 from kubews.transport.loop import Loop
@@ -113,7 +114,10 @@ class OutputBridge(_Bridge):
     """
 
     def __init__(self, pipe: Pipe, keep: object) -> None:
-        super().__init__(*_pair(), keep)
+        with forks.lock:
+            user, own = _pair()
+            forks.own(lambda: own)
+        super().__init__(user, own, keep)
         self._pipe = pipe
         self._unsent = memoryview(b"")
 
@@ -154,7 +158,9 @@ class InputBridge(_Bridge):
     """
 
     def __init__(self, connection: Connection, stream_id: int, keep: object) -> None:
-        own, user = _pair()
+        with forks.lock:
+            own, user = _pair()
+            forks.own(lambda: own)
         super().__init__(user, own, keep)
         self._connection = connection
         self._stream_id = stream_id

@@ -13,7 +13,7 @@ from kubews import __version__
 from kubews.config import ClientCertificate, Config, Credentials
 from kubews.errors import KubewsError, Unauthorized
 from kubews.protocol.codec import Codec
-from kubews.transport import http
+from kubews.transport import forks, http
 from kubews.transport.backpressure import DEFAULT_LIMITS, Limits
 from kubews.transport.connection import Connection
 from kubews.transport.deadline import Deadline
@@ -67,6 +67,7 @@ class Client:
         self._context: Optional[tuple[object, ssl.SSLContext]] = None
         self._connections: weakref.WeakSet[Connection] = weakref.WeakSet()
         self._closed = False
+        forks.tell(self)
 
     def __repr__(self) -> str:
         return f"<kubews.Client {self.config!r}>"
@@ -229,6 +230,11 @@ class Client:
         trace: Optional[TracebackType],
     ) -> None:
         self.close()
+
+    def _after_fork(self) -> None:
+        # Another thread may have been inside.
+        self._lock = threading.RLock()
+        self._credentials = Credentials(self.config.user)
 
     def _refreshing(self, attempt: Callable[[], T]) -> T:
         try:

@@ -26,6 +26,7 @@ from kubews.protocol.channels import STDOUT as STDOUT_CHANNEL
 from kubews.session import open_exec
 from kubews.streams import BUFFER_SIZE, ReadStream, Stream, TextReadStream, TextWriteStream
 from kubews.targets import Target, target_of
+from kubews.transport import forks
 from kubews.transport.deadline import NEVER, Deadline
 from kubews.transport.outbox import Unsent
 from kubews.transport.pipe import Pipe
@@ -151,6 +152,7 @@ class Popen:
             held.callback(self._connection.close)
             self._wire_up(stdin, stdout, stderr, bufsize, source, sinks)
             held.pop_all()  # the copiers close the files, and the user the connection
+        forks.tell(self)
 
     def _wire_up(
         self,
@@ -463,6 +465,11 @@ class Popen:
         except ConnectionLost:
             if not self._connection.closed_here:
                 raise
+
+    def _after_fork(self) -> None:
+        # Whoever was inside exists only in the parent.
+        self._lock = threading.RLock()
+        self._communicating = False
 
     def _interrupt(self) -> None:
         try:

@@ -178,6 +178,11 @@ class Stream(io.RawIOBase):
         assert isinstance(exc, ConnectionLost)
         return exc
 
+    @property
+    def inherited(self) -> bool:
+        """Whether this is the stream of the process from which this one was forked."""
+        return self._connection.inherited
+
     # -- writing
 
     def writable(self) -> bool:
@@ -346,6 +351,11 @@ class Stream(io.RawIOBase):
     def _check_open(self) -> None:
         if self.closed:
             raise ValueError("I/O operation on closed file.")
+        if not self.inherited:
+            return
+        # Not even through a descriptor: what comes out of it is the parent's, too.
+        lost = self._connection.lost_by_fork()
+        raise lost if self._pipe is not None else StreamBroken(str(lost))
 
 
 class ReadStream(io.BufferedReader):
@@ -362,8 +372,8 @@ class ReadStream(io.BufferedReader):
     """
 
     def __init__(self, stream: Stream, size: int = BUFFER_SIZE) -> None:
-        super().__init__(stream.wrap(), size)
         self._stream = stream
+        super().__init__(stream.wrap(), size)
 
     @property
     def bridged(self) -> bool:
@@ -375,6 +385,7 @@ class ReadStream(io.BufferedReader):
 
         Threads: blocks.
         """
+        _check_fork(self._stream)
         data = super().read(size)
         to_end = size is None or size < 0
         if to_end or (size and not data):
@@ -386,6 +397,7 @@ class ReadStream(io.BufferedReader):
 
         Threads: blocks while there is nothing.
         """
+        _check_fork(self._stream)
         data = super().read1(size)
         if size and not data:
             _raise_loss(self._stream, data)
@@ -396,6 +408,7 @@ class ReadStream(io.BufferedReader):
 
         Threads: blocks.
         """
+        _check_fork(self._stream)
         count = super().readinto(buffer)
         if not count and memoryview(buffer).nbytes:
             _raise_loss(self._stream, b"")
@@ -406,6 +419,7 @@ class ReadStream(io.BufferedReader):
 
         Threads: blocks while there is nothing.
         """
+        _check_fork(self._stream)
         count = super().readinto1(buffer)
         if not count and memoryview(buffer).nbytes:
             _raise_loss(self._stream, b"")
@@ -416,10 +430,29 @@ class ReadStream(io.BufferedReader):
 
         Threads: blocks.
         """
+        _check_fork(self._stream)
         data = super().readline(-1 if size is None else size)
         if size != 0 and not data:
             _raise_loss(self._stream, data)
         return data
+
+    def peek(self, size: int = 0, /) -> bytes:
+        """Return buffered bytes without taking them, ``b""`` at the end.
+
+        Threads: blocks while there are none.
+        """
+        _check_fork(self._stream)
+        return super().peek(size)
+
+    def close(self) -> None:
+        """Close the stream.
+
+        Threads: waits for who reads.
+        """
+        if self._stream.inherited:
+            self._stream.close()
+        else:
+            super().close()
 
 
 class TextReadStream(io.TextIOWrapper):
@@ -439,8 +472,8 @@ class TextReadStream(io.TextIOWrapper):
     ) -> None:
         # The plain reader, not ReadStream: only the outermost object may raise.
         inner: Any = io.BufferedReader(stream.wrap(), size) if size else stream.wrap()
-        super().__init__(inner, encoding=encoding or "utf-8", errors=errors)
         self._stream = stream
+        super().__init__(inner, encoding=encoding or "utf-8", errors=errors)
         #: Whether characters were read, so that some may be decoded and not yet given out.
         self.touched = False
 
@@ -454,6 +487,7 @@ class TextReadStream(io.TextIOWrapper):
 
         Threads: blocks.
         """
+        _check_fork(self._stream)
         self.touched = True
         to_end = size is None or size < 0
         try:
@@ -482,11 +516,22 @@ class TextReadStream(io.TextIOWrapper):
 
         Threads: blocks.
         """
+        _check_fork(self._stream)
         self.touched = True
         text = super().readline(size)
         if size != 0 and not text:
             _raise_loss(self._stream, text)
         return text
+
+    def close(self) -> None:
+        """Close the stream.
+
+        Threads: one.
+        """
+        if self._stream.inherited:
+            self._stream.close()
+        else:
+            super().close()
 
 
 class TextWriteStream(io.TextIOWrapper):
@@ -528,3 +573,9 @@ def _raise_loss(stream: Stream, gathered: Union[bytes, str]) -> None:
     if loss is not None:
         loss.partial = gathered
         raise loss
+
+
+def _check_fork(stream: Stream) -> None:
+    # A thread that exists only in the parent may hold the lock of the io object, for ever.
+    if stream.inherited:
+        stream._check_open()

@@ -13,6 +13,7 @@ import selectors
 import sys
 from typing import Any, Optional, Protocol, Union
 
+from kubews.transport import forks
 from kubews.transport.loop import Waker
 
 #: Bytes that are read or written at a time.
@@ -95,12 +96,16 @@ def _duplicate(descriptor: int) -> io.FileIO:
     As with subprocess, the user may close the file as soon as the process runs; its number may then be
     that of another one.
     """
-    own = os.dup(descriptor)
-    try:
-        return io.FileIO(own, "r+")
-    except BaseException:
-        os.close(own)
-        raise
+
+    def make() -> io.FileIO:
+        own = os.dup(descriptor)
+        try:
+            return io.FileIO(own, "r+")
+        except BaseException:
+            os.close(own)
+            raise
+
+    return forks.own(make)  # or the reader of a pipe would wait for the end of every fork
 
 
 class _DescriptorSink:

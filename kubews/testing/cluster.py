@@ -266,9 +266,7 @@ class LocalCluster:
         end = time.monotonic() + timeout
         while (open_now := self.connections) > 0:
             if time.monotonic() > end:
-                raise TimeoutError(
-                    f"{open_now} connections are still open after {timeout} s; running: {self.execs}"
-                )
+                raise TimeoutError(f"{open_now} connections are still open after {timeout} s")
             time.sleep(0.005)
 
 

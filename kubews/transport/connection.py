@@ -18,7 +18,7 @@ from kubews.errors import (
 )
 from kubews.protocol.codec import Codec
 from kubews.protocol.events import Data, Event, Status
-from kubews.transport import live
+from kubews.transport import forks, live
 from kubews.transport.backpressure import DEFAULT_LIMITS, Backpressure, Limits
 from kubews.transport.deadline import NEVER, Deadline
 from kubews.transport.heartbeat import DEAD_AFTER, Heartbeat
@@ -53,6 +53,7 @@ _GRACE = 2.0
 _LOOK_AGAIN = 0.5
 
 _CLOSED_HERE = "the connection was closed on this side"
+_INHERITED = "this process is a fork, and the connection is its parent's"
 
 _NORMAL_CLOSURE = (1000).to_bytes(2, "big")
 
@@ -116,6 +117,9 @@ class Connection:
         self.status: Outcome[Status] = Outcome(self._changed)
         self.closed: Outcome[None] = Outcome()
 
+        #: Whether it is the parent's, and this process a fork: then everything here is dead.
+        self.inherited = False
+        self._outcomes: list[Outcome[None]] = [self.closed]
         self._on_closed: list[Callable[[], None]] = []
         self._bridges: list[Bridge] = []
         self._heartbeat = Heartbeat()
@@ -139,6 +143,7 @@ class Connection:
         self._pinger: Optional[Timer] = None
         self._looker: Optional[Timer] = None
         live.add(self)
+        forks.tell(self)
         loop.call_soon(self._start)
 
     # -- for any thread
@@ -219,6 +224,7 @@ class Connection:
         """
         outcome: Outcome[None] = Outcome(self._changed)
         self._waiting.append(outcome.waiters)
+        self._outcomes.append(outcome)
         return outcome
 
     def has_room(self) -> bool:
@@ -574,6 +580,34 @@ class Connection:
             except IndexError:
                 return
             function()
+
+    def lost_by_fork(self) -> ConnectionLost:
+        """Make the exception for those who use the parent's connection."""
+        return self._loss(_INHERITED, None)
+
+    def _after_fork(self) -> None:
+        self.status._after_fork()
+        for outcome in self._outcomes:
+            outcome._after_fork()
+        self._outbox._after_fork()
+        lost = self.lost_by_fork()
+        # One that had ended is memory only, and as good here as there; but not what threads do with it.
+        ended = self.closed.done()
+        self.closed.set(None)
+        for outcome in self._outcomes:
+            outcome.set_exception(lost)
+        for pipe in self.pipes.values():
+            pipe._after_fork(None if ended else lost)
+        if ended:
+            return
+        self.inherited = self._over = True
+        self._paused = False
+        self._on_closed.clear()  # what they would tell has gone with its thread
+        self._wire.close()
+        live.remove(self)
+        self._outbox.break_off(str(lost))
+        self._outbox.drop()
+        self.status.set_exception(lost)
 
     def succeeded(self) -> bool:
         """Return whether a Status came; however the connection ended then, the streams end cleanly."""

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any, Optional
 
 from kubews.errors import ConnectFailed, ConnectTimeout, CredentialsError
+from kubews.transport import forks
 from kubews.transport.deadline import Deadline
 from kubews.transport.wait import Expired, Outcome
 
@@ -162,7 +163,7 @@ def _connect(host: str, port: int, where: str, deadline: Deadline) -> socket.soc
         if remaining == 0.0:
             break
         try:
-            sock = socket.socket(family, kind, protocol)
+            sock = forks.own(functools.partial(socket.socket, family, kind, protocol))
         except OSError as exc:  # such as an IPv6 address where there is no IPv6
             failure = exc
             continue
@@ -226,11 +227,14 @@ def _handshake(
         sock.getpeername()
         context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname=server_hostname)
         # suppress_ragged_eofs=False: a TLS stream that ends without close_notify was cut, not closed.
-        tls = context.wrap_socket(
-            sock,
-            server_hostname=server_hostname,
-            do_handshake_on_connect=False,
-            suppress_ragged_eofs=False,
+        tls = forks.own(
+            functools.partial(
+                context.wrap_socket,
+                sock,
+                server_hostname=server_hostname,
+                do_handshake_on_connect=False,
+                suppress_ragged_eofs=False,
+            )
         )
     except OSError as exc:
         raise ConnectFailed(f"TLS handshake with {where} failed: {_reason(exc)}") from exc

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import atexit
-import threading
 import weakref
 from typing import TYPE_CHECKING
 
+from kubews.transport import forks
 from kubews.transport.deadline import Deadline
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 # Seconds that all of them together may delay the exit.
 _EXIT_TIMEOUT = 0.5
 
-_lock = threading.RLock()
+# Guarded by forks.lock.
 _connections: weakref.WeakSet[Connection] = weakref.WeakSet()
 
 
@@ -24,7 +24,7 @@ def add(connection: Connection) -> None:
 
     Threads: any.
     """
-    with _lock:
+    with forks.lock:
         _connections.add(connection)
 
 
@@ -33,7 +33,7 @@ def remove(connection: Connection) -> None:
 
     Threads: any.
     """
-    with _lock:
+    with forks.lock:
         _connections.discard(connection)
 
 
@@ -43,7 +43,7 @@ def cut_all() -> None:
 
     Threads: blocks up to half a second in all.
     """
-    with _lock:
+    with forks.lock:
         connections = list(_connections)
     for connection in connections:
         connection.abort("the interpreter exits")

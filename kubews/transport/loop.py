@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Optional
 
+from kubews.transport import forks
 from kubews.transport.wait import Outcome
 
 Callback = Callable[[int], None]
@@ -63,6 +64,7 @@ class Waker:
             for end in self._sockets:
                 end.setblocking(False)
             self.fileno = self._sockets[0].fileno()
+        forks.tell(self)
 
     def wake(self) -> None:
         """Make the descriptor readable; nothing once it is closed."""
@@ -100,6 +102,11 @@ class Waker:
             else:
                 self._close_fd()
 
+    def _after_fork(self) -> None:
+        # Whatever went through this descriptor would reach the parent's thread.
+        self._lock = threading.RLock()
+        self.close()
+
 
 class Loop:
     """Run callbacks in one daemon thread until stopped.
@@ -130,6 +137,8 @@ class Loop:
         self.ended: Outcome[None] = Outcome()
         self._on_end: list[Callable[[Optional[BaseException]], None]] = []
         self._thread = threading.Thread(target=_run, args=(self,), name=name, daemon=True)
+        self._inherited = False
+        forks.tell(self)
         if start:
             self.start()
 
@@ -194,8 +203,15 @@ class Loop:
 
         Threads: blocks.
         """
-        if self._thread.ident is not None and not self.is_current():
+        if self._thread.ident is not None and not self.is_current() and not self._inherited:
             self._thread.join(timeout)
+
+    def _after_fork(self) -> None:
+        self._inherited = True
+        self._sleeping = False
+        self.ended._after_fork()
+        self.ended.set(None)
+        self._posts.clear()
 
     # -- the loop's thread
 

@@ -193,6 +193,10 @@ class Outbox:
         if self._broken is not None:
             raise StreamBroken(self._broken)
 
+    def _after_fork(self) -> None:
+        self._lock = threading.RLock()
+        self.writers.tickets.clear()
+
     def has_room(self) -> bool:
         """Return whether a frame would be taken."""
         count = len(self._frames)

@@ -274,6 +274,15 @@ class Pipe:
         self.discard()
         self.readers.wake_all()
 
+    def _after_fork(self, lost: Optional[Exception]) -> None:
+        self._lock = threading.RLock()
+        self.readers.tickets.clear()
+        if lost is not None:
+            # What is buffered is the parent's to read.
+            self._chunks = deque()
+            self._taken = self._fed
+            self._ended, self._exc = True, lost
+
     def _copy(self, b: memoryview, taken: list[int]) -> Optional[int]:
         while self._chunks:
             head = self._chunks[0]

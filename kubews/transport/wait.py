@@ -233,6 +233,11 @@ class Outcome(Generic[T]):
     def _look(self) -> Optional[tuple[Optional[T], Optional[Exception]]]:
         return self._result
 
+    def _after_fork(self) -> None:
+        # Called by its owner, in the only thread that there is.
+        self._lock = threading.RLock()
+        self.waiters.tickets.clear()
+
     def _set(self, result: tuple[Optional[T], Optional[Exception]]) -> bool:
         with self._lock:
             # Invariant: _result goes from None to a tuple once.

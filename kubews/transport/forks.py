@@ -1,0 +1,86 @@
+"""What a fork must not share with its parent: connections, locks that other threads hold, descriptors.
+
+A forked child has the memory of its parent and only one of its threads. A lock that another thread held
+is held for ever there; a connection has no thread that serves it; and each descriptor is a second hand on
+the parent's socket, which keeps it open after the parent has closed it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
+
+#: A leaf lock that no fork finds in other hands: it is taken around every fork. For what is so short
+#: that the whole process may share it.
+lock = threading.RLock()
+
+
+class Descriptor(Protocol):
+    """A socket or an unbuffered file.
+
+    Threads: see the implementation.
+    """
+
+    def close(self) -> None:
+        """Close the descriptor, and say nothing to whoever is at the other end."""
+
+
+class Forkable(Protocol):
+    """Something with locks, or with a thread.
+
+    Threads: see the implementation.
+    """
+
+    def _after_fork(self) -> None:
+        """Become usable, or dead with a clear error, in the only thread of a child."""
+
+
+D = TypeVar("D", bound=Descriptor)
+
+# Guarded by lock.
+_descriptors: weakref.WeakSet[Any] = weakref.WeakSet()
+_known: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def own(make: Callable[[], D]) -> D:
+    """Make a socket or an unbuffered file that every fork closes at once.
+
+    Args:
+        make: must not block. A fork waits for it, so that none has a descriptor that is not known yet.
+
+    Threads: any.
+    """
+    with lock:
+        made = make()
+        _descriptors.add(made)
+        return made
+
+
+def tell(thing: Forkable) -> None:
+    """Call ``_after_fork`` of this object, as long as it lives, in every forked child.
+
+    Threads: any.
+    """
+    with lock:
+        _known.add(thing)
+
+
+def _after_in_child() -> None:
+    for descriptor in list(_descriptors):
+        # Never shutdown, and no farewell in TLS: both would reach the parent's connection.
+        with contextlib.suppress(OSError):
+            descriptor.close()
+    _descriptors.clear()
+    for thing in list(_known):
+        thing._after_fork()
+    lock.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=lock.acquire, after_in_parent=lock.release, after_in_child=_after_in_child
+    )
