@@ -266,7 +266,9 @@ class LocalCluster:
         end = time.monotonic() + timeout
         while (open_now := self.connections) > 0:
             if time.monotonic() > end:
-                raise TimeoutError(f"{open_now} connections are still open after {timeout} s")
+                raise TimeoutError(
+                    f"{open_now} connections are still open after {timeout} s; running: {self.execs}"
+                )
             time.sleep(0.005)
 
 
