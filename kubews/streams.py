@@ -277,7 +277,7 @@ class Stream(io.RawIOBase):
         else:
             self._connection.end_frame(self._stream_id)  # raises where there is none
             bridge = InputBridge(self._connection, self._stream_id, self._session)
-        self._connection.attach(bridge)
+        self._connection.bridges.attach(bridge)
         return bridge
 
     def _readinto_bridge(self, end: io.RawIOBase, b: WriteableBuffer) -> Any:

@@ -183,7 +183,7 @@ def test_a_slow_reader_of_a_descriptor_stops_the_sender(pod: Pod) -> None:
 
 def test_a_reader_that_leaves_hangs_up(pod: Pod) -> None:
     """As a local process gets SIGPIPE: the session ends, and nothing is read for nobody."""
-    for script in ("yes | head -n 1000000", "echo line; exec sleep 100"):
+    for script in ("yes a line | head -n 5000000", "echo line; exec sleep 100"):
         process = pod.popen(script, shell=True, stdout=PIPE)
         child = subprocess.Popen(["head", "-n", "1"], stdin=process.stdout, stdout=PIPE)
         assert len(child.communicate()[0].splitlines()) == 1
@@ -193,7 +193,7 @@ def test_a_reader_that_leaves_hangs_up(pod: Pod) -> None:
             assert process.returncode is None
         else:
             process.stdout.close()
-            assert eventually(lambda: not process._connection._bridges)  # noqa: B023
+            assert eventually(lambda: not process._connection.bridges)  # noqa: B023
             process.close()
 
 

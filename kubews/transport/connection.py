@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import selectors
 from collections.abc import Callable, Mapping
-from typing import Any, Optional, Protocol
+from typing import Any, Optional
 
 from kubews.errors import (
     ConnectionLost,
@@ -20,12 +20,13 @@ from kubews.protocol.codec import Codec
 from kubews.protocol.events import Data, Event, Status
 from kubews.transport import forks, live
 from kubews.transport.backpressure import DEFAULT_LIMITS, Backpressure, Limits
+from kubews.transport.bridges import Bridges
 from kubews.transport.deadline import NEVER, Deadline
 from kubews.transport.heartbeat import DEAD_AFTER, Heartbeat
 from kubews.transport.loop import Loop, Timer
 from kubews.transport.outbox import Outbox, Unsent
 from kubews.transport.pipe import Pipe
-from kubews.transport.wait import Expired, Outcome
+from kubews.transport.wait import Outcome
 from kubews.transport.wire import (
     BINARY,
     CLOSE,
@@ -56,22 +57,6 @@ _CLOSED_HERE = "the connection was closed on this side"
 _INHERITED = "this process is a fork, and the connection is its parent's"
 
 _NORMAL_CLOSURE = (1000).to_bytes(2, "big")
-
-
-class Bridge(Protocol):
-    """What else the loop serves: a descriptor for a channel.
-
-    Threads: the loop's.
-    """
-
-    def start(self, loop: Loop, released: Callable[[], None]) -> None:
-        """Begin to serve; call ``released`` once there is nothing more to serve."""
-
-    def serve(self, events: int) -> None:
-        """Move what can be moved."""
-
-    def close(self) -> None:
-        """Stop serving; again is nothing."""
 
 
 class Connection:
@@ -121,7 +106,7 @@ class Connection:
         self.inherited = False
         self._outcomes: list[Outcome[None]] = [self.closed]
         self._on_closed: list[Callable[[], None]] = []
-        self._bridges: list[Bridge] = []
+        self.bridges = Bridges(loop, where, self._stop_if_done)
         self._heartbeat = Heartbeat()
         self._outbox = Outbox(limits.outbound, self._changed, self._heartbeat.sending)
         self._waiting = [self.status.waiters, self._outbox.writers]
@@ -238,22 +223,6 @@ class Connection:
         self._outbox.check()
         return self._outbox.has_room()
 
-    def attach(self, bridge: Bridge) -> None:
-        """Let the loop serve a bridge until the bridge is over, also behind the end of the connection.
-
-        Threads: any; waits for the loop's thread to take it.
-        """
-        adopted: Outcome[None] = Outcome()
-        self._loop.call_soon(self._adopt, bridge, adopted)
-        while not adopted.done() and not self._loop.ended.done():
-            try:
-                adopted.get(Deadline(_LOOK_AGAIN))
-            except Expired:
-                pass  # the loop has just ended, or has much to do
-        if not adopted.done():
-            loop = Loop(f"kubews {self.where}")
-            loop.call_soon(bridge.start, loop, loop.stop)
-
     def hang_up_when_unwanted(self) -> None:
         """From now on, close as soon as output comes that its reader has closed the door to.
 
@@ -328,28 +297,10 @@ class Connection:
 
     def _loop_ended(self, exc: Optional[BaseException]) -> None:
         self._finish("the loop's thread failed" if exc else "the loop was stopped", exc)
-        for bridge in list(self._bridges):
-            bridge.close()
-
-    def _adopt(self, bridge: Bridge, adopted: Outcome[None]) -> None:
-        self._bridges.append(bridge)
-        adopted.set(None)
-
-        def released() -> None:
-            self._bridges.remove(bridge)
-            self._stop_if_done()
-
-        bridge.start(self._loop, released)
-
-    def _serve_bridges(self) -> None:
-        for bridge in list(self._bridges):
-            if self._over and self.closed_here:
-                bridge.close()
-            else:
-                bridge.serve(0)
+        self.bridges.close()
 
     def _stop_if_done(self) -> None:
-        if self._over and not self._bridges:
+        if self._over and not self.bridges:
             self._loop.stop()
 
     def _on_ready(self, events: int) -> None:
@@ -379,7 +330,7 @@ class Connection:
             return
         if self._over:
             return
-        self._serve_bridges()
+        self.bridges.serve()
         # Published before the last look; a consumer changes its pipe before it looks at the flag.
         self._paused = True
         if self._backpressure.may_read(resuming and not may_read):
@@ -569,7 +520,9 @@ class Connection:
         live.remove(self)
         self.closed.set(None)
         self._tell_closed()
-        self._serve_bridges()
+        if self.closed_here:
+            self.bridges.close()
+        self.bridges.serve()  # what is left, also behind the end
         self._stop_if_done()
 
     def _tell_closed(self) -> None:
