@@ -337,3 +337,22 @@ def test_the_descriptor_is_a_pipe_and_not_inherited(pod: Pod) -> None:
         assert not os.get_inheritable(descriptor)
         with pytest.raises((OSError, io.UnsupportedOperation)):
             os.lseek(descriptor, 0, os.SEEK_CUR)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks on this system")
+def test_a_fork_does_not_hold_up_the_end(pod: Pod) -> None:
+    with pod.popen(["sh", "-c", "read x; echo done"], stdin=PIPE, stdout=PIPE) as process:
+        process.stdout.fileno()
+        read, write = os.pipe()
+        child = os.fork()
+        if not child:
+            os.close(write)
+            os.read(read, 1)  # until the parent is done
+            os._exit(0)
+        process.stdin.write(b"\n")
+        try:
+            assert in_thread(process.stdout.read).result() == b"done\n"
+        finally:
+            os.close(read)
+            os.close(write)
+            os.waitpid(child, 0)
