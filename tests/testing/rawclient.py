@@ -45,20 +45,26 @@ def client_context(cluster: Any, *, cert: bool = True) -> ssl.SSLContext:
     return context
 
 
+def address_of(cluster: Any) -> tuple[str, int]:
+    url = urllib.parse.urlsplit(cluster.server)
+    return url.hostname or "", url.port or 443
+
+
 def port_of(cluster: Any) -> int:
-    return int(cluster.server.rpartition(":")[2])
+    return address_of(cluster)[1]
 
 
 class RawClient:
-    """One TLS connection to a LocalCluster."""
+    """One TLS connection to a LocalCluster, or to whatever has its ``server`` and certificates."""
 
     def __init__(self, cluster: Any, *, cert: bool = True, timeout: float = 10.0) -> None:
         self.timeout = timeout * SCALE
-        plain = socket.create_connection(("127.0.0.1", port_of(cluster)), self.timeout)
+        address = address_of(cluster)
+        plain = socket.create_connection(address, self.timeout)
         try:
             context = client_context(cluster, cert=cert)
             self.sock = context.wrap_socket(
-                plain, server_hostname="127.0.0.1", suppress_ragged_eofs=False
+                plain, server_hostname=address[0], suppress_ragged_eofs=False
             )
         except BaseException:
             plain.close()
@@ -145,7 +151,7 @@ class RawClient:
         if not data:
             return
         self.protocol.receive_data(data)
-        self.frames += list(self.protocol.events_received())  # type: ignore[misc]
+        self.frames += list(self.protocol.events_received())  # type: ignore[arg-type]
 
     def pump(self, timeout: Optional[float] = None) -> bool:
         """Read once; False at the end of the stream (``ended`` says how) or after ``timeout``."""
