@@ -11,13 +11,16 @@ Threads: pure functions.
 
 from __future__ import annotations
 
+import errno
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Optional
 
 from kubews.testing.forks import no_fork, not_for_forks
 
@@ -46,6 +49,12 @@ try:
     os.execvp(argv[0], argv)
 except OSError as exc:
     os.write(int(report), b"%d" % exc.errno)
+"""
+
+_FAILING = """
+import os, sys
+os.write(2, os.fsencode(sys.argv[1]))
+os._exit(1)
 """
 
 
@@ -125,9 +134,31 @@ def _signals_are_default() -> bool:
     return not ignored and not signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
-def why(program: str, cwd: Path, exc: OSError) -> str:
+def failing(
+    argv: Sequence[str], cwd: Path, env: Mapping[str, str], exc: Exception
+) -> Optional[list[str]]:
+    """Return the command that fails in the place of one that the kernel refuses.
+
+    What can be found and executed is started by runc, whatever is in it: the refusal (no format, no
+    interpreter, a NUL in an argument) then comes from inside the container, on stderr, with exit code 1.
+    None: runc would not have come so far.
+    """
+    program = argv[0]
+    if "\0" in program or not cwd.is_dir():
+        return None
+    found = str(cwd / program) if "/" in program else shutil.which(program, path=env.get("PATH"))
+    if not found or not os.path.isfile(found) or not os.access(found, os.X_OK):
+        return None
+    name = program if "/" in program else found
+    reason = os.strerror(exc.errno or 0) if isinstance(exc, OSError) else os.strerror(errno.EINVAL)
+    text = f"exec {name}: {reason.lower()}\n"
+    return [sys.executable, "-I", "-S", "-c", _FAILING, text]
+
+
+def why(program: str, cwd: Path, exc: Exception) -> str:
     """Return what containerd and runc say of a program that cannot be started."""
     quoted = f'unable to start container process: exec: "{program}": '
+    reason = ((exc.strerror if isinstance(exc, OSError) else "") or str(exc)).lower()
     if not cwd.is_dir():
         return (
             f'unable to start container process: chdir to cwd ("{cwd}") set in config.json '
@@ -135,8 +166,6 @@ def why(program: str, cwd: Path, exc: OSError) -> str:
         )
     if "/" not in program and isinstance(exc, (FileNotFoundError, NotADirectoryError)):
         return quoted + "executable file not found in $PATH"
-    if isinstance(exc, FileNotFoundError):
-        return quoted + f"stat {program}: no such file or directory"
-    if "/" in program and (cwd / program).is_dir():
-        return quoted + "is a directory"
-    return quoted + (exc.strerror or str(exc)).lower()
+    if isinstance(exc, (FileNotFoundError, NotADirectoryError)):
+        return quoted + f"stat {program}: {reason}"
+    return quoted + reason

@@ -64,18 +64,21 @@ class ExecProcess:
         self.stderr: Optional[int] = None
         if not argv:
             raise CannotStart("args must not be empty")
-        try:
+
+        def start(argv: Sequence[str]) -> subprocess.Popen[bytes]:
             if tty:
-                self._popen = self._start_tty(argv, cwd, env)
-            else:
-                self._popen = launch.start(
-                    argv, cwd=cwd, env=env,
-                    stdin=_end(stdin), stdout=_end(stdout), stderr=_end(stderr),
-                )  # fmt: skip
-        except OSError as exc:
-            raise CannotStart(launch.why(argv[0], cwd, exc)) from exc
-        except ValueError as exc:  # a NUL in an argument
-            raise CannotStart(str(exc)) from exc
+                return self._start_tty(argv, cwd, env)
+            return launch.start(
+                argv, cwd=cwd, env=env,
+                stdin=_end(stdin), stdout=_end(stdout), stderr=_end(stderr),
+            )  # fmt: skip
+
+        try:
+            self._popen = start(argv)
+        except (OSError, ValueError) as exc:  # ValueError: a NUL in an argument
+            if (instead := launch.failing(argv, cwd, env, exc)) is None:
+                raise CannotStart(launch.why(argv[0], cwd, exc)) from exc
+            self._popen = start(instead)
         self.pid = self._popen.pid
         self._take_ends(stdin)
         self._exit = _exit_descriptor(self.pid)

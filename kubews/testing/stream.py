@@ -16,11 +16,10 @@ import os
 import select
 from typing import TYPE_CHECKING, Optional
 
-from websockets.frames import Close, Frame, Opcode
-from websockets.protocol import State
-from websockets.server import ServerProtocol
+from websockets.frames import Frame, Opcode
 
 from kubews.testing.dialect import Dialect, Options
+from kubews.testing.frames import GoServerProtocol, close_frame
 from kubews.testing.processes import CannotStart, Container, ExecProcess, PodGone
 from kubews.testing.resize import Resizer, Wedged
 from kubews.testing.tls import Bytes, Gone, Wire
@@ -30,19 +29,13 @@ if TYPE_CHECKING:
 
 STDIN, STDOUT, STDERR, STATUS, RESIZE, CLOSE = 0, 1, 2, 3, 4, 255
 
-_MAX_FRAME = 32 << 20  # x/net websocket: DefaultMaxPayloadBytes
 _V5_PIECE = 32 << 10  # io.Copy's buffer in the translator
 _READ = 64 << 10
 _HANGUP = getattr(select, "POLLRDHUP", 0)
+# What a real server takes for a process that does not read, besides its pipe: containerd's fifo, and
+# the buffers of the two that copy into and out of it.
+_ROOM = 128 << 10
 _HIGH = 256 << 10  # bytes waiting for the client above which a process is not read
-
-
-class GoServerProtocol(ServerProtocol):
-    """The Sans-IO protocol of the websockets package, with the closing habits of x/net."""
-
-    def fail(self, code: int, reason: str = "") -> None:
-        """Fail without a reason, and with 1000 for a frame that is too big."""
-        super().fail(1000 if code == 1009 else code, "")
 
 
 class ExecStream:
@@ -57,10 +50,11 @@ class ExecStream:
         self._faults = connection.faults
         self._dialect = dialect
         self._options = options
-        self._protocol = GoServerProtocol(state=State.OPEN, max_size=_MAX_FRAME)
+        self._protocol = GoServerProtocol()
         self._resizer = Resizer(options.tty, dialect.v5)
         self._events: collections.deque[object] = collections.deque()  # arrived, not handled
         self._input: collections.deque[Bytes] = collections.deque()  # for the process
+        self._input_size = 0
         self._input_ended = not options.stdin
         self._input_count = 0
         self._output: dict[int, bytearray] = {}
@@ -133,7 +127,7 @@ class ExecStream:
             if not self._status_sent:
                 self._send_status(status)
             if self._faults.close_frame:
-                self._wire.queue(_close_frame(self._faults.close_code))
+                self._wire.queue(close_frame(self._faults.close_code))
             self._wire.finish()
         self._disconnect()
 
@@ -232,7 +226,12 @@ class ExecStream:
     def _reading_events(self) -> int:
         if not self._reading:
             return _HANGUP  # stuck for good: at least leave when the client does
-        return 0 if self._input or self._events else select.POLLIN
+        return 0 if self._full or self._events else select.POLLIN
+
+    @property
+    def _full(self) -> bool:
+        """Whether the server waits with all else until the process has read something."""
+        return self._input_size > _ROOM
 
     def _ready(self, process: ExecProcess, fd: int, events: int) -> None:
         if fd == self._connection.server.stop_fd:
@@ -259,10 +258,14 @@ class ExecStream:
             data = b""  # EIO: the last process has closed the terminal
         if not self._gone:
             self._send_output(channel, data, final=not data)
-        if not data and channel == STDOUT:
+        if data:
+            return
+        if channel == STDOUT:
             process.close_stdout()
-        elif not data:
+        else:
             process.close_stderr()
+        # containerd's ExecIO.Attach: with the end of an output the input ends, whoever still reads it.
+        self._drop_input()
 
     # In.
 
@@ -283,8 +286,8 @@ class ExecStream:
         self._take()
 
     def _take(self) -> None:
-        """Handle what has arrived, up to input that the process has not taken yet."""
-        while self._events and self._reading and not self._input:
+        """Handle what has arrived, up to more input than the process and the pipes take."""
+        while self._events and self._reading and not self._full:
             event = self._events.popleft()
             if not isinstance(event, Frame):
                 continue
@@ -295,7 +298,7 @@ class ExecStream:
             elif event.opcode is not Opcode.PONG:
                 # x/net takes each frame, continuations included, for a message of its own.
                 self._message(event.data)
-        if self._events or self._input or not self._reading:
+        if self._events or self._full or not self._reading:
             return
         if self._protocol.close_sent is not None and self._protocol.close_rcvd is None:
             self._violation(self._protocol.close_sent.code)
@@ -314,7 +317,7 @@ class ExecStream:
         if self._gone:
             return
         for each in dict.fromkeys((code, 1000)):
-            self._wire.queue(_close_frame(each))
+            self._wire.queue(close_frame(each))
         try:
             self._wire.finish()
         except Gone:
@@ -355,6 +358,13 @@ class ExecStream:
         if self._input_ended or not payload:
             return
         self._input.append(payload)
+        self._input_size += len(payload)
+
+    def _drop_input(self) -> None:
+        self._input.clear()
+        self._input_size = 0
+        self._end_input()
+        self._take()
 
     def _end_input(self) -> None:
         self._input_ended = True
@@ -368,10 +378,9 @@ class ExecStream:
             except BlockingIOError:
                 return
             except OSError:
-                # The process has closed its input: the rest has no reader.
-                self._input.clear()
-                self._input_ended = True
-                break
+                self._drop_input()  # the process has closed it: the rest has no reader
+                return
+            self._input_size -= written
             if written < len(self._input[0]):
                 self._input[0] = memoryview(self._input[0])[written:]
             else:
@@ -379,8 +388,3 @@ class ExecStream:
         if self._input_ended and not self._input:
             process.close_stdin()
         self._take()
-
-
-def _close_frame(code: int) -> bytes:
-    payload = Close(code, "").serialize() if code else b""
-    return Frame(Opcode.CLOSE, payload).serialize(mask=False)

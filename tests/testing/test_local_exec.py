@@ -287,7 +287,7 @@ def test_a_process_that_does_not_read_stops_the_pongs(cluster: LocalCluster) -> 
 
 def test_input_pings_and_close_are_handled_in_order(cluster: LocalCluster) -> None:
     frames = [
-        Frame(Opcode.BINARY, b"\0" + bytes(100_000)),
+        Frame(Opcode.BINARY, b"\0" + bytes(300_000)),
         Frame(Opcode.PING, b"late"),
         Frame(Opcode.BINARY, b"\0end"),
         Frame(Opcode.CLOSE, b"\x03\xe9"),
@@ -303,7 +303,7 @@ def test_input_pings_and_close_are_handled_in_order(cluster: LocalCluster) -> No
     wait_for_execs(cluster, 0)
     with RawClient(cluster) as client:
         client.exec("cat", "count")
-        assert client.run_out().channel(1) == b"100003\n"
+        assert client.run_out().channel(1) == b"300003\n"
 
 
 def test_a_client_that_does_not_read_blocks_the_process(cluster: LocalCluster) -> None:

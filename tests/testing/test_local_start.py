@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from rawclient import SCALE, STATUS, V4, V5, RawClient
+from rawclient import SCALE, STATUS, STDERR, STDOUT, V4, V5, RawClient, exec_target
 
 from kubews.testing import LocalCluster
 
@@ -19,22 +19,20 @@ from kubews.testing import LocalCluster
     ("command", "text"),
     [
         (["nope"], b'exec: \\"nope\\": executable file not found in $PATH'),
-        (["/etc"], b'exec: \\"/etc\\": is a directory'),
+        (["/etc"], b'exec: \\"/etc\\": permission denied'),
         (["/etc/passwd"], b'exec: \\"/etc/passwd\\": permission denied'),
         (["a\0b"], b"null byte"),
         ([""], b'exec: \\"\\": executable file not found in $PATH'),
-        (["./text"], b'exec: \\"./text\\": exec format error'),
-        (["./orphan"], b'exec: \\"./orphan\\": stat ./orphan: no such file or directory'),
-        (["./folder"], b'exec: \\"./folder\\": is a directory'),
+        (["./nope"], b'exec: \\"./nope\\": stat ./nope: no such file or directory'),
+        (["./text/nope"], b'exec: \\"./text/nope\\": stat ./text/nope: not a directory'),
+        (["./folder"], b'exec: \\"./folder\\": permission denied'),
     ],
 )
 def test_commands_that_cannot_start(
     cluster: LocalCluster, command: list[str], text: bytes, tty: bool
 ) -> None:
     pod = cluster.add_pod("files", {"main": None})
-    for name, content in (("text", "echo\n"), ("orphan", "#!/no/such/interpreter\n")):
-        (pod.directory / "main" / name).write_text(content)
-        (pod.directory / "main" / name).chmod(0o755)
+    (pod.directory / "main" / "text").touch(0o755)
     (pod.directory / "main" / "folder").mkdir()
     for protocol, prefixes in ((V5, 2), (V4, 1)):
         with RawClient(cluster) as client:
@@ -45,6 +43,33 @@ def test_commands_that_cannot_start(
         cause = status["details"]["causes"][0]["message"]
         assert status["message"] == f"Internal error occurred: {cause}"
     assert cluster.execs == []
+
+
+@pytest.mark.parametrize("tty", [False, True])
+@pytest.mark.parametrize("stderr", [False, True])
+@pytest.mark.parametrize(
+    ("command", "text"),
+    [
+        (["./text"], b"exec ./text: exec format error\n"),
+        (["./orphan", "x"], b"exec ./orphan: no such file or directory\n"),
+        (["echo", "a\0b"], b"exec /usr/bin/echo: invalid argument\n"),
+    ],
+)
+def test_what_the_kernel_refuses_fails_inside_the_container(
+    cluster: LocalCluster, command: list[str], text: bytes, tty: bool, stderr: bool
+) -> None:
+    pod = cluster.add_pod("files", {"main": None}, env={"PATH": "/usr/bin"})
+    for name, content in (("text", "echo\n"), ("orphan", "#!/no/such/interpreter\n")):
+        (pod.directory / "main" / name).write_text(content)
+        (pod.directory / "main" / name).chmod(0o755)
+    with RawClient(cluster) as client:
+        query = [("command", word) for word in command] + [("stdout", "1")]
+        query += [("stderr", "1")] * stderr + [("tty", "1")] * tty
+        client.upgrade(exec_target(query, "files"))
+        client.run_out()
+    assert client.channel(STDOUT) == (text.replace(b"\n", b"\r\n") if tty else b"")
+    assert client.channel(STDERR) == (text if stderr and not tty else b"")
+    assert json.loads(client.channel(STATUS))["details"]["causes"][0]["message"] == "1"
 
 
 @pytest.mark.parametrize("tty", [False, True])
