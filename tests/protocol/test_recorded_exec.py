@@ -134,6 +134,8 @@ def test_to_server(name: str) -> None:
     codec = Channels(record["response"]["subprotocol"] or "")
     for payload in messages(record, "client"):
         if payload[0] == 255:
+            if len(payload) != 2 or payload[1] > 4:  # recorded because it ends the connection
+                continue
             if codec.can.half_close:
                 assert codec.end_to_send(payload[1]) == payload
             else:  # recorded because the server ignores it
