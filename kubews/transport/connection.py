@@ -15,6 +15,7 @@ from kubews.errors import (
     HalfCloseUnsupported,
     KubewsError,
     LocalProtocolError,
+    RemoteProtocolError,
 )
 from kubews.protocol.codec import Codec
 from kubews.protocol.events import Data, Event, Status
@@ -507,9 +508,11 @@ class Connection:
                 timer.cancel()
         self._watch(0)
         self._wire.close()
-        for event in self._codec.receive_eof():
-            if isinstance(event, Status):
-                self.status.set(event)
+        # What is gathered of a Status is one, unless it is itself what broke the rules.
+        if not isinstance(cause, RemoteProtocolError):
+            for event in self._codec.receive_eof():
+                if isinstance(event, Status):
+                    self.status.set(event)
         lost = self._loss(reason, cause)
         self._outbox.break_off(str(lost))
         self._outbox.drop()
