@@ -23,7 +23,7 @@ from kubews.protocol.requests import exec_path
 RECORDS = {
     path.stem: json.loads(path.read_text())
     for path in sorted((Path(__file__).parent.parent / "transcripts").glob("*exec-*.json"))
-    if "kubectl" not in path.stem and "-tty" not in path.stem
+    if "kubectl" not in path.stem
 }
 UPGRADED = [name for name, record in RECORDS.items() if record["response"]["status"] == 101]
 REFUSED = sorted(RECORDS.keys() - set(UPGRADED))
