@@ -43,3 +43,19 @@ def exec_path(
     # errors="surrogateescape": an argument made by os.fsdecode goes out as the bytes it came from.
     encoded = urlencode(query, quote_via=quote, safe="", errors="surrogateescape")
     return f"{pod_path(namespace, name)}/exec?{encoded}"
+
+
+def portforward_path(namespace: str, name: str, ports: Sequence[int]) -> str:
+    """Return path and query of a port-forward.
+
+    Args:
+        namespace: of the pod.
+        name: of the pod.
+        ports: of the pod, in the order that numbers the channels of the legacy protocol; a port may stand
+            there more than once. The tunnel needs none, but a server that knows only the legacy protocol
+            refuses a request without.
+    """
+    # One parameter each: both this and a list with commas are understood, and this needs no rule of its own.
+    query = urlencode([("ports", str(port)) for port in ports])
+    path = f"{pod_path(namespace, name)}/portforward"
+    return f"{path}?{query}" if query else path
