@@ -1,0 +1,165 @@
+"""What happens in a forked child, piece by piece and in this process; tests/test_forks.py has real forks."""
+
+from __future__ import annotations
+
+import os
+import socket
+import weakref
+from typing import Any
+
+import pytest
+from peers import V5, tcp_pair
+from support import in_thread, seconds
+
+from kubews.errors import ConnectionLost, StreamBroken
+from kubews.protocol.channels import Channels
+from kubews.protocol.events import Status
+from kubews.transport import forks, live
+from kubews.transport.connection import Connection
+from kubews.transport.deadline import NEVER
+from kubews.transport.loop import Loop, Waker
+from kubews.transport.outbox import Unsent
+from kubews.transport.wait import Ticket
+from kubews.transport.wire import Wire
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+
+
+@pytest.fixture
+def child(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Give a function that does to what is made in a test what a fork would."""
+    monkeypatch.setattr(forks, "_descriptors", weakref.WeakSet())
+    monkeypatch.setattr(forks, "_known", weakref.WeakSet())
+
+    def after_fork() -> None:
+        forks.lock.acquire()
+        forks._after_in_child()
+
+    return after_fork
+
+
+def test_descriptors_are_closed_and_things_told(child: Any) -> None:
+    sockets = [forks.own(socket.socket) for _ in range(3)]
+    sockets[0].close()
+    os.close(sockets[1].fileno())  # somebody has closed it behind its back
+    told = []
+
+    class Thing:
+        def _after_fork(self) -> None:
+            told.append(self)
+
+    thing = Thing()
+    forks.tell(thing)
+    child()
+    assert [sock.fileno() for sock in sockets] == [-1, -1, -1]
+    assert told == [thing]
+
+    def free() -> bool:
+        with forks.lock:
+            return True
+
+    assert in_thread(free).result()
+
+
+def test_a_peer_sees_nothing_of_a_close(child: Any) -> None:
+    near, far = tcp_pair()
+    with near, far:
+        twin = forks.own(lambda: socket.socket(fileno=os.dup(near.fileno())))
+        child()
+        assert twin.fileno() == -1
+        near.sendall(b"still there")
+        assert far.recv(100) == b"still there"
+
+
+def unserved() -> tuple[Connection, socket.socket]:
+    """A connection whose thread does not run, as none does in a fork."""
+    near, far = tcp_pair()
+    connection = Connection(
+        Wire(near, V5),
+        Channels(V5),
+        Loop("test", start=False),
+        inbound={1: 1, 2: 2},
+        where="pod shop/web-0",
+    )
+    connection.pipes[1].feed(memoryview(b"the parent's"))
+    return connection, far
+
+
+def hold_everything(connection: Connection) -> None:
+    """Take every lock in a thread that then ends, and leave tickets of threads that do not exist."""
+    pipes = list(connection.pipes.values())
+    holders: list[Any] = [
+        connection._outbox,
+        connection.status,
+        connection.closed,
+        connection._loop._waker,
+        connection._loop.ended,
+        *pipes,
+    ]
+    for holder in holders:
+        in_thread(holder._lock.acquire).result()
+    queues = [connection._outbox.writers, connection.status.waiters]
+    for queue in queues + [pipe.readers for pipe in pipes]:
+        queue.add(Ticket())
+
+
+def test_a_live_connection_is_dead_in_the_child(child: Any) -> None:
+    connection, far = unserved()
+    more = connection.outcome()
+    connection.on_closed(lambda: pytest.fail("this would reach the parent's thread"))
+    hold_everything(connection)
+    child()
+    assert connection.inherited
+    for call in (
+        lambda: connection.status.get(NEVER),
+        lambda: connection.pipes[1].take(1, NEVER),
+        lambda: connection.pipes[2].wait_data(NEVER),
+        lambda: more.get(NEVER),
+    ):
+        with pytest.raises(ConnectionLost, match="this process is a fork"):
+            call()
+    with pytest.raises(StreamBroken, match="this process is a fork"):
+        connection.send(0, Unsent(b"x"), NEVER)
+    connection.closed.get(NEVER)
+    connection.abort()
+    connection.close()
+    connection.join(NEVER)
+    assert connection not in live._connections
+    assert not connection._loop._posts
+    with far:
+        far.settimeout(seconds(5))
+        assert far.recv(1) == b""  # here nobody else has the descriptor
+
+
+def test_an_ended_connection_is_as_good_in_the_child(child: Any) -> None:
+    connection, far = unserved()
+    more = connection.outcome()
+    far.close()
+    connection._wire.close()
+    connection.status.set(Status(True, 0, "", "", {}))
+    for pipe in connection.pipes.values():
+        pipe.finish()
+    connection.closed.set(None)
+    hold_everything(connection)
+    child()
+    assert not connection.inherited
+    assert connection.status.get(NEVER).exit_code == 0
+    assert connection.pipes[1].take(100, NEVER) == b"the parent's"
+    assert connection.pipes[1].take(100, NEVER) == b""
+    with pytest.raises(ConnectionLost):  # whoever was to set it has no thread here
+        more.get(NEVER)
+
+
+@pytest.mark.parametrize("waking", ["eventfd", "sockets"])
+def test_a_waker_reaches_nobody_from_the_child(
+    waking: str, child: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if waking == "sockets":
+        monkeypatch.delattr(os, "eventfd", raising=False)
+    waker = Waker()
+    in_thread(waker._lock.acquire).result()
+    child()
+    waker.wake()
+    waker.close()
+    with pytest.raises(OSError):
+        os.fstat(waker.fileno)
