@@ -326,8 +326,8 @@ def _input() -> Iterator[Conversation]:
         ("no-channel", b"\xff"),
         ("two-channels", b"\xff\0\0"),
     ):
-        script = wrong_close_signal(payload)
-        yield from topic(f"close-signal-{name}", ALL_V5, ["cat"], script, streams=WITH_INPUT)
+        wrong = wrong_close_signal(payload)
+        yield from topic(f"close-signal-{name}", ALL_V5, ["cat"], wrong, streams=WITH_INPUT)
     script = "sleep 1; exit 7"
     yield from topic("stdin-unread", ALL, script, some_input, streams=WITH_INPUT)
     yield from topic(
