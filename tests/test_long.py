@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import resource
+import threading
 import time
 
 import pytest
 from support import echo, in_thread
 
 from kubews import PIPE, Client, Pod
+from kubews.testing import LocalCluster
 
 pytestmark = pytest.mark.long
 
@@ -66,3 +69,48 @@ def test_full_duplex_storm_r14(pod: Pod) -> None:
 
     rounds = [future.result(DURATION + 120) for future in [in_thread(work) for _ in range(4)]]
     print(f"{sum(rounds)} rounds of 16 MiB")
+
+
+def used() -> tuple[int, int, float]:
+    """Threads, descriptors and MiB of resident memory of this process."""
+    with open("/proc/self/statm") as statm:
+        pages = int(statm.read().split()[1])
+    mib = pages * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
+    return threading.active_count(), len(os.listdir("/proc/self/fd")), mib
+
+
+def test_a_thousand_commands_at_once() -> None:
+    """R-26: all correct, both ways, and what each of them costs."""
+    number, before = 1000, resource.getrlimit(resource.RLIMIT_NOFILE)
+    if before[1] != resource.RLIM_INFINITY and before[1] < 16 * number:
+        pytest.skip(f"the system allows for {before[1]} descriptors")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (16 * number, before[1]))
+    try:
+        with LocalCluster(process=True) as cluster, cluster.client() as client:
+            cluster.add_pod("web-0")
+            a_thousand(client.pod("web-0"), number)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def a_thousand(pod: Pod, number: int) -> None:
+    assert pod.call(["true"]) == 0
+    begin, base = time.monotonic(), used()
+    script = "read line; echo got $line; exit $((line % 100))"
+    processes = [
+        pod.popen(script, shell=True, stdin=PIPE, stdout=PIPE, stderr=PIPE) for _ in range(number)
+    ]
+    opened, full = time.monotonic(), used()
+    for index, process in enumerate(processes):
+        process.stdin.write(b"%d\n" % index)
+    for index, process in enumerate(processes):
+        assert process.communicate(timeout=120) == (b"got %d\n" % index, b"")
+        assert process.returncode == index % 100
+    done = time.monotonic()
+    for process in processes:
+        process.close()
+    costs = [(b - a) / number for a, b in zip(base, full, strict=True)]
+    print(
+        f"{number} opened in {opened - begin:.1f} s, all answered in {done - opened:.1f} s more; each "
+        f"{costs[0]:.2f} threads, {costs[1]:.2f} descriptors, {1024 * costs[2]:.0f} KiB"
+    )

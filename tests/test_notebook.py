@@ -1,0 +1,114 @@
+"""Cells of a real kernel: output lands in them, interrupts end them, and the process lives on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from support import seconds
+
+from kubews import Pod
+
+pytest.importorskip("ipykernel")
+
+pytestmark = [
+    pytest.mark.filterwarnings(
+        "ignore"
+    ),  # of the kernel's client, as is the event loop that it leaves
+    pytest.mark.descriptors_may_leak(3),
+]
+
+SETUP = """
+import asyncio, os, kubews
+from kubews import PIPE
+client = kubews.Client(kubews.Config.load({kubeconfig!r}))
+pod = client.pod("web-0")
+p = pod.popen(["cat"], stdin=PIPE, stdout=PIPE)
+"""
+
+
+class Kernel:
+    def __init__(self, manager: Any, client: Any) -> None:
+        self._manager, self._client = manager, client
+
+    def start(self, cell: str) -> str:
+        identifier: str = self._client.execute(cell)
+        return identifier
+
+    def interrupt(self) -> None:
+        self._manager.interrupt_kernel()
+
+    def finish(self, identifier: str) -> tuple[str, dict[str, str]]:
+        """Wait for a cell; return how it ended, and what it wrote to each stream."""
+        written = {"stdout": "", "stderr": ""}
+        end = time.monotonic() + seconds(30)
+        while True:
+            message = self._client.get_iopub_msg(timeout=max(0.1, end - time.monotonic()))
+            if message["parent_header"].get("msg_id") != identifier:
+                continue
+            content = message["content"]
+            if message["msg_type"] == "stream":
+                written[content["name"]] += content["text"]
+            elif message["msg_type"] == "status" and content["execution_state"] == "idle":
+                break
+        while True:
+            reply = self._client.get_shell_msg(timeout=seconds(30))
+            if reply["parent_header"].get("msg_id") == identifier:
+                return reply["content"].get("ename") or reply["content"]["status"], written
+
+    def run(self, cell: str) -> tuple[str, dict[str, str]]:
+        return self.finish(self.start(cell))
+
+
+@pytest.fixture
+def kernel(local, nothing_left_behind: None) -> Iterator[Kernel]:
+    from jupyter_client.manager import start_new_kernel
+
+    manager, client = start_new_kernel(startup_timeout=seconds(60))
+    try:
+        kernel = Kernel(manager, client)
+        assert kernel.run(SETUP.format(kubeconfig=str(local.kubeconfig)))[0] == "ok"
+        yield kernel
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+        manager.cleanup_resources()
+        manager.context.destroy()
+
+
+def test_a_notebook_r49(kernel: Kernel, pod: Pod) -> None:
+    """R-49, R-52, R-54: all in one kernel, for each takes a second to start."""
+    # Output without a PIPE goes to the cell that called, all of it.
+    said = kernel.run("pod.run('echo visible; echo complaint >&2', shell=True)")
+    assert said == ("ok", {"stdout": "visible\n", "stderr": "complaint\n"})
+    said = kernel.run("_ = pod.run('seq 1 20000', shell=True)")
+    assert said[1]["stdout"].split() == [str(number) for number in range(1, 20001)]
+    # An interrupt ends the cell, and the same process goes on.
+    assert kernel.run("q = pod.popen(['sleep', '1000'], stdin=PIPE, stdout=PIPE)")[0] == "ok"
+    for call in ("q.stdout.read()", "q.wait()", "q.communicate()", "pod.run(['sleep', '1000'])"):
+        cell = kernel.start(f"print('in', flush=True)\n{call}")
+        time.sleep(0.3)
+        begin = time.monotonic()
+        kernel.interrupt()
+        assert kernel.finish(cell)[0] == "KeyboardInterrupt", call
+        assert time.monotonic() - begin < seconds(2)
+    cell = kernel.start("p.stdin.write(b'a\\n'); p.stdout.readline(); p.stdout.readline()")
+    time.sleep(0.3)
+    kernel.interrupt()
+    assert kernel.finish(cell)[0] == "KeyboardInterrupt"
+    said = kernel.run("p.stdin.write(b'goes on\\n'); print(p.stdout.readline())")
+    assert said == ("ok", {"stdout": "b'goes on\\n'\n", "stderr": ""})
+    # The kernel has a running event loop, in a coroutine too.
+    said = kernel.run("await asyncio.sleep(0); print(pod.run(['echo', 'x'], stdout=PIPE).stdout)")
+    assert said == ("ok", {"stdout": "b'x\\n'\n", "stderr": ""})
+    # A fork of the kernel finds the parent's process dead, and the kernel goes on.
+    fork = (
+        "pid = os.fork()\nif not pid:\n    try:\n        p.poll()\n"
+        "    except kubews.ConnectionLost:\n        os._exit(5)\n    os._exit(1)\n"
+        "print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))"
+    )
+    assert kernel.run(fork)[1]["stdout"] == "5\n"
+    said = kernel.run("p.stdin.close(); print(p.stdout.read(), p.wait())")
+    assert said == ("ok", {"stdout": "b'' 0\n", "stderr": ""})
