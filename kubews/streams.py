@@ -63,6 +63,7 @@ class Stream(io.RawIOBase):
 
     def readable(self) -> bool:
         """Return whether this is a stream to read."""
+        self._check_open()
         return self._pipe is not None
 
     def readinto(self, b: WriteableBuffer) -> int:
@@ -187,6 +188,7 @@ class Stream(io.RawIOBase):
 
     def writable(self) -> bool:
         """Return whether this is a stream to write."""
+        self._check_open()
         return self._pipe is None
 
     def write(self, b: Buffer) -> int:
@@ -295,6 +297,11 @@ class Stream(io.RawIOBase):
         return True
 
     # -- both
+
+    def seekable(self) -> bool:
+        """Return False: there is no way back."""
+        self._check_open()
+        return False
 
     def close(self) -> None:
         """Close this stream: a half-close of stdin, a closed door for output.

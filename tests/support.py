@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import hashlib
 import os
+import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from kubews import PIPE
@@ -66,6 +68,22 @@ class Future:
         if exc is not None:
             raise exc
         return value
+
+
+@contextlib.contextmanager
+def time_limit(timeout: float) -> Iterator[None]:
+    """Interrupt the main thread, whatever it waits for, when this takes too long."""
+
+    def late(number: int, frame: Any) -> None:
+        raise AssertionError(f"the test was not done within {seconds(timeout)} s")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, seconds(timeout))
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def resources() -> tuple[list[str], int]:
