@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
-from typing import Union
 
 import pytest
-from cluster import DEFAULT_VERSION, NODE, TOOLS, RealCluster, up
+from cluster import DEFAULT_VERSION
+from clusters import AnyCluster, make_cluster, minor
 from support import eventually, resources
 
 from kubews import Client, Pod
 from kubews.testing import LocalCluster
-
-AnyCluster = Union[LocalCluster, RealCluster]
 
 # Fixtures that only LocalCluster can give, and what for.
 LOCAL = {
@@ -73,17 +71,6 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
-def make_cluster(config: pytest.Config) -> AnyCluster:
-    """Return an empty cluster of the kind that was asked for; it must be closed."""
-    if config.getoption("--kubeconfig"):
-        path, context = config.getoption("--kubeconfig"), config.getoption("--context")
-        return RealCluster(path, context, image=config.getoption("--image"))
-    if config.getoption("--real-cluster"):
-        machine = up(config.getoption("--real-cluster"))
-        return RealCluster(machine.kubeconfig, "admin", node=NODE, image=TOOLS)
-    return LocalCluster(version=config.getoption("--local-version"), process=True)
-
-
 @pytest.fixture(scope="session")
 def cluster(pytestconfig: pytest.Config) -> Iterator[AnyCluster]:
     """One cluster with a pod ``web-0`` for all tests that only run commands."""
@@ -131,9 +118,9 @@ def old_pod(old: LocalCluster, nothing_left_behind: None) -> Iterator[Pod]:
 def _half_close(request: pytest.FixtureRequest) -> None:
     """Skip what ends stdin where the server cannot."""
     if request.node.get_closest_marker("half_close") and "cluster" in request.fixturenames:
-        version = request.getfixturevalue("cluster").version
-        if int(version.split(".")[1]) < 30:
-            pytest.skip(f"Kubernetes {version} speaks v4, which cannot end stdin")
+        cluster = request.getfixturevalue("cluster")
+        if minor(cluster) < 30:
+            pytest.skip(f"Kubernetes {cluster.version} speaks v4, which cannot end stdin")
 
 
 @pytest.fixture(autouse=True)

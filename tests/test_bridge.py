@@ -28,6 +28,7 @@ def readable(*files: object, timeout: float = 10.0) -> list[object]:
     return select.select(files, [], [], seconds(timeout))[0]
 
 
+@pytest.mark.half_close
 def test_select_tells_which_stream_has_something(pod: Pod) -> None:
     script = "read x; echo out; read x; echo err >&2; read x"
     with pod.popen(script, shell=True, stdin=PIPE, stdout=PIPE, stderr=PIPE) as process:
@@ -120,6 +121,7 @@ def test_writes_and_the_end_through_a_descriptor(pod: Pod) -> None:
         assert process.stdout.read() == b"before;" + b"x" * 500_000 + b";after"
 
 
+@pytest.mark.half_close
 def test_a_process_that_ends_breaks_the_pipe(pod: Pod) -> None:
     with pod.popen(["true"], stdin=PIPE) as process:
         select.select([], [process.stdin], [], 0)
@@ -152,6 +154,7 @@ def test_reads_of_every_kind_go_through_the_descriptor(pod: Pod) -> None:
         assert stream.read() == stream.read(5) == stream.recv(5) == b""
 
 
+@pytest.mark.half_close
 def test_recv_has_its_time_limit(pod: Pod) -> None:
     with pod.popen(["sh", "-c", "read x"], stdin=PIPE, stdout=PIPE, bufsize=0) as process:
         process.stdout.fileno()
@@ -308,6 +311,7 @@ def test_add_reader(pod: Pod) -> None:
         assert asyncio.run(asyncio.wait_for(first(), seconds(10))) == b"ready\n"
 
 
+@pytest.mark.half_close
 def test_a_stream_given_as_a_file_needs_no_descriptor(pod: Pod) -> None:
     with pod.popen(["echo", "x"], stdout=PIPE) as source:
         assert pod.check_output(["cat"], stdin=source.stdout) == b"x\n"
@@ -340,6 +344,7 @@ def test_the_descriptor_is_a_pipe_and_not_inherited(pod: Pod) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks on this system")
+@pytest.mark.half_close
 def test_a_fork_does_not_hold_up_the_end(pod: Pod) -> None:
     with pod.popen(["sh", "-c", "read x; echo done"], stdin=PIPE, stdout=PIPE) as process:
         process.stdout.fileno()

@@ -84,6 +84,7 @@ def check(program: str, pod: Pod, local) -> None:
 @pytest.mark.parametrize(
     "options", ["", ", bufsize=0", ", text=True", ", stderr=STDOUT, bufsize=100"]
 )
+@pytest.mark.half_close
 def test_a_fork_of_a_live_process_is_dead_at_once_r52(pod: Pod, local, options: str) -> None:
     """R-52: with threads of the parent inside reads, in locks and in the queue of writers."""
     program = f"""
@@ -104,6 +105,7 @@ ending()
     check(program, pod, local)
 
 
+@pytest.mark.half_close
 def test_forks_amid_traffic_leave_both_sides_whole_r52(pod: Pod, local) -> None:
     """R-52: 40 forks at random moments of four full-duplex streams over TLS; every byte arrives."""
     program = """
@@ -226,6 +228,7 @@ ending()
     assert (child.returncode, err) == (0, "")
 
 
+@pytest.mark.half_close
 def test_a_fork_that_goes_on_as_a_program_r52(pod: Pod, local) -> None:
     """R-52: it forgets the parent's objects, uses new ones, and exits by sys.exit, without a word."""
     program = """

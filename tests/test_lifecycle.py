@@ -76,6 +76,7 @@ def test_a_program_ends_though_threads_are_blocked_r52(
     quiet(run(f"{BLOCKED}\nending()\n{program}\n", local.kubeconfig), code, err)
 
 
+@pytest.mark.half_close
 def test_exits_from_where_the_program_blocks_r52(pod: Pod, local) -> None:
     """R-52: the main thread itself is inside the call when the end comes."""
     for call in ("p.stdout.read()", "p.wait()", "p.communicate()", "p.stdin.write(bytes(1 << 26))"):
@@ -192,6 +193,7 @@ def descriptors(number: int):
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
+@pytest.mark.half_close
 def test_numbers_above_1024_are_as_good_as_others_r26(pod: Pod, local) -> None:
     """R-26: 2000 files are open before, so that select() could not be used."""
     program = """
@@ -216,6 +218,7 @@ ending()
         quiet(run(program, local.kubeconfig), 0, "")
 
 
+@pytest.mark.half_close
 def test_too_few_descriptors_are_a_clear_error_and_no_leak_r26(pod: Pod, local) -> None:
     """R-26: with any number of them left, a call works or says what is missing; then all goes on."""
     program = """
@@ -327,6 +330,7 @@ def bounded(local, total: int) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="it reads /proc")
+@pytest.mark.half_close
 def test_what_streams_through_is_not_kept_r24(pod: Pod, local) -> None:
     """R-24: 16 MiB more at the peak, and a byte of many costs what one of few does."""
     bounded(local, 200 << 20)

@@ -25,7 +25,7 @@ def test_it_tells_connections_refusals_and_losses(local, caplog) -> None:
             client.pod("web-0").run(["true"])
     for text in (
         "GET /version: HTTP 200",
-        "exec in pod default/web-0: connected, v5.channel.k8s.io",
+        "exec in pod default/web-0: connected, v",
         "exec in pod default/web-0: ended, Success",
         "container nope is not valid",
         "connection lost",

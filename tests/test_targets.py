@@ -6,7 +6,7 @@ import threading
 import time
 
 import pytest
-from conftest import make_cluster
+from clusters import make_cluster, minor
 from support import eventually, seconds
 
 import kubews
@@ -85,7 +85,7 @@ def test_403_names_both_verbs_r34(zoo, user: str) -> None:
     """R-34: get since 1.30, and create too since 1.35, whose refusal gives no reason at all."""
     with zoo.client(user) as client:
         pod = client.pod("two", container="main")
-        if user == "getter" and int(zoo.version.split(".")[1]) < 35:
+        if user == "getter" and minor(zoo) < 35:
             assert pod.call(["true"]) == 0
             return
         with pytest.raises(kubews.Forbidden) as caught:

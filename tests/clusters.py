@@ -1,0 +1,28 @@
+"""The cluster that the suite runs on: a LocalCluster, or a real one if the command line asks for it."""
+
+from __future__ import annotations
+
+from typing import Union
+
+import pytest
+from cluster import NODE, TOOLS, RealCluster, up
+
+from kubews.testing import LocalCluster
+
+AnyCluster = Union[LocalCluster, RealCluster]
+
+
+def make_cluster(config: pytest.Config) -> AnyCluster:
+    """Return an empty cluster of the kind that was asked for; it must be closed."""
+    if config.getoption("--kubeconfig"):
+        path, context = config.getoption("--kubeconfig"), config.getoption("--context")
+        return RealCluster(path, context, image=config.getoption("--image"))
+    if config.getoption("--real-cluster"):
+        machine = up(config.getoption("--real-cluster"))
+        return RealCluster(machine.kubeconfig, "admin", node=NODE, image=TOOLS)
+    return LocalCluster(version=config.getoption("--local-version"), process=True)
+
+
+def minor(cluster: AnyCluster) -> int:
+    """Return 36 for Kubernetes 1.36."""
+    return int(cluster.version.split(".")[1])
