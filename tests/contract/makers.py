@@ -141,11 +141,12 @@ class ProcessMaker(Maker):
         # Ends by itself, on servers that cannot end stdin, too.
         command = ["head", "-c", str(len(b"".join(pieces)))]
         process = self._popen(command, stdin=PIPE, stdout=PIPE, bufsize=bufsize, **text)
-        feeding = in_thread(feed, binary(process.stdin).write, pieces)
+        ends = [binary(process.stdin), binary(process.stdout)]  # before the user detaches one
+        feeding = in_thread(feed, ends[0].write, pieces)
         try:
             yield process.stdout
         finally:
-            self._end(process)
+            self._end(process, ends)
             feeding.result()
 
     @contextlib.contextmanager
@@ -154,30 +155,28 @@ class ProcessMaker(Maker):
             return 0 if self.oracle else process._connection.pipes[1].size
 
         process = self._popen(["cat"], stdin=PIPE, stdout=PIPE, bufsize=bufsize, **text)
-        writer = process.stdin if text else binary(process.stdin)
+        ends = [binary(process.stdin), binary(process.stdout)]
+        writer = process.stdin if text else ends[0]
         close = process.kill if self.oracle else process.close
         try:
             yield Channel(writer, process.stdout, close, held)
         finally:
-            self._end(process)
+            self._end(process, ends)
 
-    def _end(self, process: Any) -> None:
+    def _end(self, process: Any, ends: list[Any]) -> None:
         if not self.oracle:
             process.close()
             return
         process.kill()
-        for file in (process.stdin, process.stdout):
-            binary(file).close()
+        for end in ends:
+            end.close()
         process.wait()
 
 
 def binary(file: Any) -> Any:
     """The unbuffered binary file inside: what subprocess has for stdin is buffered, ours is not."""
     for name in ("buffer", "raw"):
-        try:
-            file = getattr(file, name, file)
-        except ValueError:
-            pass  # the user has detached it
+        file = getattr(file, name, file)
     return file
 
 
