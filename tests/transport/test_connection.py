@@ -631,7 +631,8 @@ def test_reading_on_is_posted_once() -> None:
 
         connection._loop.call_soon(look)
         sending = in_thread(peer.send, *[data(1, b"o" * 10)] * 60_000, data(3, SUCCESS))
-        assert connection.status.get(soon()).exit_code == 0
+        # It keeps a CPU busy, which may not be this test's alone.
+        assert connection.status.get(soon(60)).exit_code == 0
         sending.result()
         assert most <= 1
 

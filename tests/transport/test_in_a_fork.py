@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import runpy
 import socket
 import weakref
 from typing import Any
@@ -59,6 +60,12 @@ def test_descriptors_are_closed_and_things_told(child: Any) -> None:
             return True
 
     assert in_thread(free).result()
+
+
+def test_there_need_be_no_fork(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "register_at_fork")
+    names = runpy.run_path(str(forks.__file__))
+    assert names["own"](socket.socket).close() is None
 
 
 def test_a_peer_sees_nothing_of_a_close(child: Any) -> None:
