@@ -236,16 +236,17 @@ def pause(duration: float) -> tuple[int, int]:
     total, pings = 64 * MIB, 0
 
     def act(sock: Any) -> None:
+        peer = Peer(sock)
+        sock.settimeout(duration + 60)
+
         def count() -> None:
             # The pongs stand behind the output, as on a real server.
             nonlocal pings
-            peer = Peer(sock)
             with contextlib.suppress(EOFError, OSError):
                 while True:
                     pings += peer.read_frame()[0] == PING
 
         counting = in_thread(count)
-        sock.settimeout(duration + 60)
         for _ in range(total // 32768):
             sock.sendall(data(1, bytes(32768)))
         sock.sendall(data(2, b"behind it") + data(3, SUCCESS) + close_frame())

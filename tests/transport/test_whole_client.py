@@ -284,3 +284,35 @@ def test_everything_in_the_segment_of_the_101() -> None:
     for tls in (False, True):
         with playing(tls=tls) as (player, pod):
             assert outcome(start(player, pod, script)) == ("exit 0", b"before", ERR)
+
+
+@pytest.mark.parametrize("faults", [{}, {"write_size": 1000, "again": 1}], ids=str)
+def test_the_end_of_the_input_stands_behind_all_of_it_r20(
+    faults: dict[str, int], monkeypatch: Any
+) -> None:
+    """R-20: also where the server is slow to take it; and success is what the Status says, not sooner."""
+    sent = random.Random(3).randbytes(3_000_000)
+    came: list[bytes] = []
+    told: list[float] = []
+
+    def act(sock: Any) -> None:
+        peer = Peer(sock)
+        time.sleep(0.2)  # meanwhile the queue is full
+        while (payload := peer.read_frame()[1]) != b"\xff\0":
+            came.append(payload[1:])
+        time.sleep(0.2)
+        told.append(time.monotonic())
+        peer.send(data(3, SUCCESS), close_frame())
+
+    with playing() as (player, pod), faulty(monkeypatch, **faults):
+        player.play(Script(act))
+        done = pod.run(["x"], input=sent, stdout=PIPE, stderr=PIPE, timeout=seconds(30))
+        ended = time.monotonic()
+        assert (done.returncode, b"".join(came) == sent) == (0, True)
+        assert ended >= told[0]
+        came.clear()
+        player.play(Script(act))
+        with pod.popen(["x"], stdin=PIPE, stdout=PIPE, stderr=PIPE) as process:
+            process.stdin.write(sent)  # leaving the block ends the input, and waits
+        assert time.monotonic() >= told[1]
+        assert (process.returncode, b"".join(came) == sent) == (0, True)
