@@ -13,6 +13,7 @@ import selectors
 import sys
 from typing import Any, Optional, Protocol, Union
 
+from kubews.errors import ConnectionLost, StreamBroken
 from kubews.transport import forks
 from kubews.transport.loop import Waker
 
@@ -75,12 +76,11 @@ def descriptor_of(file: Any) -> Optional[int]:
     """Return the descriptor of a file object (or of a number), None if it has none.
 
     A replaced ``sys.stdout`` is asked to write itself even if it claims a descriptor: in a notebook the
-    output belongs into the cell.
+    output belongs into the cell. A stream of ours is no exception: in a pipeline the user closes it as soon as
+    the next process has it, and only a descriptor can be duplicated.
     """
     if isinstance(file, int):
         return file
-    if getattr(file, "bridged", True) is False:
-        return None  # a stream of ours, which needs no descriptor to be copied
     if file in (sys.stdout, sys.stderr) and file not in (sys.__stdout__, sys.__stderr__):
         return None
     try:
@@ -109,8 +109,9 @@ def _duplicate(descriptor: int) -> io.FileIO:
 
 
 class _DescriptorSink:
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, file: Any) -> None:
         self._file = _duplicate(descriptor)
+        self._stream = file if hasattr(file, "bridged") else None  # one of ours
 
     def write(self, data: bytes) -> None:
         view = memoryview(data)
@@ -121,6 +122,12 @@ class _DescriptorSink:
                 with selectors.DefaultSelector() as selector:
                     selector.register(self._file, selectors.EVENT_WRITE)
                     selector.select()
+            except BrokenPipeError as exc:
+                if self._stream is None:
+                    raise
+                raise StreamBroken(
+                    f"{self._stream!r}: the process or connection has ended"
+                ) from exc
 
     def finish(self) -> None:
         pass
@@ -204,7 +211,7 @@ def sink_for(
     if descriptor is not None:
         if hasattr(file, "flush"):
             file.flush()  # what the user wrote before comes before
-        return _DescriptorSink(descriptor)
+        return _DescriptorSink(descriptor, file)
     if not hasattr(file, "write"):
         raise TypeError(f"output needs a file with write() or fileno(), not {type(file).__name__}")
     # TextIOBase has an encoding, and so have the stand-ins for it in notebooks and test runners.
@@ -238,10 +245,15 @@ class Source:
             kind = type(file).__name__
             raise TypeError(f"input needs a file with read() or fileno(), not {kind}")
         self._read = _reader(file)
+        # Of one of our streams: behind its descriptor a lost connection looks like an end.
+        self._stream = getattr(file, "_stream", file)
         self._codec = (encoding or "utf-8", errors or "strict")
 
     def read(self, waker: Waker) -> bytes:
         """Read what there is, at least one byte; ``b""`` at the end, or once the waker is awake.
+
+        Raises:
+            ConnectionLost: it was the output of another process, and nobody knows the rest.
 
         Threads: blocks.
         """
@@ -250,7 +262,11 @@ class Source:
             return data.encode(*self._codec) if isinstance(data, str) else bytes(data or b"")
         if not _wait(self._own, waker):
             return b""
-        return os.read(self._own.fileno(), CHUNK)
+        data = os.read(self._own.fileno(), CHUNK)
+        loss = None if data else getattr(self._stream, "loss", None)
+        if isinstance(loss, ConnectionLost):
+            raise loss  # half of the input is not all of it
+        return data
 
     def close(self) -> None:
         """Let go of the file; again is nothing."""

@@ -312,10 +312,31 @@ def test_add_reader(pod: Pod) -> None:
 
 
 @pytest.mark.half_close
-def test_a_stream_given_as_a_file_needs_no_descriptor(pod: Pod) -> None:
-    with pod.popen(["echo", "x"], stdout=PIPE) as source:
-        assert pod.check_output(["cat"], stdin=source.stdout) == b"x\n"
-        assert not source.stdout.bridged
+def test_a_stream_given_as_a_file_may_be_closed_at_once(pod: Pod) -> None:
+    """It is used by a duplicate of its descriptor, as every file is."""
+    for options in ({}, {"text": True}, {"bufsize": 0}):
+        with pod.popen("sleep 0.1; seq 20000", shell=True, stdout=PIPE, **options) as source:
+            with pod.popen(["tail", "-n", "1"], stdin=source.stdout, stdout=PIPE) as target:
+                source.stdout.close()
+                assert target.communicate() == (b"20000\n", None)
+        assert source.returncode == 0
+        with pod.popen(["tail", "-n", "1"], stdin=PIPE, stdout=PIPE, **options) as target:
+            with pod.popen("sleep 0.1; seq 20000", shell=True, stdout=target.stdin) as source:
+                target.stdin.close()
+            assert source.returncode == 0
+            assert target.stdout.read().strip() in (b"20000", "20000")
+
+
+@pytest.mark.half_close
+def test_a_stream_that_is_lost_is_no_end_of_another_processs_input(pod: Pod, local) -> None:
+    local.next_faults(Faults(match="/exec", drop_after=50_000))
+    with pod.popen(["head", "-c", "100000", "/dev/zero"], stdout=PIPE) as source:
+        with pod.popen(["wc", "-c"], stdin=source.stdout, stdout=PIPE) as target:
+            source.stdout.close()
+            with pytest.raises(kubews.ConnectionLost, match="connection lost"):
+                target.wait(seconds(20))
+        with pytest.raises(kubews.ConnectionLost):
+            source.wait(seconds(20))
 
 
 def many(pod: Pod) -> Iterator[kubews.Popen]:
