@@ -209,6 +209,7 @@ class Stream(io.RawIOBase):
         self._check_open()
         source = Unsent(b)
         while not source.done:
+            self._check_open()  # nothing may follow the end that another thread has sent
             if self._bridge is not None:
                 source.offset += self._bridge.end.write(source.view[source.offset :]) or 0
             else:

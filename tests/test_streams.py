@@ -1,125 +1,16 @@
-"""Streams as the file objects that io promises; an OS pipe says what is right."""
+"""Streams: what they have beyond the contract of files, which ``contract`` tests."""
 
 from __future__ import annotations
 
 import gc
 import io
-import os
-import shutil
 import time
 
 import pytest
-from support import in_thread, put, seconds
+from support import in_thread, seconds
 
 import kubews
 from kubews import PIPE, Pod, Stream
-
-PAYLOAD = b"first line\n" + bytes(range(256)) * 500 + b"\nlast line without an end"
-
-
-def os_pipe(pod: Pod, **options) -> io.IOBase:
-    """The oracle: what the kernel gives for the same bytes."""
-    read, write = os.pipe()
-    in_thread(feed, write)
-    return open(read, "rb", buffering=options.get("bufsize", -1))
-
-
-def feed(write: int) -> None:
-    view = memoryview(PAYLOAD)
-    try:
-        while view:
-            view = view[os.write(write, view) :]
-    except BrokenPipeError:
-        pass  # the reader has had enough
-    finally:
-        os.close(write)
-
-
-def from_pod(pod: Pod, **options) -> io.IOBase:
-    """The same bytes, out of a process in a pod."""
-    return pod.popen(["cat", put(pod, "payload", PAYLOAD)], stdout=PIPE, **options).stdout
-
-
-@pytest.fixture(params=[os_pipe, from_pod], ids=["os.pipe", "pod"])
-def make(request, pod: Pod):
-    """Make a stream with the payload."""
-    return lambda **options: request.param(pod, **options)
-
-
-def test_read_to_the_end_and_again(make) -> None:
-    for bufsize in (-1, 0):
-        with make(bufsize=bufsize) as stream:
-            assert stream.readable()
-            assert not stream.writable()
-            assert not stream.seekable()
-            assert stream.read() == PAYLOAD
-            assert stream.read() == b""
-            assert stream.read(10) == b""
-            assert stream.readline() == b""
-            assert stream.readinto(bytearray(10)) == 0
-
-
-def test_zero_bytes_are_no_end(make) -> None:
-    for bufsize in (-1, 0):
-        with make(bufsize=bufsize) as stream:
-            assert stream.read(0) == b""
-            assert stream.readinto(bytearray()) == 0
-            assert stream.read(5) == b"first"
-            assert stream.readline(0) == b""
-            assert stream.read() == PAYLOAD[5:]
-
-
-def test_lines_iteration_and_mixed_reads_r5(make) -> None:
-    """R-5: whatever the mix, the pieces add up."""
-    lines = PAYLOAD.splitlines(keepends=True)
-    lines = io.BytesIO(PAYLOAD).readlines()
-    with make() as stream:
-        assert list(stream) == lines
-    with make() as stream:
-        assert stream.readline() == lines[0]
-        assert stream.peek(1)[:1] == PAYLOAD[len(lines[0]) : len(lines[0]) + 1]
-        assert stream.readline(3) == lines[1][:3]
-        assert stream.readlines() == [lines[1][3:], *lines[2:]]
-    with make(bufsize=0) as stream:
-        assert stream.readline() == lines[0]
-        assert stream.readline(4) == lines[1][:4]
-        assert stream.readlines() == [lines[1][4:], *lines[2:]]
-
-
-def test_readinto_a_slice_and_other_types_of_buffer(make) -> None:
-    for bufsize in (-1, 0):
-        with make(bufsize=bufsize) as stream:
-            target = bytearray(b"." * 20)
-            count = stream.readinto(memoryview(target)[5:10])
-            assert count == 5
-            assert target == b"....." + PAYLOAD[:5] + b"." * 10
-            words = memoryview(bytearray(8)).cast("I")
-            assert stream.readinto(words) == 8
-            assert words.tobytes() == PAYLOAD[5:13]
-            assert len(stream.read()) == len(PAYLOAD) - 13
-
-
-def test_copyfileobj_and_text(make) -> None:
-    with make() as stream:
-        target = io.BytesIO()
-        shutil.copyfileobj(stream, target)
-        assert target.getvalue() == PAYLOAD
-    with io.TextIOWrapper(make(), encoding="latin-1", newline="") as text:
-        assert text.read() == PAYLOAD.decode("latin-1")
-
-
-def test_closed_is_closed(make) -> None:
-    for bufsize in (-1, 0):
-        stream = make(bufsize=bufsize)
-        assert len(stream.read()) == len(PAYLOAD)
-        stream.close()
-        stream.close()
-        assert stream.closed
-        for call in (stream.read, stream.readline, lambda s=stream: s.readinto(bytearray(1))):
-            with pytest.raises(ValueError, match="closed"):
-                call()
-        del stream, call
-        gc.collect()
 
 
 @pytest.mark.half_close
@@ -158,34 +49,6 @@ def test_a_reader_is_woken_by_close_and_by_abort(pod: Pod) -> None:
             process.close()
 
 
-def test_concurrent_readers_divide_the_bytes(pod: Pod) -> None:
-    def read() -> int:
-        count = 0
-        while piece := process.stdout.read(1000):
-            assert set(piece) == {0}
-            count += len(piece)
-        return count
-
-    with pod.popen(["head", "-c", "3000000", "/dev/zero"], stdout=PIPE, bufsize=0) as process:
-        assert sum(future.result() for future in [in_thread(read) for _ in range(4)]) == 3_000_000
-
-
-@pytest.mark.half_close
-def test_concurrent_writers_do_not_mix_within_a_message(pod: Pod, tmp_path) -> None:
-    def write(letter: bytes) -> None:
-        for _ in range(50):
-            process.stdin.write(letter * 999 + b"\n")
-
-    target = tmp_path / "out"
-    with open(target, "wb") as file:
-        with pod.popen(["cat"], stdin=PIPE, stdout=file) as process:
-            for future in [in_thread(write, letter) for letter in (b"a", b"b", b"c", b"d")]:
-                future.result()
-    lines = target.read_bytes().splitlines()
-    assert len(lines) == 200
-    assert all(len(set(line)) == 1 and len(line) == 999 for line in lines)
-
-
 def test_an_interrupted_read_of_everything_loses_nothing(pod: Pod) -> None:
     with pod.popen(
         ["sh", "-c", "printf abc; read x"], stdin=PIPE, stdout=PIPE, bufsize=0
@@ -215,16 +78,6 @@ def test_a_forgotten_stdin_on_an_old_server_makes_no_noise(old_pod: Pod) -> None
         gc.collect()
         assert process.wait(seconds(5)) == 0
         process.close()
-
-
-def test_text_reads_by_the_character(pod: Pod) -> None:
-    with pod.popen(["printf", "a\\303\\251b\\nc"], stdout=PIPE, text=True) as process:
-        assert process.stdout.read(0) == ""
-        assert process.stdout.read(2) == "aé"
-        assert process.stdout.readline() == "b\n"
-        assert process.stdout.read(5) == "c"
-        assert process.stdout.read(5) == ""
-        assert process.stdout.read() == ""
 
 
 @pytest.mark.half_close

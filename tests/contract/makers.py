@@ -26,7 +26,7 @@ from kubews.streams import BUFFER_SIZE, ReadStream, Stream, TextReadStream, Text
 DIFFERENCES = {
     "close wakes readers": "close() of a descriptor leaves who reads from it asleep in the kernel; here "
     "that would be a thread that nothing can wake",
-    "close wakes writers": "likewise",
+    "close stops writers": "likewise, and nothing may follow the end of a channel",
     "peek without a buffer": "the raw stream has its bytes at hand, so it shows them; readline() of a raw "
     "pipe takes a call into the kernel for each byte",
     "whole writes": "a pipe keeps 4 KiB together (PIPE_BUF), a message 32 KiB",

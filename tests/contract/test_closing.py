@@ -110,19 +110,20 @@ def test_half_close_wakes_the_reader(maker: Maker, bufsize: int) -> None:
         assert reading.result() == b""
 
 
-def test_closing_everything_wakes_the_reader(maker: Maker, bufsize: int) -> None:
+@pytest.mark.parametrize("method", ["read", "readline", "readinto"])
+def test_closing_everything_wakes_the_reader(maker: Maker, bufsize: int, method: str) -> None:
+    argument = {"read": (1,), "readline": (), "readinto": (bytearray(1),)}[method]
     with maker.channel(bufsize=bufsize) as channel:
-        for reading in (in_thread(channel.reader.read, 1), in_thread(channel.reader.readline)):
-            time.sleep(soon())
-            assert reading.running
-            begin = time.monotonic()
-            channel.close()
-            try:
-                assert reading.result() == b""
-            except (ConnectionLost, ValueError):
-                pass
-            assert time.monotonic() - begin < seconds(2)
-            break
+        reading = in_thread(getattr(channel.reader, method), *argument)
+        time.sleep(soon())
+        assert reading.running
+        begin = time.monotonic()
+        channel.close()
+        try:
+            assert reading.result() in (b"", 0)
+        except (ConnectionLost, ValueError):
+            pass
+        assert time.monotonic() - begin < seconds(2)
 
 
 def blocked_writer(channel: Channel):
@@ -160,19 +161,33 @@ def test_closing_everything_wakes_the_writer(maker: Maker) -> None:
         assert time.monotonic() - begin < seconds(2.5)
 
 
-def test_close_wakes_the_reader(maker: Maker) -> None:
+@pytest.mark.parametrize("method", ["read", "readall", "peek", "readline"])
+def test_close_wakes_the_readers(maker: Maker, method: str) -> None:
     if not maker.differs("close wakes readers"):
         return
     with maker.channel(bufsize=0) as channel:
-        for call in (lambda: channel.reader.read(1), channel.reader.read, channel.reader.peek):
-            reading = [in_thread(call) for _ in range(3)]
-            time.sleep(soon())
-            assert all(future.running for future in reading)
-            channel.reader.close()
-            for future in reading:
-                with pytest.raises(ValueError, match="closed"):
-                    future.result(1)
-            break
+        reading = [in_thread(getattr(channel.reader, method)) for _ in range(3)]
+        time.sleep(soon())
+        assert all(future.running for future in reading)
+        channel.reader.close()
+        for future in reading:
+            with pytest.raises(ValueError, match="closed"):
+                future.result(2)
+
+
+@pytest.mark.half_close
+@pytest.mark.large
+def test_close_stops_the_writer(maker: Maker) -> None:
+    """What it had got rid of arrives, and then the end."""
+    if not maker.differs("close stops writers"):
+        return
+    with maker.channel(bufsize=0) as channel:
+        writing = blocked_writer(channel)
+        channel.writer.close()
+        while piece := channel.reader.read(1 << 20):
+            assert not any(piece)
+        with pytest.raises((BrokenPipeError, ValueError)):
+            writing.result()
 
 
 @pytest.mark.large

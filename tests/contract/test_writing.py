@@ -107,6 +107,7 @@ def test_concurrent_readers_divide_the_bytes_r23(source: Source) -> None:
             reading = [in_thread(read) for _ in range(4)]
             pieces = [piece for future in reading for piece in future.result()]
         assert sum(map(len, pieces)) == size
+        assert sorted(b"".join(pieces)) == sorted(numbers)
         if bufsize:  # pieces of whole numbers: each one once
             joined = array.array("I", b"".join(pieces))
             assert sorted(joined) == list(range(size // 4))
