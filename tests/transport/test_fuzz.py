@@ -209,16 +209,19 @@ def client_reads(
     process = pod.popen(["x"], stdout=PIPE, stderr=PIPE)
     try:
         out, err = process.communicate(timeout=seconds(10))
-        code = process.wait(0)
+        code, said = process.wait(0), ""
     except (errors.ConnectionLost, errors.ExecError) as exc:
         out, err = exc.partial
-        code = None
+        code, said = (
+            None,
+            f"{exc!r} from {exc.__cause__!r} from {getattr(exc.__cause__, '__cause__', None)!r}",
+        )
     process.close()
     assert time.monotonic() - begin < seconds(10)
     # The noise of an ending may be a frame with output; it is never an exit code.
     assert code == ending[0]
-    assert out[: len(expected[0])] == expected[0]
-    assert err[: len(expected[1])] == expected[1]
+    assert out[: len(expected[0])] == expected[0], said
+    assert err[: len(expected[1])] == expected[1], said
     if code is not None:
         assert [out, err] == expected
 
