@@ -18,6 +18,7 @@ SPLIT = Faults(match="/exec", record_size=61, fragment=999, status_pieces=1)
 JOINED = Faults(match="/exec", join=True, frame_size=257)
 
 FAULTS = {"v5": None, "v4": None, "v5 split": SPLIT, "v5 joined": JOINED}
+BUFFERS = {"buffered": -1, "raw": 0, "5 bytes": 5}
 EVERYWHERE = ["pipe", "subprocess", "memory"]
 
 
@@ -36,7 +37,17 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if metafunc.definition.get_closest_marker("large"):
         # Records of 61 bytes are for what is small; the wire does not see how much a stream holds.
         names = [name for name in names if FAULTS.get(name) is None]
-    metafunc.parametrize("maker", names, indirect=True)
+    if "bufsize" not in metafunc.fixturenames:
+        metafunc.parametrize("maker", names, indirect=True)
+        return
+    # How the buffer is refilled is seen without a server as well.
+    sizes = {name: BUFFERS if name in EVERYWHERE else ["buffered", "raw"] for name in names}
+    pairs = [
+        pytest.param(name, BUFFERS[size], id=f"{name}-{size}")
+        for name in names
+        for size in sizes[name]
+    ]
+    metafunc.parametrize(("maker", "bufsize"), pairs, indirect=["maker"])
 
 
 @pytest.fixture(scope="session")
@@ -83,12 +94,6 @@ def popen(server: Any, start: Callable[..., Any], faults: Faults | None) -> Call
         return start(args, **arguments)
 
     return run
-
-
-@pytest.fixture(params=[-1, 0, 5], ids=["buffered", "raw", "5 bytes"])
-def bufsize(request: pytest.FixtureRequest) -> int:
-    """How the stream to read is buffered."""
-    return int(request.param)
 
 
 @pytest.fixture(autouse=True)
