@@ -24,7 +24,7 @@ from kubews.errors import (
 from kubews.protocol.channels import STDERR, STDIN, Channels
 from kubews.protocol.channels import STDOUT as STDOUT_CHANNEL
 from kubews.session import open_exec
-from kubews.streams import BUFFER_SIZE, ReadStream, Stream, TextReadStream, TextWriteStream
+from kubews.streams import Stream
 from kubews.targets import Target, target_of
 from kubews.transport import forks
 from kubews.transport.deadline import NEVER, Deadline
@@ -32,6 +32,7 @@ from kubews.transport.outbox import Unsent
 from kubews.transport.pipe import Pipe
 from kubews.transport.wait import Expired
 from kubews.userfiles import InputFile, OutputFile, Sink, Source, sink_for
+from kubews.wrappers import BUFFER_SIZE, ReadStream, TextReadStream, TextWriteStream
 
 if TYPE_CHECKING:
     from types import TracebackType

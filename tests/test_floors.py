@@ -19,6 +19,7 @@ FLOORS = [
     ["transport"],
     ["client", "bridge", "userfiles", "command"],
     ["streams"],
+    ["wrappers"],
     ["copier"],
     ["targets"],
     ["session"],

@@ -20,7 +20,8 @@ from transport.peers import BINARY, CLOSE, SUCCESS, Peer, close_frame, data, ope
 
 from kubews import PIPE, Pod
 from kubews.session import Session
-from kubews.streams import BUFFER_SIZE, ReadStream, Stream, TextReadStream, TextWriteStream
+from kubews.streams import Stream
+from kubews.wrappers import BUFFER_SIZE, ReadStream, TextReadStream, TextWriteStream
 
 #: What kubews does otherwise than a pipe, and why.
 DIFFERENCES = {

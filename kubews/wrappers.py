@@ -1,0 +1,242 @@
+"""What subprocess would put around a raw stream: buffers and text, for connections that can be lost.
+
+An exception out of ``readinto`` makes the wrappers of ``io`` drop what they have gathered. So under a
+wrapper the raw object reports a lost connection as an end of file, and the outermost object raises
+ConnectionLost where it would otherwise return nothing.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any, Optional, Union
+
+from kubews.streams import Stream
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+#: Bytes that a buffered stream reads at a time.
+BUFFER_SIZE = 65536
+
+
+class ReadStream(io.BufferedReader):
+    """A buffered stream to read, as ``subprocess`` gives for ``bufsize=-1``.
+
+    Once the connection is lost, what came before is read first; then reading raises ConnectionLost.
+    ``read()`` to the end raises at once, with everything in ``partial``.
+
+    Args:
+        stream: the raw one.
+        size: of the buffer, in bytes.
+
+    Threads: any, one at a time. Ctrl-C may lose the bytes of a call that gathers, as for every file.
+    """
+
+    def __init__(self, stream: Stream, size: int = BUFFER_SIZE) -> None:
+        self._stream = stream
+        super().__init__(stream.wrap(), size)
+
+    @property
+    def bridged(self) -> bool:
+        """See ``Stream.bridged``."""
+        return self._stream.bridged
+
+    def read(self, size: Optional[int] = -1, /) -> bytes:
+        """Read ``size`` bytes, or to the end; fewer only at the end.
+
+        Threads: blocks.
+        """
+        _check_fork(self._stream)
+        data = super().read(size)
+        to_end = size is None or size < 0
+        if to_end or (size and not data):
+            _raise_loss(self._stream, data)
+        return data
+
+    def read1(self, size: int = -1, /) -> bytes:
+        """Read what is there, at most ``size`` bytes.
+
+        Threads: blocks while there is nothing.
+        """
+        _check_fork(self._stream)
+        data = super().read1(size)
+        if size and not data:
+            _raise_loss(self._stream, data)
+        return data
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        """Fill a buffer; return the number of bytes.
+
+        Threads: blocks.
+        """
+        _check_fork(self._stream)
+        count = super().readinto(buffer)
+        if not count and memoryview(buffer).nbytes:
+            _raise_loss(self._stream, b"")
+        return count
+
+    def readinto1(self, buffer: WriteableBuffer, /) -> int:
+        """Read what is there into a buffer; return the number of bytes.
+
+        Threads: blocks while there is nothing.
+        """
+        _check_fork(self._stream)
+        count = super().readinto1(buffer)
+        if not count and memoryview(buffer).nbytes:
+            _raise_loss(self._stream, b"")
+        return count
+
+    def readline(self, size: Optional[int] = -1, /) -> bytes:
+        """Read a line; the last one may lack its newline.
+
+        Threads: blocks.
+        """
+        _check_fork(self._stream)
+        data = super().readline(-1 if size is None else size)
+        if size != 0 and not data:
+            _raise_loss(self._stream, data)
+        return data
+
+    def peek(self, size: int = 0, /) -> bytes:
+        """Return buffered bytes without taking them, ``b""`` at the end.
+
+        Threads: blocks while there are none.
+        """
+        _check_fork(self._stream)
+        return super().peek(size)
+
+    def close(self) -> None:
+        """Close the stream.
+
+        Threads: waits for who reads.
+        """
+        if self._stream.inherited:
+            self._stream.close()
+        else:
+            super().close()
+
+
+class TextReadStream(io.TextIOWrapper):
+    """A stream to read as text; see ``ReadStream`` for lost connections.
+
+    Args:
+        stream: the raw one.
+        size: of the buffer, in bytes; 0 for none.
+        encoding: a name, default UTF-8: the remote locale is not ours.
+        errors: what to do with bytes that are not text.
+
+    Threads: one.
+    """
+
+    def __init__(
+        self, stream: Stream, size: int, encoding: Optional[str], errors: Optional[str]
+    ) -> None:
+        # The plain reader, not ReadStream: only the outermost object may raise.
+        inner: Any = io.BufferedReader(stream.wrap(), size) if size else stream.wrap()
+        self._stream = stream
+        super().__init__(inner, encoding=encoding or "utf-8", errors=errors)
+        #: Whether characters were read, so that some may be decoded and not yet given out.
+        self.touched = False
+
+    @property
+    def bridged(self) -> bool:
+        """See ``Stream.bridged``."""
+        return self._stream.bridged
+
+    def read(self, size: Optional[int] = -1, /) -> str:
+        """Read ``size`` characters, or to the end; fewer only at the end.
+
+        Threads: blocks.
+        """
+        _check_fork(self._stream)
+        self.touched = True
+        to_end = size is None or size < 0
+        try:
+            text = super().read(size)
+        except UnicodeDecodeError as exc:
+            if not to_end or self._stream.loss is None:
+                raise
+            # Cut in the middle of a character. The bytes are in the exception, what had been decoded
+            # before them is still in the wrapper.
+            text = self._decoded() + exc.object.decode(self.encoding, "replace")
+        if to_end or (size and not text):
+            _raise_loss(self._stream, text)
+        return text
+
+    def _decoded(self) -> str:
+        characters = []
+        try:
+            while character := super().read(1):
+                characters.append(character)
+        except UnicodeDecodeError:
+            pass  # the bytes that the caller has
+        return "".join(characters)
+
+    def readline(self, size: int = -1, /) -> str:  # type: ignore[override]
+        """Read a line; the last one may lack its newline.
+
+        Threads: blocks.
+        """
+        _check_fork(self._stream)
+        self.touched = True
+        text = super().readline(size)
+        if size != 0 and not text:
+            _raise_loss(self._stream, text)
+        return text
+
+    def close(self) -> None:
+        """Close the stream.
+
+        Threads: one.
+        """
+        if self._stream.inherited:
+            self._stream.close()
+        else:
+            super().close()
+
+
+class TextWriteStream(io.TextIOWrapper):
+    """A stream to write as text; every write goes out at once.
+
+    Args:
+        stream: the raw one. A buffer in between would be flushed, or lost, by a finalizer.
+        encoding: a name, default UTF-8.
+        errors: what to do with characters that cannot be encoded.
+        line_buffering: accepted as for subprocess; every write is flushed anyway.
+
+    Threads: one.
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        encoding: Optional[str],
+        errors: Optional[str],
+        line_buffering: bool,
+    ) -> None:
+        self._stream = stream
+        super().__init__(
+            stream,  # type: ignore[arg-type]
+            encoding=encoding or "utf-8",
+            errors=errors,
+            line_buffering=line_buffering,
+            write_through=True,
+        )
+
+    @property
+    def bridged(self) -> bool:
+        """See ``Stream.bridged``."""
+        return self._stream.bridged
+
+
+def _raise_loss(stream: Stream, gathered: Union[bytes, str]) -> None:
+    loss = stream.loss
+    if loss is not None:
+        loss.partial = gathered
+        raise loss
+
+
+def _check_fork(stream: Stream) -> None:
+    # A thread that exists only in the parent may hold the lock of the io object, for ever.
+    if stream.inherited:
+        stream._check_open()
