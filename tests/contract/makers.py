@@ -60,6 +60,9 @@ class Maker:
 
     #: Bytes that one write keeps together.
     whole = 32768
+    #: Bytes that may be between writer and reader: 4 MiB for the reader, 1 MiB of the writer, and what the
+    #: kernels and the servers on the way hold.
+    under_way = 32 << 20
     oracle = False
 
     def differs(self, name: str) -> bool:

@@ -12,14 +12,10 @@ pytestmark = pytest.mark.large
 
 MIB = 1 << 20
 
-# What may be under way: 4 MiB for the reader, 1 MiB of the writer, and what the kernel and the server of
-# a connection over loopback hold.
-UNDER_WAY = 40 * MIB
-
 
 def test_a_writer_waits_for_the_reader_and_goes_on(maker: Maker) -> None:
     """Here is a reader, though a slow one."""
-    total = 48 * MIB
+    total = maker.under_way + 8 * MIB
     written = [0]
 
     def write() -> None:
@@ -32,7 +28,7 @@ def test_a_writer_waits_for_the_reader_and_goes_on(maker: Maker) -> None:
         assert channel.reader.read(1) == b"\0"
         assert eventually(lambda: stalled(written), 20)
         assert writing.running
-        assert written[0] < UNDER_WAY
+        assert written[0] < maker.under_way
         assert channel.held() < 8 * MIB
         before = written[0]
         assert exactly(channel.reader, before) == bytes(before)

@@ -30,6 +30,7 @@ def test_bufsize_may_be_given_by_position(sp: Any) -> None:
         assert process.stdout.read() == b"x"
 
 
+@pytest.mark.half_close
 @pytest.mark.parametrize("bufsize", [-1, 1000])
 def test_kinds_of_streams(sp: Any, bufsize: int) -> None:
     options = {"stdout": sp.PIPE, "stderr": sp.PIPE, "bufsize": bufsize}
