@@ -16,9 +16,11 @@ from collections.abc import Iterator
 
 import pytest
 from support import eventually, in_thread, seconds
+from transport.peers import data, opened
 
 import kubews
-from kubews import PIPE, Pod
+from kubews import PIPE, Pod, Stream
+from kubews.session import Session
 from kubews.testing import Faults
 
 MIB = 1 << 20
@@ -382,3 +384,25 @@ def test_a_fork_does_not_hold_up_the_end(pod: Pod) -> None:
             os.close(read)
             os.close(write)
             os.waitpid(child, 0)
+
+
+def test_a_descriptor_made_while_the_loop_stops_has_all_of_the_output() -> None:
+    """Of a command that is just over, nobody may get what fits into a pipe for everything."""
+    block = bytes(50_000)
+    with opened() as (connection, peer):
+        stream = Stream(Session(connection), 1, connection.pipes[1])
+        peer.send(*[data(1, block)] * 10)
+        assert eventually(lambda: connection.pipes[1].size == 500_000)
+        held = threading.Event()
+        connection._loop.call_soon(held.wait, seconds(10))
+        assert eventually(lambda: not connection._loop._posts)  # so the next two are of one round
+        connection._loop.call_soon(connection._loop.stop)
+        making = in_thread(stream.fileno)
+        assert eventually(lambda: len(connection._loop._posts) >= 2)
+        held.set()
+        descriptor = making.result()
+        count = 0
+        while piece := os.read(descriptor, 1 << 16):
+            count += len(piece)
+        assert count == 500_000
+        stream.close()

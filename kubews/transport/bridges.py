@@ -63,6 +63,8 @@ class Bridges:
             loop.call_soon(bridge.start, loop, loop.stop)
 
     def _adopt(self, bridge: Bridge, adopted: Outcome[None]) -> None:
+        if self._loop.stopping:
+            return  # it would be closed again in a moment, with what did not fit into the pipe
         self._bridges.append(bridge)
         adopted.set(None)
 

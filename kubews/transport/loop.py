@@ -194,6 +194,11 @@ class Loop:
         self._stopping = True
         self._waker.wake()
 
+    @property
+    def stopping(self) -> bool:
+        """Whether ``stop`` was called: what is begun now will not be carried on."""
+        return self._stopping
+
     def is_current(self) -> bool:
         """Return whether the caller runs in the loop's thread."""
         return threading.current_thread() is self._thread
