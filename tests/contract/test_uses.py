@@ -9,6 +9,7 @@ import json
 import lzma
 import pickle
 import shutil
+import sys
 import tarfile
 import tempfile
 import zipfile
@@ -18,6 +19,8 @@ from typing import Any
 import pytest
 from makers import Maker, Source
 from support import in_thread
+
+PY311 = sys.version_info >= (3, 11)
 
 VALUE = {"text": "é€", "numbers": list(range(5000)), "nothing": None}
 MEMBERS = {"a.txt": b"text\n", "dir/b.bin": bytes(range(256)) * 500, "empty": b""}
@@ -108,7 +111,9 @@ def test_zip_of_a_spooled_copy(source: Source) -> None:
             for name, content in MEMBERS.items():
                 file.writestr(name, content)
 
-    with source(archive(make)) as stream, tempfile.SpooledTemporaryFile() as spooled:
+    # Spooled files have been seekable() since 3.11.
+    temporary = tempfile.SpooledTemporaryFile if PY311 else tempfile.TemporaryFile
+    with source(archive(make)) as stream, temporary() as spooled:
         shutil.copyfileobj(stream, spooled)
         with zipfile.ZipFile(spooled) as file:
             assert {name: file.read(name) for name in file.namelist()} == MEMBERS
