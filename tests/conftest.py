@@ -6,7 +6,10 @@ a LocalCluster, or with ``--real-cluster`` a real one. What needs ``local`` need
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -140,3 +143,15 @@ def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
 
     yield
     assert eventually(as_before), f"{threads, descriptors} became {resources()}"
+    for name in ("cluster", "old"):
+        # The tests of LocalCluster itself have a fixture of that name, too.
+        if name in request.fixturenames and "testing" not in request.path.parts:
+            end_commands(request.getfixturevalue(name))
+
+
+def end_commands(cluster: AnyCluster) -> None:
+    """Kill what a test has left running: a lost connection ends no command, as on any cluster."""
+    if isinstance(cluster, LocalCluster):
+        for command in cluster.execs:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(command.pid, signal.SIGKILL)
