@@ -11,6 +11,7 @@ import gc
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from cluster import DEFAULT_VERSION
@@ -44,6 +45,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Refuse options that would be ignored: who believes to test his cluster shall not test ours."""
+    if config.getoption("--context") and not config.getoption("--kubeconfig"):
+        raise pytest.UsageError("--context goes with --kubeconfig")
+    if config.getoption("--real-cluster") and config.getoption("--kubeconfig"):
+        raise pytest.UsageError("--real-cluster is one of our own: not together with --kubeconfig")
+
+
+def of_local_cluster(path: Path) -> bool:
+    """Tell whether a test is one of LocalCluster itself, where a fixture ``cluster`` is something else."""
+    return path.relative_to(Path(__file__).parent).parts[0] == "testing"
+
+
 def is_real(config: pytest.Config) -> bool:
     return bool(config.getoption("--real-cluster") or config.getoption("--kubeconfig"))
 
@@ -52,11 +66,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """On a real cluster run what runs commands, and say of the rest of that why it cannot."""
     if not is_real(config):
         return
-    # The tests of LocalCluster itself have a fixture of that name, too.
     kept = [
         item
         for item in items
-        if "cluster" in getattr(item, "fixturenames", ()) and "testing" not in item.path.parts
+        if "cluster" in getattr(item, "fixturenames", ()) and not of_local_cluster(item.path)
     ]
     config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
     items[:] = kept
@@ -144,8 +157,7 @@ def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     assert eventually(as_before), f"{threads, descriptors} became {resources()}"
     for name in ("cluster", "old"):
-        # The tests of LocalCluster itself have a fixture of that name, too.
-        if name in request.fixturenames and "testing" not in request.path.parts:
+        if name in request.fixturenames and not of_local_cluster(request.path):
             end_commands(request.getfixturevalue(name))
 
 

@@ -273,7 +273,7 @@ def test_certificates_and_contexts_are_kept_while_they_are_the_same(zoo_client: 
     assert zoo_client._tls() is first
 
 
-def test_two_generations_before_the_kubelet_ended_the_websocket(pod: Pod) -> None:
+def test_two_generations_before_the_kubelet_ended_the_websocket() -> None:
     """On 1.30 to 1.35 a container that does not run is told after the upgrade: an ExecError."""
     with LocalCluster(version="1.33", process=True) as cluster:
         cluster.add_pod("waiting", {"main": None}, state="waiting")

@@ -222,8 +222,10 @@ class RealCluster:
             The token, good for an hour at least.
         """
         token = accounts.create(self._admin, self.namespace, name, verbs)
-        cluster = self._document["contexts"][0]["context"]["cluster"]
-        context = {"cluster": cluster, "user": name, "namespace": self.namespace}
+        chosen = next(
+            each["context"] for each in self._document["contexts"] if each["name"] == self.context
+        )
+        context = {"cluster": chosen["cluster"], "user": name, "namespace": self.namespace}
         self._document["users"].append({"name": name, "user": {"token": token}})
         self._document["contexts"].append({"name": name, "context": context})
         self._write()
