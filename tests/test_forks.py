@@ -166,7 +166,7 @@ def work(number):
     return int(pod.check_output(["echo", str(number)]))
 
 context = multiprocessing.get_context("fork")
-with pod.popen(["yes", "tick"], stdout=PIPE) as p:
+with pod.popen(["sh", "-c", "while sleep 0.01; do echo tick; done"], stdout=PIPE) as p:
     reader = thread(lambda: p.stdout.read(50_000_000))
     for _ in range(2):
         with context.Pool(3) as pool:
