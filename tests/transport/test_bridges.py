@@ -121,3 +121,21 @@ def test_room_is_what_a_send_would_not_wait_for() -> None:
         connection.status.get(soon())
         with pytest.raises(errors.StreamBroken):
             connection.has_room()
+
+
+def test_a_loop_that_stops_takes_no_bridge() -> None:
+    """It would close it again in a moment, with what did not fit into the pipe."""
+    with opened() as (connection, _):
+        go_on = threading.Event()
+        connection._loop.call_soon(lambda: go_on.wait(seconds(10)) and None)
+        connection._loop.call_soon(connection._loop.stop)
+        bridge = Recorder()
+        attaching = in_thread(connection.bridges.attach, bridge)
+        assert eventually(lambda: len(connection._loop._posts) >= 2)
+        go_on.set()
+        attaching.result()
+        assert eventually(lambda: bridge.thread is not None)
+        assert bridge.thread is not connection._loop._thread
+        bridge.release()
+        assert bridge.thread is not None
+        bridge.thread.join(seconds(10))
