@@ -126,8 +126,15 @@ def test_room_is_what_a_send_would_not_wait_for() -> None:
 def test_a_loop_that_stops_takes_no_bridge() -> None:
     """It would close it again in a moment, with what did not fit into the pipe."""
     with opened() as (connection, _):
-        go_on = threading.Event()
-        connection._loop.call_soon(lambda: go_on.wait(seconds(10)) and None)
+        held, go_on = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            held.set()
+            go_on.wait(seconds(10))
+
+        connection._loop.call_soon(hold)
+        assert held.wait(seconds(10))
+        # Both in the next round, in which the bridge comes behind the stop.
         connection._loop.call_soon(connection._loop.stop)
         bridge = Recorder()
         attaching = in_thread(connection.bridges.attach, bridge)
