@@ -47,6 +47,15 @@ def _pair() -> tuple[io.RawIOBase, io.RawIOBase]:
     return io.FileIO(read, "rb"), io.FileIO(write, "wb")
 
 
+def _ends(*, reading: bool) -> tuple[io.RawIOBase, io.RawIOBase]:
+    """Return the user's end, to read from or to write to, and the loop's, which every fork closes."""
+    with forks.lock:
+        reader, writer = _pair()
+        user, own = (reader, writer) if reading else (writer, reader)
+        forks.own(lambda: own)
+    return user, own
+
+
 class _Bridge:
     """One end for the user, one for the loop.
 
@@ -114,10 +123,7 @@ class OutputBridge(_Bridge):
     """
 
     def __init__(self, pipe: Pipe, keep: object) -> None:
-        with forks.lock:
-            user, own = _pair()
-            forks.own(lambda: own)
-        super().__init__(user, own, keep)
+        super().__init__(*_ends(reading=True), keep)
         self._pipe = pipe
         self._unsent = memoryview(b"")
 
@@ -158,10 +164,7 @@ class InputBridge(_Bridge):
     """
 
     def __init__(self, connection: Connection, stream_id: int, keep: object) -> None:
-        with forks.lock:
-            own, user = _pair()
-            forks.own(lambda: own)
-        super().__init__(user, own, keep)
+        super().__init__(*_ends(reading=False), keep)
         self._connection = connection
         self._stream_id = stream_id
         self._unsent = Unsent(b"")
