@@ -58,6 +58,12 @@ def of_local_cluster(path: Path) -> bool:
     return path.relative_to(Path(__file__).parent).parts[0] == "testing"
 
 
+def of_this_machine(item: pytest.Item) -> bool:
+    """Tell whether a test of parity runs its body with the standard library, which knows no cluster."""
+    callspec = getattr(item, "callspec", None)
+    return callspec is not None and callspec.params.get("sp") == "subprocess"
+
+
 def is_real(config: pytest.Config) -> bool:
     return bool(config.getoption("--real-cluster") or config.getoption("--kubeconfig"))
 
@@ -69,7 +75,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     kept = [
         item
         for item in items
-        if "cluster" in getattr(item, "fixturenames", ()) and not of_local_cluster(item.path)
+        if "cluster" in getattr(item, "fixturenames", ())
+        and not of_local_cluster(item.path)
+        and not of_this_machine(item)
     ]
     config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
     items[:] = kept
