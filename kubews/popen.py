@@ -474,7 +474,7 @@ class Popen:
 
     def _interrupt(self) -> None:
         try:
-            self._connection.send(STDIN, Unsent(b"\x03"), Deadline(_CTRL_C_GRACE))
+            self._connection.press(STDIN, b"\x03")
             self._connection.status.get(Deadline(_CTRL_C_GRACE))
         except (TimeoutError, StreamBroken, ConnectionLost):
             pass

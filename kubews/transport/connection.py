@@ -155,10 +155,10 @@ class Connection:
         offset = source.offset
         chunk = source.view[offset : offset + self._codec.max_data]
         data = frame(self._codec.data_to_send(stream_id, chunk))
-        self._queue(self._outbox.put, data, deadline, source, offset + len(chunk))
+        self._queue(self._outbox.put, stream_id, data, deadline, source, offset + len(chunk))
 
     def end(self, stream_id: int) -> None:
-        """End a stream to the peer, behind everything that is queued for it.
+        """End a stream to the peer, behind everything that is queued for it; again is nothing.
 
         Raises:
             HalfCloseUnsupported: the subprotocol cannot; nothing was sent.
@@ -167,7 +167,17 @@ class Connection:
         Threads: does not block.
         """
         self._outbox.check()
-        self._queue(self._outbox.put_last, self.end_frame(stream_id))
+        self._queue(self._outbox.put_last, stream_id, self.end_frame(stream_id))
+
+    def press(self, stream_id: int, key: bytes) -> None:
+        """Send a key of a terminal, which has no end behind which keys do nothing.
+
+        Raises:
+            StreamBroken: the process or the connection has ended.
+
+        Threads: does not block.
+        """
+        self._queue(self._outbox.put_more, frame(self._codec.data_to_send(stream_id, key)))
 
     def end_frame(self, stream_id: int) -> bytes:
         """Make the frame that ends a stream.

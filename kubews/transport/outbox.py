@@ -77,22 +77,28 @@ class Outbox:
         self.control: deque[bytes] = deque()
         self._dropped = False
         self._broken: Optional[str] = None
+        # The streams behind whose end nothing may come.
+        self._ended: dict[int, bool] = {}
         #: What the loop is sending. Set by it, under the lock where it comes from the queue.
         self.head: Optional[memoryview] = None
         self.writers = WaitQueue()
 
-    def put(self, frame: bytes, deadline: Deadline, source: Unsent, offset: int) -> None:
-        """Queue a frame and move the offset of its source; wait while there is no room.
+    def put(
+        self, stream_id: int, frame: bytes, deadline: Deadline, source: Unsent, offset: int
+    ) -> None:
+        """Queue a frame of a stream and move the offset of its source; wait while there is no room.
 
         Raises:
             Expired: the deadline passed; nothing was queued.
-            StreamBroken: nothing can be sent any more.
+            StreamBroken: nothing can be sent any more, or nothing of this stream.
 
         Threads: blocks.
         """
 
         def look() -> Optional[bool]:
             self.check()
+            if stream_id in self._ended:
+                raise StreamBroken("the stream was ended on this side")
             if not self.has_room():
                 return None
             # Invariant: both or neither. No call stands between the two statements, and a signal
@@ -104,7 +110,21 @@ class Outbox:
         if wait_for(self._lock, self.writers, look, deadline, self._parking) is None:
             raise Expired
 
-    def put_last(self, frame: bytes) -> None:
+    def put_last(self, stream_id: int, frame: bytes) -> None:
+        """Queue the frame that ends a stream, once; whoever waits to queue more of it gives up.
+
+        Raises:
+            StreamBroken: nothing can be sent any more.
+        """
+        with self._lock:
+            self.check()
+            # Invariant: both or neither, as in ``put``.
+            if stream_id not in self._ended:
+                self._frames += (frame,)
+                self._ended[stream_id] = True
+        self.writers.wake_all()
+
+    def put_more(self, frame: bytes) -> None:
         """Queue a frame whether there is room or not.
 
         Raises:

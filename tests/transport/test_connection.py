@@ -424,7 +424,7 @@ def test_a_pong_does_not_wait_for_room() -> None:
 def test_a_writer_as_fast_as_the_peer_does_not_own_the_loop() -> None:
     class Endless(FaultySocket):
         def send(self, data: Any) -> int:
-            connection._outbox.put_last(b"more")  # somebody was faster, again
+            connection._outbox.put_more(b"more")  # somebody was faster, again
             return len(data)
 
     with opened(wrap=Endless) as (connection, peer):

@@ -23,7 +23,7 @@ KIB32 = bytes(32 * 1024)
 
 def put(outbox: Outbox, frame: bytes, deadline: Deadline = NOW) -> None:
     source = Unsent(frame)
-    outbox.put(frame, deadline, source, len(frame))
+    outbox.put(1, frame, deadline, source, len(frame))
     assert source.done
 
 
@@ -89,7 +89,7 @@ def test_frames_leave_in_order_and_whole() -> None:
     assert not outbox.take()
     for frame in (b"a", b"bb", b"ccc"):
         put(outbox, frame)
-    outbox.put_last(b"dddd")
+    outbox.put_last(1, b"dddd")
     assert outbox
     assert sent(outbox) == b"abbcccdddd"
     assert not outbox
@@ -120,15 +120,15 @@ def test_a_frame_of_any_size_is_taken() -> None:
 def test_offset_moves_with_the_frame_and_not_otherwise() -> None:
     outbox = Outbox(1 << 20, nothing)
     source = Unsent(bytes(100))
-    outbox.put(b"frame 1", NOW, source, 60)
+    outbox.put(1, b"frame 1", NOW, source, 60)
     assert (source.offset, source.done) == (60, False)
     fill(outbox)
     with pytest.raises(TimeoutError):
-        outbox.put(b"frame 2", NOW, source, 100)
+        outbox.put(1, b"frame 2", NOW, source, 100)
     assert source.offset == 60
     outbox.break_off("over")
     with pytest.raises(StreamBroken):
-        outbox.put(b"frame 2", NOW, source, 100)
+        outbox.put(1, b"frame 2", NOW, source, 100)
     assert source.offset == 60
 
 
@@ -159,8 +159,27 @@ def test_writer_waits_for_room() -> None:
 def test_put_last_needs_no_room() -> None:
     outbox = Outbox(1 << 20, nothing)
     fill(outbox)
-    outbox.put_last(b"end")
-    assert sent(outbox).endswith(b"end")
+    outbox.put_last(1, b"end")
+    outbox.put_last(1, b"end")
+    assert sent(outbox).endswith(b"\0end")
+
+
+def test_an_end_makes_waiting_writers_of_its_stream_give_up() -> None:
+    """What another thread still had to write does not follow the end, on this stream only."""
+    outbox = Outbox(1 << 20, nothing)
+    fill(outbox)
+    writer = in_thread(put, outbox, b"too late", NEVER)
+    assert eventually(lambda: outbox.writers)
+    outbox.put_last(1, b"end")
+    with pytest.raises(StreamBroken, match="ended on this side"):
+        writer.result()
+    outbox.put_more(b"a key")
+    source = Unsent(b"x")
+    with pytest.raises(TimeoutError):
+        outbox.put(2, b"other", NOW, source, 1)
+    assert sent(outbox).endswith(b"enda key")
+    outbox.put(2, b"other", NOW, source, 1)
+    assert sent(outbox) == b"other"
 
 
 def test_writers_get_buffer_full_and_may_come_again() -> None:
@@ -188,7 +207,8 @@ def test_break_off() -> None:
     for call in (
         outbox.check,
         lambda: put(outbox, b"x"),
-        lambda: outbox.put_last(b"x"),
+        lambda: outbox.put_last(1, b"x"),
+        lambda: outbox.put_more(b"x"),
     ):
         with pytest.raises(StreamBroken, match="the process has ended"):
             call()
@@ -339,7 +359,7 @@ def test_interrupt_queues_all_or_nothing(full: bool) -> None:
             number_before = 0
 
         def call(outbox: Outbox = outbox, source: Unsent = source) -> None:
-            outbox.put(b"01234", NOW, source, 5)
+            outbox.put(1, b"01234", NOW, source, 5)
 
         try:
             _, reached = run_with(call, number, interrupt)
@@ -380,7 +400,7 @@ def test_storm_of_interrupts() -> None:
                 chunk = bytes(source.view[source.offset : source.offset + 1000])
                 weather.armed = True
                 try:
-                    outbox.put(chunk, NEVER, source, source.offset + len(chunk))
+                    outbox.put(1, chunk, NEVER, source, source.offset + len(chunk))
                 except Interrupted:
                     pass
                 weather.armed = False
