@@ -10,16 +10,16 @@ from kubews.transport import forks
 from kubews.transport.deadline import Deadline
 
 if TYPE_CHECKING:
-    from kubews.transport.connection import Connection
+    from kubews.transport.link import Link
 
 # Seconds that all of them together may delay the exit.
 _EXIT_TIMEOUT = 0.5
 
 # Guarded by forks.lock.
-_connections: weakref.WeakSet[Connection] = weakref.WeakSet()
+_connections: weakref.WeakSet[Link] = weakref.WeakSet()
 
 
-def add(connection: Connection) -> None:
+def add(connection: Link) -> None:
     """Remember a connection until it ends.
 
     Threads: any.
@@ -28,7 +28,7 @@ def add(connection: Connection) -> None:
         _connections.add(connection)
 
 
-def remove(connection: Connection) -> None:
+def remove(connection: Link) -> None:
     """Forget a connection.
 
     Threads: any.

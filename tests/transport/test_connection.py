@@ -36,8 +36,8 @@ from support import eventually, in_thread, resources, seconds
 from kubews import errors
 from kubews.protocol.channels import Channels
 from kubews.protocol.events import End
-from kubews.transport import connection as connection_module
 from kubews.transport import heartbeat, live
+from kubews.transport import link as link_module
 from kubews.transport.backpressure import Limits
 from kubews.transport.connection import Connection
 from kubews.transport.deadline import NEVER, Deadline
@@ -190,7 +190,7 @@ def test_output_behind_the_status_is_not_lost() -> None:
 
 
 def test_the_status_ends_the_wait_though_the_server_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection_module, "_GRACE", seconds(0.1))
+    monkeypatch.setattr(link_module, "_GRACE", seconds(0.1))
     with opened() as (connection, peer):
         peer.send(data(1, b"out"), data(3, SUCCESS))
         assert connection.status.get(soon()).exit_code == 0
@@ -201,7 +201,7 @@ def test_the_status_ends_the_wait_though_the_server_stays(monkeypatch: pytest.Mo
 def test_the_grace_does_not_run_while_this_side_does_not_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(connection_module, "_GRACE", seconds(0.05))
+    monkeypatch.setattr(link_module, "_GRACE", seconds(0.05))
     with opened("tcp", limits=Limits(inbound=100)) as (connection, peer):
         sent = b"x" * 500_000
         peer.send(data(3, SUCCESS), *(data(1, sent[i : i + 1000]) for i in range(0, 500_000, 1000)))
@@ -229,7 +229,7 @@ def test_a_write_that_fails_hides_no_status(refuse_after: int) -> None:
 
 
 def test_a_write_that_fails_ends_the_connection_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection_module, "_GRACE", seconds(0.05))
+    monkeypatch.setattr(link_module, "_GRACE", seconds(0.05))
     wrap = lambda sock: FaultySocket(sock, refuse_after=0)  # noqa: E731
     with opened(wrap=wrap) as (connection, _):
         with pytest.raises(errors.StreamBroken):
@@ -1020,7 +1020,7 @@ def test_a_flush_that_is_posted_is_not_posted_again() -> None:
 
 def test_the_grace_counts_silence(monkeypatch: pytest.MonkeyPatch) -> None:
     """R-12: what comes after the Status is read for as long as it comes."""
-    monkeypatch.setattr(connection_module, "_GRACE", seconds(0.2))
+    monkeypatch.setattr(link_module, "_GRACE", seconds(0.2))
     with opened() as (connection, peer):
         peer.send(data(3, SUCCESS))
         for _ in range(8):

@@ -160,7 +160,7 @@ def test_an_end_at_any_recv(kind: str, monkeypatch: Any) -> None:
 
 def test_a_broken_pipe_at_any_send(monkeypatch: Any) -> None:
     """Writing ends, reading goes on: without the input the server says nothing more."""
-    monkeypatch.setattr("kubews.transport.connection._GRACE", 0.05)
+    monkeypatch.setattr("kubews.transport.link._GRACE", 0.05)
     counts: Counter[str] = Counter()
     with playing() as (player, pod):
         for after in boundaries(len(INPUT), 15):
@@ -273,7 +273,7 @@ def test_a_large_status_in_many_pieces(tls: bool) -> None:
 
 def test_a_server_that_never_closes(monkeypatch: Any) -> None:
     """Nor does it say anything after the Status: the time for what is on the way ends it."""
-    monkeypatch.setattr("kubews.transport.connection._GRACE", 0.1)
+    monkeypatch.setattr("kubews.transport.link._GRACE", 0.1)
     with playing() as (player, pod):
         process = start(player, pod, Script(sends(START + data(3, SUCCESS)), "stall"))
         assert outcome(process) == ("exit 0", b"before", b"")
