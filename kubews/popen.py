@@ -59,7 +59,7 @@ class Popen:
     Args:
         args: a list of strings or paths; with ``shell=True`` a string.
         bufsize: of stdout and stderr in bytes; -1 is 64 KiB, 0 gives the raw ``Stream``.
-        pod: a name such as ``web-0``, or a ``Pod``.
+        pod: a name such as ``web-0`` or ``deploy/web``, or a ``Pod``.
         namespace: of the pod, by default the context's.
         container: by default as kubectl chooses.
         client: by default a new one from the current configuration.
@@ -140,14 +140,17 @@ class Popen:
                 _sink(stderr, sys.stderr, encoding, errors, held),
             ]
             if wait_ready is not None:
-                self.pod.wait_ready(wait_ready)
+                self.pod = self.pod.wait_ready(wait_ready)
+            deadline = Deadline(connect_timeout)
+            # Of deploy/web it is one pod from now on; what this process is asked later is asked of it.
+            self.pod = self.pod.pin(deadline)
             self._session = open_exec(
                 self.pod,
                 argv,
                 stdin=request_stdin or stdin not in (None, DEVNULL),
                 merged=stderr is STDOUT,
                 tty=tty,
-                deadline=Deadline(connect_timeout),
+                deadline=deadline,
             )
             self._connection = self._session.connection
             held.callback(self._connection.close)

@@ -57,7 +57,7 @@ def open_exec(
     """Start a command in a container.
 
     Args:
-        target: the pod; if the server asks for a container, it remembers the choice.
+        target: the pod itself, see ``pin``; if the server asks for a container, it remembers the choice.
         argv: the argument vector.
         stdin: whether there will be input.
         merged: whether stderr is read together with stdout, in the order of arrival.

@@ -1,17 +1,23 @@
-"""Which pod and which container a command is for, and why a server may refuse it."""
+"""Which pod and which container a command or a connection is for.
+
+A name such as ``deploy/web`` stands for whichever of its pods is the best when something is opened, by
+the order of kubectl; see ``choice``. What the choice is made of comes from the API server each time: a
+handle that lives for hours keeps no pod that has died.
+"""
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable
-from typing import Any, Optional, TypeVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Optional, TypeVar
 
+from kubews import choice, documents, ports, refusals
 from kubews.client import Client
+from kubews.documents import Json, entries
 from kubews.errors import (
     ApiError,
     BadRequest,
-    ConfigError,
     ConnectTimeout,
     Forbidden,
     KubewsError,
@@ -19,33 +25,47 @@ from kubews.errors import (
     NotReady,
     ServerError,
 )
-from kubews.protocol.requests import pod_path
-from kubews.transport.deadline import Deadline
+from kubews.protocol.requests import object_path, pod_path, pods_path
+from kubews.transport.deadline import NEVER, Deadline
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 T = TypeVar("T")
 
-DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
-
 _POLL = 0.2
-
-# The phases of a pod that will run nothing any more.
-_OVER = ("Succeeded", "Failed")
-
 _HINT_TIMEOUT = 5.0
-_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """The pod that a target stands for at one moment.
+
+    Args:
+        pod_name: the pod's name.
+        document: the pod's object; empty if the pod itself was named, because then nothing is asked.
+        owner: the object that was named; empty if it was the pod.
+
+    Threads: a value.
+    """
+
+    pod_name: str
+    document: Json = field(default_factory=dict, repr=False)
+    owner: Json = field(default_factory=dict, repr=False)
 
 
 class Target:
-    """A pod, and the container in it if one was named.
+    """A pod, or what stands for one of several, and the container in it if one was named.
 
     Args:
         client: how to reach the cluster.
-        name: ``web-0`` or ``pod/web-0``.
+        name: ``web-0``, ``pod/web-0``, or ``deploy/web``, ``rs/``, ``sts/``, ``ds/``, ``rc/``, ``job/``
+            or ``svc/``, also in the long forms that kubectl knows (``deployments.apps/web``).
         namespace: by default the one of the client's context.
         container: by default the server's choice if there is only one, else kubectl's.
 
     Raises:
-        ConfigError: the name cannot be the name of a pod.
+        ConfigError: the name cannot be one of these.
 
     Threads: any.
     """
@@ -58,42 +78,178 @@ class Target:
         namespace: Optional[str] = None,
         container: Optional[str] = None,
     ) -> None:
-        kind, _, rest = name.rpartition("/")
-        if kind not in ("", "pod", "pods", "po"):
-            raise ConfigError(f"{name!r}: only pods can be named so far, as web-0 or pod/web-0")
-        if not _NAME.fullmatch(rest):
-            raise ConfigError(f"{name!r} cannot be the name of a pod")
+        self._kind, self.name = choice.parse(name)
         self.client = client
-        self.name = rest
         self.namespace = namespace or client.config.namespace
         self.container = container
+        self._chosen_for = ""  # "deploy/web", if this is the pod that was chosen for it
 
     def __repr__(self) -> str:
         container = f" container={self.container!r}" if self.container else ""
-        return f"<kubews.{type(self).__name__} {self.namespace}/{self.name}{container}>"
+        kind = "" if self._kind is choice.POD else f"{self._kind.short}/"
+        name = f"{self.namespace}/{kind}{self.name}"
+        if self._chosen_for:
+            name = f"{self._chosen_for} -> pod {name}"
+        return f"<kubews.{type(self).__name__} {name}{container}>"
+
+    @property
+    def kind(self) -> str:
+        """What was named: ``pod``, ``deployment``, ``service`` and so on."""
+        return self._kind.singular
 
     @property
     def where(self) -> str:
         """The target in words, for messages."""
+        kind = "pod" if self._kind is choice.POD else self._kind.short
+        origin = f"{self._chosen_for} -> " if self._chosen_for else ""
         container = f", container {self.container}" if self.container else ""
-        return f"pod {self.namespace}/{self.name}{container}"
+        return f"{origin}{kind} {self.namespace}/{self.name}{container}"
 
-    def get(self, timeout: Optional[float] = None) -> dict[str, Any]:
-        """Read the pod's object from the API server.
+    def get(self, timeout: Optional[float] = None) -> Json:
+        """Read the object of the pod, or of the one that would be chosen now.
 
         Raises:
-            NotFound: there is no such pod.
+            NotFound: there is no such pod, or nothing of the name that should select one.
+            NotReady: none of the pods that are selected runs.
 
         Threads: blocks.
         """
-        found = self.client.get(pod_path(self.namespace, self.name), timeout=timeout)
+        if self._kind is not choice.POD:
+            return self.resolve(Deadline(timeout)).document
+        return self._read(pod_path(self.namespace, self.name), Deadline(timeout))
+
+    # Which pod.
+
+    def resolve(self, deadline: Deadline) -> Resolved:
+        """Find the pod that this stands for now. For a pod that is named itself nothing is asked.
+
+        Args:
+            deadline: for the questions; the client's ``connect_timeout`` holds too.
+
+        Raises:
+            NotFound: there is nothing of that name.
+            NotReady: no pod is selected, or none runs; the message says what they do instead.
+            ConfigError: it is a Service without a selector.
+            Forbidden: the message names the verb and the resource that are missing.
+            ConnectFailed: the server could not be asked.
+
+        Threads: blocks.
+        """
+        if self._kind is choice.POD:
+            return Resolved(self.name)
+        owner, selector, pods = self._candidates(deadline.at_most(self.client.connect_timeout))
+        if pods and self._can_be_opened(pods[0]):
+            return Resolved(documents.name_of(pods[0]), pods[0], owner)
+        raise NotReady(refusals.candidates(self.where, selector, pods))
+
+    def resolve_port(self, port: ports.Port, deadline: Deadline) -> tuple[str, int]:
+        """Find the pod, and the number of its port, as ``kubectl port-forward`` does.
+
+        A number for a pod that is named itself costs no question: a role with ``pods/portforward``
+        alone will do.
+
+        Args:
+            port: a number, or the name of a container's port; for a Service number or name of one of
+                its own ports.
+            deadline: as for ``resolve``.
+
+        Returns:
+            The pod's name and the number.
+
+        Raises:
+            TypeError: the port is neither a number nor a str.
+            ConfigError: there is no such port, or it is one of UDP; with kubectl's words.
+            KubewsError: as for ``resolve``.
+
+        Threads: blocks.
+        """
+        wanted = ports.parse(port)
+        if self._kind is choice.POD:
+            if isinstance(wanted, int):
+                return self.name, wanted
+            remaining = deadline.at_most(self.client.connect_timeout).remaining()
+            return self.name, ports.of_pod(self.get(remaining), wanted)
+        resolved = self.resolve(deadline)
+        if self._kind is choice.SERVICE:
+            number = ports.of_service(resolved.owner, resolved.document, wanted)
+        else:
+            number = ports.of_pod(resolved.document, wanted)
+        return resolved.pod_name, number
+
+    def pin(self, deadline: Deadline = NEVER) -> Self:
+        """Return a handle of the one pod that this stands for now: itself, if a pod was named.
+
+        Its container is chosen, too, because the pod's object has been read anyway.
+
+        Raises:
+            KubewsError: as for ``resolve``.
+
+        Threads: blocks, unless a pod was named.
+        """
+        if self._kind is choice.POD:
+            return self
+        try:
+            return self._pinned(self.resolve(deadline).document)
+        except NotReady as exc:
+            raise NotReady(f"{exc}; wait_ready=SECONDS waits for one") from None
+
+    def in_container(self, container: str) -> Self:
+        """Return a handle of the same with another container."""
+        return self._copy(self._kind, self.name, container, self._chosen_for)
+
+    def _copy(self, kind: choice.Kind, name: str, container: str, chosen_for: str) -> Self:
+        copy = type(self)(self.client, name, namespace=self.namespace, container=container)
+        copy._kind = kind
+        copy._chosen_for = chosen_for
+        return copy
+
+    def _pinned(self, pod: Json) -> Self:
+        container = self.container or documents.default_container(pod)
+        name = documents.name_of(pod)
+        return self._copy(choice.POD, name, container, f"{self._kind.short}/{self.name}")
+
+    def _candidates(self, deadline: Deadline) -> tuple[Json, str, list[Json]]:
+        """Return what was named, its selector, and its pods, the best first."""
+        kind, namespace = self._kind, self.namespace
+        path = object_path(namespace, kind.plural, self.name, group=kind.group)
+        try:
+            owner = self._read(path, deadline)
+        except Forbidden as exc:
+            why = "to see which pods it selects"
+            hint = refusals.of_choice("get", kind.resource, namespace, why)
+            raise refusals.with_hint(exc, hint) from None
+        selector = choice.selector_of(kind, owner)
+        try:
+            found = self._read(pods_path(namespace, selector), deadline)
+        except Forbidden as exc:
+            hint = refusals.of_choice("list", "pods", namespace, "to choose one")
+            raise refusals.with_hint(exc, hint) from None
+        # What is in a list does not say what it is.
+        pods = [{"kind": "Pod", "apiVersion": "v1", **pod} for pod in entries(found, "items")]
+        return owner, selector, choice.best_first(pods)
+
+    def _read(self, path: str, deadline: Deadline) -> Json:
+        found = self.client.get(path, timeout=deadline.remaining())
         return found if isinstance(found, dict) else {}
 
-    def wait_ready(self, timeout: Optional[float]) -> None:
-        """Wait until the container runs; the pod need not exist yet.
+    def _can_be_opened(self, pod: Json) -> bool:
+        # kubectl opens what is Running, ready or not: who looks for the reason must get in. While an
+        # init container runs the phase is Pending.
+        return documents.at(pod, "status", "phase") == "Running" or self._runs(pod)
+
+    def _runs(self, pod: Json) -> bool:
+        return documents.runs(pod, self.container or documents.default_container(pod))
+
+    # When.
+
+    def wait_ready(self, timeout: Optional[float]) -> Self:
+        """Wait until the container runs; neither pod nor what selects it need exist yet.
 
         Args:
             timeout: seconds, None for ever.
+
+        Returns:
+            A handle of the pod in which it runs, as of ``pin``.
 
         Raises:
             NotReady: it does not run in time, or has ended; the message says what it does instead.
@@ -101,25 +257,36 @@ class Target:
         Threads: blocks.
         """
         deadline = Deadline(timeout)
-        state = "may or may not be there: the server has not told"
+        state = f"{self.where} may or may not be there: the server has not told"
         while True:
+            remaining = deadline.remaining()
             try:
-                pod = self.get(timeout=deadline.remaining() or _POLL)
+                pods, state = self._look(Deadline(_POLL) if remaining == 0 else deadline)
             except NotFound:
-                state = "does not exist"
+                state = f"{self.where} does not exist"
             except ConnectTimeout:
                 if not deadline.expired():
                     raise
             else:
-                if self._runs(pod):
-                    return
-                state = self._state(pod)
-                if _at(pod, "status", "phase") in _OVER:
-                    raise NotReady(f"{self.where} {state}")
+                if pods and self._runs(pods[0]):
+                    return self if self._kind is choice.POD else self._pinned(pods[0])
+                # Another pod may come for one that was selected.
+                if self._kind is choice.POD and documents.is_over(pods[0]):
+                    raise NotReady(state)
             if deadline.expired():
-                raise NotReady(f"{self.where} {state}, after {timeout} s")
+                raise NotReady(f"{state}, after {timeout} s")
             remaining = deadline.remaining()
             time.sleep(_POLL if remaining is None else min(_POLL, remaining))
+
+    def _look(self, deadline: Deadline) -> tuple[list[Json], str]:
+        """Return the pods, the best first, and in words what they do."""
+        if self._kind is not choice.POD:
+            _, selector, pods = self._candidates(deadline)
+            return pods, refusals.candidates(self.where, selector, pods)
+        pod = self.get(deadline.remaining())
+        return [pod], f"{self.where} {documents.state(pod)}"
+
+    # Which container, and what a refusal means.
 
     def with_container(self, action: Callable[[], T], deadline: Deadline) -> T:
         """Run an action; if the server asks for a container, choose kubectl's and run it once more.
@@ -146,7 +313,7 @@ class Target:
                 self.container = self.container or self._default_container(exc, deadline)
             return action()
         except ApiError as exc:
-            explained = self._explain(exc, deadline)
+            explained = self.explain(exc, deadline)
             if explained is exc:
                 raise
             raise explained from None  # it has everything that the first one had
@@ -156,30 +323,26 @@ class Target:
             pod = self.get(timeout=deadline.remaining())
         except ApiError:
             raise asked from None  # it lists the containers, which is all one needs to know
-        named = _at(pod, "metadata", "annotations", DEFAULT_CONTAINER)
-        return str(named or _names(_at(pod, "spec", "containers"))[0])
+        return documents.default_container(pod)
 
-    def _explain(self, exc: ApiError, deadline: Deadline) -> ApiError:
+    def explain(
+        self, exc: ApiError, deadline: Deadline, *, resource: str = "pods/exec"
+    ) -> ApiError:
+        """Return a refusal with what a person can do about it in the message, if anything is known.
+
+        Args:
+            exc: the refusal.
+            deadline: for a look at the pod.
+            resource: what was asked for.
+
+        Threads: blocks.
+        """
         hint = ""
-        if isinstance(exc, Forbidden) and exc.body:
-            hint = (
-                f"The user needs the verbs get and create on pods/exec in namespace {self.namespace} "
-                "(servers before 1.35 ask for get only)"
-            )
-        elif isinstance(exc, Forbidden):
-            hint = "kubews speaks v5.channel.k8s.io and v4.channel.k8s.io"
+        if isinstance(exc, Forbidden):
+            hint = refusals.of_stream(exc, resource, self.namespace)
         elif isinstance(exc, (BadRequest, ServerError, NotFound)):
             hint = self.hint(str(exc), deadline)
-        if not hint:
-            return exc
-        return type(exc)(
-            f"{exc}. {hint}",
-            code=exc.code,
-            reason=exc.reason,
-            status=exc.status,
-            body=exc.body,
-            retry_after=exc.retry_after,
-        )
+        return refusals.with_hint(exc, hint) if hint else exc
 
     def hint(self, refusal: str, deadline: Deadline) -> str:
         """Look for the reason of a refusal in the pod's object.
@@ -197,40 +360,7 @@ class Target:
             pod = self.get(timeout=deadline.at_most(_HINT_TIMEOUT).remaining())
         except KubewsError:
             return ""  # may be what the refusal says, or no right to look: the refusal stands alone
-        state = self._state(pod)
-        containers = _names(_at(pod, "spec", "containers"))
-        if self.container and "not valid" in refusal:
-            return f"The pod has the containers {', '.join(containers)}"
-        if not state:
-            return ""
-        over = _at(pod, "status", "phase") in _OVER
-        return f"The pod {state}" + ("" if over else "; wait_ready=SECONDS waits for it")
-
-    def _runs(self, pod: dict[str, Any]) -> bool:
-        statuses = _container_statuses(pod)
-        wanted = self.container or _at(pod, "metadata", "annotations", DEFAULT_CONTAINER)
-        if wanted is None:
-            wanted = next(iter(_names(_at(pod, "spec", "containers"))), None)
-        return any(
-            status.get("name") == wanted and _at(status, "state", "running") is not None
-            for status in statuses
-        )
-
-    def _state(self, pod: dict[str, Any]) -> str:
-        """Say in words why a container may not be there to run a command in."""
-        phase = _at(pod, "status", "phase") or "Unknown"
-        if phase in _OVER:
-            return f"has ended (phase {phase}), so nothing can be run in it"
-        parts = [
-            f"{status.get('name')} is {_container_state(status)}"
-            for status in _container_statuses(pod)
-            if _at(status, "state", "running") is None
-        ]
-        if not parts and phase == "Running":
-            return ""
-        if not parts and _at(pod, "spec", "nodeName") is None:
-            parts = ["no node has been chosen for it"]
-        return f"is {phase}" + (f": {', '.join(parts)}" if parts else "")
+        return refusals.in_pod(refusal, pod, self.container)
 
 
 def target_of(
@@ -252,32 +382,7 @@ def target_of(
             raise TypeError("namespace= and client= go with the name of a pod, not with a Pod")
         if container is None or container == pod.container:
             return pod
-        return type(pod)(pod.client, pod.name, namespace=pod.namespace, container=container)
+        return pod.in_container(container)
     if not isinstance(pod, str):
         raise TypeError(f"pod must be the name of a pod or a Pod, not {type(pod).__name__}")
     return Target(client or Client(), pod, namespace=namespace, container=container)
-
-
-def _at(document: Any, *path: str) -> Any:
-    for key in path:
-        document = document.get(key) if isinstance(document, dict) else None
-    return document
-
-
-def _names(entries: Any) -> list[str]:
-    return [str(_at(entry, "name")) for entry in entries or []]
-
-
-def _container_statuses(pod: dict[str, Any]) -> list[dict[str, Any]]:
-    kinds = ("containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses")
-    return [status for kind in kinds for status in _at(pod, "status", kind) or []]
-
-
-def _container_state(status: dict[str, Any]) -> str:
-    for state in ("waiting", "terminated"):
-        detail = _at(status, "state", state)
-        if detail is not None:
-            reason = _at(detail, "reason") or "no reason given"
-            code = _at(detail, "exitCode")
-            return f"{state} ({reason}{'' if code is None else f', exit code {code}'})"
-    return "not started"

@@ -241,7 +241,7 @@ def test_wait_ready_of_a_silent_server_r56(zoo, zoo_client: Client) -> None:
         zoo_client.pod("waiting").run(["true"], wait_ready=0.3)
 
 
-@pytest.mark.parametrize("name", ["", "/", "deploy/web", "a b", "../x", "UPPER", "pod/"])
+@pytest.mark.parametrize("name", ["", "/", "a b", "../x", "UPPER", "pod/", "svc/", "/web", "a/b/c"])
 def test_names_that_are_none(zoo_client: Client, name: str) -> None:
     with pytest.raises(kubews.ConfigError):
         zoo_client.pod(name)

@@ -59,3 +59,22 @@ def portforward_path(namespace: str, name: str, ports: Sequence[int]) -> str:
     query = urlencode([("ports", str(port)) for port in ports])
     path = f"{pod_path(namespace, name)}/portforward"
     return f"{path}?{query}" if query else path
+
+
+def object_path(namespace: str, resource: str, name: str, *, group: str = "") -> str:
+    """Return the path of an object of version v1 in a namespace.
+
+    Args:
+        namespace: of the object.
+        resource: in the plural, such as ``services``.
+        name: of the object.
+        group: such as ``apps``; empty for the core group, whose paths are older than groups.
+    """
+    root = f"/apis/{group}/v1" if group else "/api/v1"
+    return f"{root}/namespaces/{quote(namespace, safe='')}/{resource}/{quote(name, safe='')}"
+
+
+def pods_path(namespace: str, selector: str) -> str:
+    """Return path and query of the list of the pods that a label selector selects."""
+    query = urlencode([("labelSelector", selector)], quote_via=quote, safe="")
+    return f"/api/v1/namespaces/{quote(namespace, safe='')}/pods?{query}"

@@ -1,0 +1,88 @@
+"""Why a server refused, and what a person can do about it.
+
+Threads: pure functions.
+"""
+
+from __future__ import annotations
+
+from typing import Optional
+
+from kubews import documents
+from kubews.documents import Json
+from kubews.errors import ApiError, Forbidden
+
+
+def with_hint(exc: ApiError, hint: str) -> ApiError:
+    """Return the same refusal with a sentence behind its message."""
+    return type(exc)(
+        f"{exc}. {hint}",
+        code=exc.code,
+        reason=exc.reason,
+        status=exc.status,
+        body=exc.body,
+        retry_after=exc.retry_after,
+    )
+
+
+def of_stream(exc: Forbidden, resource: str, namespace: str) -> str:
+    """Return what to do about a 403 instead of a stream.
+
+    Args:
+        exc: the refusal.
+        resource: such as ``pods/exec``.
+        namespace: of the pod.
+    """
+    if not exc.body:  # not of the authorization filter, but of the negotiation
+        return "kubews speaks v5.channel.k8s.io and v4.channel.k8s.io"
+    return (
+        f"The user needs the verbs get and create on {resource} in namespace {namespace} "
+        "(servers before 1.35 ask for get only)"
+    )
+
+
+def of_choice(verb: str, resource: str, namespace: str, why: str) -> str:
+    """Return what to do about a 403 when a pod was to be chosen."""
+    return (
+        f"The user needs the verb {verb} on {resource} in namespace {namespace}, {why}; "
+        "for a pod that is named itself (pod/NAME) this is not needed"
+    )
+
+
+def in_pod(refusal: str, pod: Json, container: Optional[str]) -> str:
+    """Look for the reason of a refusal in the pod's document.
+
+    Args:
+        refusal: its text.
+        pod: the document.
+        container: the one that was asked for.
+
+    Returns:
+        A sentence, or nothing.
+    """
+    if container and "not valid" in refusal:
+        return f"The pod has the containers {', '.join(documents.containers(pod))}"
+    state = documents.state(pod)
+    if not state:
+        return ""
+    over = documents.is_over(pod)
+    return f"The pod {state}" + ("" if over else "; wait_ready=SECONDS waits for it")
+
+
+def candidates(what: str, selector: str, pods: list[Json], *, most: int = 5) -> str:
+    """Say of pods of which none runs what they do instead.
+
+    Args:
+        what: the object that they belong to.
+        selector: that of the object.
+        pods: the best first.
+        most: how many to speak of.
+    """
+    if not pods:
+        return f"{what} has no pod: there is none with {selector}"
+    told = [
+        f"{documents.name_of(pod)} {documents.state(pod) or 'runs another container'}"
+        for pod in pods[:most]
+    ]
+    if len(pods) > most:
+        told.append(f"and {len(pods) - most} more")
+    return f"{what} has no pod that runs: {'; '.join(told)}"
