@@ -19,6 +19,10 @@ state = "{root}/run"
 [grpc]
   address = "{socket}"
 
+# By default in /opt and made there, whether or not anybody uses it.
+[plugins."io.containerd.internal.v1.opt"]
+  path = "{root}/opt"
+
 [plugins."io.containerd.grpc.v1.cri"]
   sandbox_image = "{pause}"
   # Without the right to lower the score, as in most sandboxes, no pod would start at all.
@@ -103,6 +107,8 @@ def _kubelet(layout: Layout) -> dict[str, Any]:
         "kubeAPIQPS": 200,
         "kubeAPIBurst": 400,
         "maxPods": 250,
+        # By default in /usr/libexec and made there.
+        "volumePluginDir": f"{layout.root}/plugins",
     }
     if layout.minor >= 31:
         config["failCgroupV1"] = False
