@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from typing import Optional, Union
 
@@ -14,6 +15,14 @@ _CHDIR = 'cd -- "$1" || exit 127; shift; exec "$@"'
 
 # env would take the name of a program with an equals sign for another variable.
 _EXEC = 'exec "$@"'
+
+# What runc and crun say of a program that is not in the image, and what to do about those of ours.
+_ABSENT = re.compile(r"""["`](sh|env)["`].* not found in \$PATH""")
+_CURES = {
+    "sh": "shell=True and cwd= need sh, which this image does not have: run one of its own programs, as "
+    "a list and without cwd=",
+    "env": "env= needs env, which this image does not have: set the variable in the pod's spec",
+}
 
 
 def command(
@@ -49,6 +58,12 @@ def command(
     if any("\0" in argument for argument in argv):
         raise ValueError("embedded null byte: no argument of a process can hold one")
     return argv
+
+
+def cure(message: str) -> str:
+    """Return what to add to the server's message if the image lacks what ``command`` makes use of."""
+    found = _ABSENT.search(message)
+    return f". {_CURES[found[1]]}, or use another container of the pod" if found else ""
 
 
 def _shell(args: Args) -> list[str]:

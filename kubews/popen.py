@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Optional, Union
 
 from kubews.client import Client
-from kubews.command import Args, StrOrBytesPath, command
+from kubews.command import Args, StrOrBytesPath, command, cure
 from kubews.copier import InputCopier, OutputCopier
 from kubews.errors import (
     ConnectionLost,
@@ -382,7 +382,7 @@ class Popen:
             raise
         if status.exit_code is None:
             self._told = True
-            message = f"{self._connection.where}: {status.message}"
+            message = f"{self._connection.where}: {status.message}{cure(status.message)}"
             # Servers of 1.30 to 1.35 agree to the upgrade before they look for the container.
             if explain and "container not found" in message:
                 hint = self.pod.hint(message, deadline)

@@ -6,7 +6,7 @@ from pathlib import PurePosixPath
 
 import pytest
 
-from kubews.command import command
+from kubews.command import command, cure
 
 
 @pytest.mark.parametrize(
@@ -64,3 +64,17 @@ def test_what_is_no_list_of_strings(args) -> None:
 def test_what_no_process_can_have(args, options, says) -> None:
     with pytest.raises(ValueError, match=says):
         command(args, **options)
+
+
+@pytest.mark.parametrize(
+    ("message", "says"),
+    [
+        ('exec: "sh": executable file not found in $PATH: unknown', "need sh"),
+        ("executable file `env` not found in $PATH: No such file or directory", "needs env"),
+        ('exec: "bash": executable file not found in $PATH: unknown', ""),
+        ('exec: "sh": permission denied', ""),
+    ],
+)
+def test_what_runc_and_crun_say_of_an_image_without_a_shell(message, says) -> None:
+    assert says in cure(message)
+    assert bool(says) == bool(cure(message))
