@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import threading
 import time
+from pathlib import Path
 
 import pytest
+import yaml
 from clusters import make_cluster, minor
 from support import eventually, seconds
 
 import kubews
 from kubews import Client, Pod
 from kubews.testing import FOREVER, Faults, LocalCluster
+
+# Those with a token in every cluster of ours; in others they are made.
+USERS: dict[str, dict[str, list[str]]] = {
+    "token": {"pods/exec": ["get", "create"]},
+    "getonly": {"pods/exec": ["get"]},
+    "createonly": {"pods/exec": ["create"]},
+    "nobody": {},
+}
 
 BREAKS = pytest.mark.local_only("it breaks connections, or looks at what the server received")
 
@@ -35,10 +45,10 @@ def zoo(cluster, pytestconfig: pytest.Config):
         else:
             zoo.add_pod("dead", dead, restart_policy="Never", timeout=0)
             assert eventually(lambda: "terminated" in str(zoo.get_pod("dead")["status"]), 60)
-        zoo.add_user("getter", verbs={"pods/exec": ["get"]})
-        zoo.add_user("creator", verbs={"pods/exec": ["create"]})
         zoo.add_user("executor", verbs={"pods/exec": ["get", "create"]})
-        zoo.add_user("stranger")
+        known = yaml.safe_load(Path(zoo.kubeconfig).read_text())["contexts"]
+        for name in USERS.keys() - {each["name"] for each in known}:
+            zoo.add_user(name, verbs=USERS[name])
         yield zoo
 
 
@@ -80,12 +90,17 @@ def test_a_role_with_exec_alone_is_enough(zoo) -> None:
             client.pod("two").run(["true"])
 
 
-@pytest.mark.parametrize("user", ["getter", "creator", "stranger"])
+def test_a_user_with_a_token_runs_commands(zoo) -> None:
+    with zoo.client("token") as client:
+        assert client.pod("two", container="main").check_output(["echo", "x"]) == b"x\n"
+
+
+@pytest.mark.parametrize("user", ["getonly", "createonly", "nobody"])
 def test_403_names_both_verbs_r34(zoo, user: str) -> None:
     """R-34: get since 1.30, and create too since 1.35, whose refusal gives no reason at all."""
     with zoo.client(user) as client:
         pod = client.pod("two", container="main")
-        if user == "getter" and minor(zoo) < 35:
+        if user == "getonly" and minor(zoo) < 35:
             assert pod.call(["true"]) == 0
             return
         with pytest.raises(kubews.Forbidden) as caught:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import secrets
 import tempfile
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from typing_extensions import Self
+
+_NAMESPACES = "/api/v1/namespaces"
 
 
 class RealCluster:
@@ -51,21 +54,21 @@ class RealCluster:
     ) -> None:
         self.namespace = f"kubews-{secrets.token_hex(4)}"
         self.node, self.image = node, image
-        self._folder = tempfile.TemporaryDirectory(prefix="kubews-real-")
-        self.kubeconfig = str(Path(self._folder.name, "kubeconfig"))
         self._document = with_namespace(Path(kubeconfig), self.namespace, context)
         self.context: str = self._document["current-context"]
-        self._write()
-        self._admin = self.client()
-        try:
+        # What has been made so far is removed when something fails, here or in the removing itself.
+        with contextlib.ExitStack() as made:
+            folder = made.enter_context(tempfile.TemporaryDirectory(prefix="kubews-real-"))
+            self.kubeconfig = str(Path(folder, "kubeconfig"))
+            self._write()
+            self._admin = made.enter_context(self.client())
             answer = self._admin.get("/version")
-            self._send("POST", "/api/v1/namespaces", {"metadata": {"name": self.namespace}})
-        except BaseException:
-            self._folder.cleanup()
-            raise
-        self.version = f"{answer['major']}.{answer['minor'].rstrip('+')}"
-        if node is not None:
-            users.bind_users(self._admin, self.namespace)
+            self.version = f"{answer['major']}.{answer['minor'].rstrip('+')}"
+            self._send("POST", _NAMESPACES, {"metadata": {"name": self.namespace}})
+            self._remove_later(made)
+            if node is not None:
+                users.bind_users(self._admin, self.namespace)
+            self._made = made.pop_all()
 
     def __repr__(self) -> str:
         return f"<RealCluster {self.version} {self.context}, namespace {self.namespace}>"
@@ -83,14 +86,17 @@ class RealCluster:
 
     def close(self) -> None:
         """Remove the namespace with all that is in it; do not wait for the pods' processes."""
-        self._send("DELETE", f"{self._path}/pods?gracePeriodSeconds=0")
-        self._send("DELETE", f"/api/v1/namespaces/{self.namespace}")
+        self._made.close()
+
+    def _remove_later(self, made: contextlib.ExitStack) -> None:
+        """Have the namespace removed; what is said first is done last."""
+        path = self._path
         if self.node is not None:
             # The controller that does this does not run in a cluster of ours.
             body = {"metadata": {"name": self.namespace}, "spec": {"finalizers": []}}
-            self._send("PUT", f"/api/v1/namespaces/{self.namespace}/finalize", body)
-        self._admin.close()
-        self._folder.cleanup()
+            made.callback(self._send, "PUT", f"{path}/finalize", body)
+        made.callback(self._send, "DELETE", path)
+        made.callback(self._send, "DELETE", f"{path}/pods?gracePeriodSeconds=0")
 
     def client(self, context: Optional[str] = None) -> Client:
         """Return a client in the namespace, as the admin or as a user of ``add_user``."""
@@ -220,7 +226,14 @@ class RealCluster:
 
         Returns:
             The token, good for an hour at least.
+
+        Raises:
+            ValueError: the kubeconfig has a user or a context of that name.
         """
+        if any(
+            one["name"] == name for kind in ("users", "contexts") for one in self._document[kind]
+        ):
+            raise ValueError(f"there is a user or a context {name!r} already")
         token = accounts.create(self._admin, self.namespace, name, verbs)
         chosen = next(
             each["context"] for each in self._document["contexts"] if each["name"] == self.context
@@ -233,7 +246,7 @@ class RealCluster:
 
     @property
     def _path(self) -> str:
-        return f"/api/v1/namespaces/{self.namespace}"
+        return f"{_NAMESPACES}/{self.namespace}"
 
     def _write(self) -> None:
         Path(self.kubeconfig).write_text(json.dumps(self._document))
