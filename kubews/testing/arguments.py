@@ -54,6 +54,7 @@ class PodSpec:
     ephemeral_containers: Commands = dataclasses.field(default_factory=dict)
     state: PodState = "running"
     ports: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    listens: Mapping[int, Optional[int]] = dataclasses.field(default_factory=dict)
     labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
     annotations: Mapping[str, str] = dataclasses.field(default_factory=dict)
     env: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -68,6 +69,7 @@ class PodSpec:
         self.annotations = _text_map("annotations", self.annotations, '{"note": "mine"}')
         self.env = _text_map("env", self.env, '{"LEVEL": "1"}')
         self.ports = _ports(self.ports)
+        self.listens = _listens(self.listens)
         for name, value in self.env.items():
             if not name or "=" in name or "\0" in name + value:
                 raise ValueError(f"env cannot have {name!r}: no '=' in a name, and no NUL")
@@ -156,6 +158,19 @@ def _ports(value: Any) -> dict[str, int]:
         _text("the name of a port", name, '"http"')
         if not isinstance(port, int) or port not in _PORTS:
             raise ValueError(f"port {name!r} must be a number from 1 to 65535, not {port!r}")
+    return dict(value)
+
+
+def _listens(value: Any) -> dict[int, Optional[int]]:
+    for pair in _mapping("listens", value, "{80: 34567}").items():
+        for port in pair:
+            if port is None and pair[0] is not None:
+                continue  # nothing listens there
+            if not isinstance(port, int) or port not in _PORTS:
+                raise ValueError(
+                    f"listens maps ports of the pod to ports of this machine, as {{80: 34567}}; "
+                    f"{port!r} is not a number from 1 to 65535"
+                )
     return dict(value)
 
 

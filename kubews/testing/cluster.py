@@ -99,6 +99,7 @@ class LocalCluster:
         *,
         namespace: str = "default",
         ports: Optional[Mapping[str, int]] = None,
+        listens: Optional[Mapping[int, Optional[int]]] = None,
         labels: Optional[Mapping[str, str]] = None,
         annotations: Optional[Mapping[str, str]] = None,
         env: Optional[Mapping[str, str]] = None,
@@ -114,6 +115,9 @@ class LocalCluster:
                 own, which runs until the pod is deleted.
             namespace: its namespace, which exists as long as it has pods (``default`` always does).
             ports: port number by name, for the first container's spec.
+            listens: where the pod's ports really are: port of this machine (127.0.0.1, then ::1) by
+                port of the pod, ``{80: 34567}``; None for one that nothing listens on. A port that
+                is not mentioned is the one of the same number.
             labels: its labels.
             annotations: its annotations, such as ``kubectl.kubernetes.io/default-container``.
             env: variables for its processes, besides this process's own and HOSTNAME.
@@ -142,6 +146,7 @@ class LocalCluster:
             ephemeral_containers={} if ephemeral_containers is None else ephemeral_containers,
             state=state,
             ports={} if ports is None else ports,
+            listens={} if listens is None else listens,
             labels={} if labels is None else labels,
             annotations={} if annotations is None else annotations,
             env={} if env is None else env,

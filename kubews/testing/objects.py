@@ -123,6 +123,7 @@ API_RESOURCES: Json = {
         _resource("namespaces", "Namespace", ["get", "list"], shortNames=["ns"]),
         _resource("pods", "Pod", ["delete", "get", "list"], shortNames=["po"], categories=["all"]),
         _resource("pods/exec", "PodExecOptions", ["create", "get"]),
+        _resource("pods/portforward", "PodPortForwardOptions", ["create", "get"]),
     ],
 }
 

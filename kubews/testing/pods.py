@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Optional
 
 from kubews.testing.arguments import PodSpec
+from kubews.testing.ending import Ending
 from kubews.testing.marked import kill_marked
 from kubews.testing.objects import Json
 from kubews.testing.processes import Container
@@ -38,6 +39,8 @@ class Pod:
         self.directory = directory / self.uid
         self.state = spec.state
         self.ports = spec.ports
+        self.listens = spec.listens
+        self.ending = Ending()
         self.labels = spec.labels
         self.annotations = spec.annotations
         self.created = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -97,6 +100,7 @@ class Pod:
         """
         with self._lifecycle:
             self._killed = True
+            self.ending.tell()
             for container in self.all_containers:
                 container.kill()
             if any(container.started for container in self.all_containers):

@@ -9,7 +9,7 @@ import urllib.parse
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from kubews.testing import access, handlers, objects
+from kubews.testing import access, handlers, objects, portforward
 from kubews.testing.access import Refused, User
 from kubews.testing.dialect import is_true
 from kubews.testing.pods import Pod
@@ -29,7 +29,7 @@ _READABLE = {
 }
 _VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 # What a real cluster has: a 404 would look as if the pod were missing.
-_NOT_YET = frozenset({"attach", "ephemeralcontainers", "log", "portforward", "proxy"})
+_NOT_YET = frozenset({"attach", "ephemeralcontainers", "log", "proxy"})
 
 
 def route(connection: Connection, request: Request, user: User, headers: access.Headers) -> None:
@@ -49,6 +49,8 @@ def route(connection: Connection, request: Request, user: User, headers: access.
     kind, name, subresource, *rest = [*parts, "", ""][: max(3, len(parts))]
     if (kind, subresource, rest) == ("pods", "exec", []) and namespace:
         handlers.serve_exec(connection, request, user, headers, namespace, name)
+    elif (kind, subresource, rest) == ("pods", "portforward", []) and namespace:
+        portforward.serve_portforward(connection, request, user, headers, namespace, name)
     elif kind == "pods" and namespace and subresource in _NOT_YET:
         resource = f"pods/{subresource}"
         access.authorize(user, _VERBS.get(request.method, "get"), resource, namespace, name)
