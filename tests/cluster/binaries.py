@@ -5,15 +5,19 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import re
 import shutil
+import subprocess
 from pathlib import Path
 
-from .commands import run
-from .errors import say
+from .commands import program, run
+from .errors import ClusterError, say
 from .layout import GO, Layout, cache
 
 _SMALL = ["-s", "-w"]  # without what only debuggers read
 PROGRAMS = ("kube-apiserver", "kubelet")
+
+_ENV = {"CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly -buildvcs=false", "GOWORK": "off"}
 
 # Seconds for downloading and building everything with no cache at all on a small machine.
 _BUILD_TIMEOUT = 2400.0
@@ -83,6 +87,7 @@ def _build(name: str, module: Path, flags: list[str], packages: list[str]) -> Pa
     folder = _home(name, module, flags)
     if folder.is_dir():
         return folder
+    _check_go(module)
     log = cache() / "logs" / f"build-{name}.log"
     say(f"building {name} (the first time only); the log is {log}")
     # Built aside and renamed: a build that was interrupted leaves nothing that looks finished.
@@ -96,12 +101,36 @@ def _build(name: str, module: Path, flags: list[str], packages: list[str]) -> Pa
             log,
             timeout=_BUILD_TIMEOUT,
             cwd=module,
-            env={"CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly -buildvcs=false", "GOWORK": "off"},
+            env=_ENV,
         )
         unfinished.rename(folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return folder
+
+
+def _check_go(module: Path) -> None:
+    """Ask Go whether it can build a module: an old one fetches the one that is needed, if it may.
+
+    Raises:
+        ClusterError: it cannot.
+    """
+    go = program("go")
+    done = subprocess.run(
+        [go, "list", "-m"],
+        cwd=module,
+        env={**os.environ, **_ENV},
+        capture_output=True,
+        text=True,
+        timeout=300,  # for fetching it
+    )
+    if done.returncode:
+        needed = re.search(r"^go (\S+)", (module / "go.mod").read_text(), re.MULTILINE)
+        assert needed, f"{module}/go.mod does not say which Go"
+        raise ClusterError(
+            f"{go} is too old: this needs Go {needed[1]}, or 1.21 and later with GOTOOLCHAIN=auto and "
+            f"a network to fetch that one ({done.stderr.strip().splitlines()[-1]})"
+        )
 
 
 def _digest(module: Path, flags: list[str]) -> str:

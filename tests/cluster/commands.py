@@ -10,11 +10,15 @@ from pathlib import Path
 
 from .errors import ClusterError
 
-_SYSTEM = ("/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/local/bin", "/usr/bin", "/bin")
+# The last is where Go's own archive is unpacked to.
+_SYSTEM = (
+    *("/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/local/bin", "/usr/bin", "/bin"),
+    "/usr/local/go/bin",
+)
 
 
 def search_path() -> str:
-    """Return PATH with the directories of administration, which not every root has in it."""
+    """Return PATH with the directories of administration and of Go, which not every root has in it."""
     given = os.environ.get("PATH", "").split(os.pathsep)
     return os.pathsep.join([*given, *(name for name in _SYSTEM if name not in given)])
 
@@ -27,7 +31,8 @@ def program(name: str) -> str:
     """
     found = shutil.which(name, path=search_path())
     if found is None:
-        raise ClusterError(f"the program {name} is missing")
+        where = "in PATH and in /usr/local/go/bin: https://go.dev/dl" if name == "go" else "in PATH"
+        raise ClusterError(f"the program {name} is missing {where}")
     return found
 
 
