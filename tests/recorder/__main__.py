@@ -56,7 +56,14 @@ def _chosen(recorder: Recorder, names: list[str]) -> list[Conversation]:
     known = {each.name: each for each in CONVERSATIONS}
     if unknown := set(names) - known.keys():
         raise SystemExit(f"no conversation {', '.join(sorted(unknown))}; --list shows them all")
-    return [known[name] for name in names]
+    chosen = [known[name] for name in names]
+    for each in chosen:
+        # Its file would say what is not so.
+        if each.version != recorder.version:
+            raise SystemExit(f"{each.name} is one with {each.version}; this is {recorder.version}")
+        if each.kills and not recorder.can_kill:
+            raise SystemExit(f"{each.name} kills a server: only in a cluster of our own")
+    return chosen
 
 
 if __name__ == "__main__":
