@@ -16,11 +16,12 @@ def make_cluster(config: pytest.Config) -> AnyCluster:
     """Return an empty cluster of the kind that was asked for; it must be closed."""
     if config.getoption("--kubeconfig"):
         path, context = config.getoption("--kubeconfig"), config.getoption("--context")
-        return RealCluster(path, context, image=config.getoption("--image"))
+        image = config.getoption("--image") or "debian:12-slim"
+        return RealCluster(path, context, image=image)
     if config.getoption("--real-cluster"):
         machine = up(config.getoption("--real-cluster"))
         return RealCluster(machine.kubeconfig, "admin", node=NODE, image=TOOLS)
-    return LocalCluster(version=config.getoption("--local-version"), process=True)
+    return LocalCluster(version=config.getoption("--local-version") or "1.36", process=True)
 
 
 def minor(cluster: AnyCluster) -> int:

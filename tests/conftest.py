@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cluster import DEFAULT_VERSION
+from cluster import DEFAULT_VERSION, versions
 from clusters import AnyCluster, make_cluster, minor
 from support import eventually, resources
 
@@ -35,22 +35,25 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="VERSION",
         nargs="?",
         const=DEFAULT_VERSION,
+        choices=versions(),  # so that it takes no path of a test for one
         help=f"run on a real Kubernetes on this machine (root, Debian, Go); by default {DEFAULT_VERSION}",
     )
     group.addoption("--kubeconfig", metavar="PATH", help="run on the cluster of a kubeconfig")
     group.addoption("--context", metavar="NAME", help="its context, by default the current one")
-    group.addoption("--image", default="debian:12-slim", help="the image of pods there")
-    group.addoption(
-        "--local-version", metavar="VERSION", default="1.36", help="which LocalCluster to be"
-    )
+    group.addoption("--image", help="the image of pods there, by default debian:12-slim")
+    group.addoption("--local-version", metavar="VERSION", help="which LocalCluster to be")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Refuse options that would be ignored: who believes to test his cluster shall not test ours."""
-    if config.getoption("--context") and not config.getoption("--kubeconfig"):
-        raise pytest.UsageError("--context goes with --kubeconfig")
-    if config.getoption("--real-cluster") and config.getoption("--kubeconfig"):
+    kubeconfig, ours = config.getoption("--kubeconfig"), config.getoption("--real-cluster")
+    for option in ("--context", "--image"):
+        if config.getoption(option) and not kubeconfig:
+            raise pytest.UsageError(f"{option} goes with --kubeconfig")
+    if ours and kubeconfig:
         raise pytest.UsageError("--real-cluster is one of our own: not together with --kubeconfig")
+    if config.getoption("--local-version") and is_real(config):
+        raise pytest.UsageError("--local-version is LocalCluster's: not together with a real one")
 
 
 def of_local_cluster(path: Path) -> bool:
