@@ -18,6 +18,7 @@ from typing import Optional
 
 from kubews.testing.access import Users
 from kubews.testing.connection import Connection, Request
+from kubews.testing.ending import Ending
 from kubews.testing.faults import NO_FAULTS, Faults
 from kubews.testing.forks import no_fork, not_for_forks
 from kubews.testing.pods import Pods
@@ -54,6 +55,7 @@ class ApiServer:
         self.pods = pods
         self.status_metadata = status_metadata
         self.faults = NO_FAULTS
+        self.runtime = Ending()  # of what the container runtime carries now
         self._next_faults: collections.deque[Faults] = collections.deque()
         self._requests: collections.deque[Request] = collections.deque(maxlen=10_000)
         self._lock = threading.Lock()
@@ -164,6 +166,12 @@ class ApiServer:
         """Add to the faults that are meant for one connection each."""
         with self._lock:
             self._next_faults.extend(faults)
+
+    def break_forwards(self) -> None:
+        """End what the container runtime carries; it is there again at once."""
+        with self._lock:
+            ended, self.runtime = self.runtime, Ending()
+        ended.tell()
 
     def _run(self, wire: Wire, faults_may_come: bool) -> None:
         try:

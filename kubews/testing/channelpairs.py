@@ -121,7 +121,6 @@ class ChannelPairs(ForwardLoop):
         self._waiting.clear()
         super().client_gone()
 
-    def pod_ended(self) -> None:
-        """Lose what was listening."""
-        for forward in list(self._forwards):
-            forward.lose_pod()
+    def runtime_ended(self) -> None:
+        """End as a hop does whose other end was closed: without a Close frame."""
+        self._leave()

@@ -46,7 +46,8 @@ class LocalCluster:
             failures before the upgrade rather than after it (for v5) from 1.36.
         process: serve in a process of its own, which ends with this one, whatever ends it.
         status_metadata: whether the container runtime writes ``"metadata":{}`` into the Status of
-            v4; the ones built with the libraries of 1.36 do not.
+            v4. The ones built with the libraries of 1.36 do not; and they reset the streams of a
+            forwarded connection that has failed, after the text that says why.
 
     Raises:
         TypeError: the version is no str (as a number 1.30 would be 1.3).
@@ -239,6 +240,17 @@ class LocalCluster:
         Threads: safe.
         """
         self._host.next_faults(*map(_checked, faults))
+
+    def break_forwards(self) -> None:
+        """End every port-forward where a real cluster's container runtime carries it, as its restart does.
+
+        Of a legacy connection the client sees the end, without a Close frame. Of a tunnel it does not:
+        the API server that has lost what is behind it goes on answering WebSocket pings, and closes only
+        when the client sends something (the releases from 1.30 on). What is asked for later is served.
+
+        Threads: safe.
+        """
+        self._host.break_forwards()
 
     # What happened.
 

@@ -1,8 +1,9 @@
 """Faults: what a LocalCluster should do wrong, as one value.
 
-A fault is data, not code: tests say what goes wrong, and exactly three places ask for it. The TLS
-wire (``tls.py``: delays, records, drops), the HTTP answer (``apiserver.py``: canned and dripping
-answers, body framing) and the exec stream (``handlers.py``: frames, Status, closing).
+A fault is data, not code: tests say what goes wrong, and few places ask for it. The TLS wire
+(``tls.py``: delays, records, drops), the HTTP answer (``connection.py``: canned and dripping answers,
+body framing), the messages (``messages.py``: fragments, pings, closing), the exec stream
+(``stream.py``: frames, Status) and port-forwards (``forwardloop.py``: what is read).
 
 Threads: a Faults value is immutable; share it freely.
 """
@@ -43,10 +44,13 @@ class Faults:
         record_size: at most this many bytes of plain text in a TLS record.
         join: hold back what is to be sent until a TLS record is full or nothing more is to come, so
             that the head of the 101, frames, Status and Close share a record.
-        frame_size: gather this many bytes of output (or all there is) before sending a frame.
+        frame_size: gather this many bytes of output (or all there is) before sending a frame. In a
+            port-forward, where each end may wait for the other's answer, nothing is held back: no
+            message has more data than this.
         fragment: split each message into fragments of this many bytes.
         ping: payload of a ping sent after each message or, with ``fragment``, each fragment.
-        inject: raw bytes sent on the WebSocket stream right after the ready marker.
+        inject: raw bytes sent on the WebSocket stream right after the ready marker, or after the
+            channels' headers of a legacy port-forward; a tunnel begins with them.
         subprotocol: the subprotocol to answer, whatever was offered and whatever is spoken.
         status: the text sent on the status channel in place of the real one.
         status_pieces: send the status in messages of this many bytes.
@@ -57,8 +61,9 @@ class Faults:
         close_frame: send a Close frame at the end.
         close_code: the code of that frame; 0 sends it empty.
         close_notify: end TLS properly before closing TCP.
-        stop_reading_after: read no more from the client after this many bytes of stdin.
-        pong: answer pings.
+        stop_reading_after: read no more from the client after this many bytes of stdin, or of the
+            messages of a port-forward.
+        pong: answer pings, those within a tunnel too.
 
     Raises:
         TypeError: ``match`` is no str.

@@ -222,8 +222,13 @@ class Forward:
         reading = select.POLLIN if room and not self._output_done else 0
         return reading | (select.POLLOUT if self._input else 0)
 
-    def ready(self, events: int) -> bytes:
-        """Do what poll has found possible; return output. The descriptor may be another then."""
+    def ready(self, events: int, room: bool) -> bytes:
+        """Do what poll has found possible; return output. The descriptor may be another then.
+
+        Args:
+            events: what poll has found.
+            room: whether there still is room for output.
+        """
         sock = self._sock
         if sock is None or self.ended:
             return b""
@@ -232,7 +237,7 @@ class Forward:
             return b""
         if events & (select.POLLOUT | select.POLLERR):
             self._write()
-        if self.ended or self._output_done:
+        if self.ended or self._output_done or not room:
             return b""
         return self._read(sock) if events & (select.POLLIN | select.POLLHUP) else b""
 
@@ -244,6 +249,17 @@ class Forward:
     def lose_pod(self) -> None:
         """Say that the pod's processes are dead: its end of the connection is closed."""
         self._finish_output("")
+
+    def lose_client(self) -> None:
+        """Say that the client has gone: no more input comes.
+
+        What the pod has not read after a second is lost. On a real cluster it would wait for ever, and
+        keep the connection open.
+        """
+        self.end_input()
+        if self.deadline is None:
+            self.deadline = time.monotonic() + GRACE
+            self._changed(self)
 
     def lose_output(self) -> None:
         """Say that nobody takes the output any more: the copy that has some to write ends."""

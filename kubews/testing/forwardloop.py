@@ -8,11 +8,12 @@ from __future__ import annotations
 import collections
 import select
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Optional
 
 from websockets.frames import Frame, Opcode
 
-from kubews.testing.forward import Forward
+from kubews.testing.forward import GRACE, Forward
 from kubews.testing.frames import GoServerProtocol
 from kubews.testing.messages import Messages
 from kubews.testing.pods import Pod
@@ -51,9 +52,12 @@ class ForwardLoop:
         self._poll = select.poll()
         self._polled: dict[int, int] = {}
         self._room = True
+        self._watched: dict[int, Callable[[], None]] = {}
         self._count = 0  # bytes that the client has sent
+        self._written = 0  # times that a port has taken something
+        # When to believe that the client has gone, unless a port has taken something since.
+        self._hung_up: Optional[tuple[float, int]] = None
         self._gone = False
-        self._pod_gone = False
 
     # What a protocol adds.
 
@@ -74,8 +78,8 @@ class ForwardLoop:
 
     def client_gone(self) -> None:
         """Do what is to be done when the client can neither be heard nor told anything."""
-        for forward in list(self._forwards):
-            forward.end_input()
+        for forward in self._forwards:
+            forward.lose_client()
 
     def closed(self, payload: Bytes) -> None:
         """Answer a Close frame."""
@@ -85,8 +89,8 @@ class ForwardLoop:
         """Answer what is no WebSocket."""
         raise NotImplementedError
 
-    def pod_ended(self) -> None:
-        """Do what is to be done when the pod has been deleted."""
+    def runtime_ended(self) -> None:
+        """Do what is to be done when what serves the ports has ended."""
         raise NotImplementedError
 
     def work(self) -> None:
@@ -107,18 +111,29 @@ class ForwardLoop:
         """Whether all is done."""
         return self._gone and not self._forwards
 
+    @property
+    def pending(self) -> int:
+        """Bytes that wait for the client."""
+        return self._wire.pending
+
     def emit(self) -> None:
         """Queue the messages that this round has made. Called once for each round."""
 
     def deadline(self) -> Optional[float]:
         """Return when something is to be done though nothing happens."""
-        times = [each.deadline for each in self._timed if each.deadline is not None]
-        return min(times, default=None)
+        hung_up = None if self._hung_up is None else self._hung_up[0]
+        times = [hung_up, *(each.deadline for each in self._timed)]
+        return min((each for each in times if each is not None), default=None)
 
     def tick(self, now: float) -> None:
         """Do what is due."""
         for forward in list(self._timed):
             forward.tick(now)
+        if self._hung_up is not None and now >= self._hung_up[0]:
+            stalled = self.full and self._written == self._hung_up[1]
+            self._hung_up = None
+            if stalled:
+                self._leave()
 
     # The loop.
 
@@ -128,24 +143,34 @@ class ForwardLoop:
         Raises:
             Stopping: the cluster is being closed.
         """
-        pod_fd = self._pod.ending.watch()
+        endings = {
+            self._pod.ending: self._pod_ended,
+            self._connection.server.runtime: self.runtime_ended,
+        }
+        self._watched = {each.watch(): told for each, told in endings.items()}
         try:
-            self._register(self._connection.server.stop_fd, select.POLLIN)
-            self._register(pod_fd, select.POLLIN)
+            for fd in (self._connection.server.stop_fd, *self._watched):
+                self._register(fd, select.POLLIN)
             self._wire.limit(self._faults.drop_after)
             self.begin()
             self._messages.inject()
             self._receive(self._connection.take_trailing())
-            while not self._round(pod_fd):
+            while not self._round():
                 pass
         finally:
             for forward in self._forwards:
                 forward.close()
-            self._pod.ending.unwatch()
+            for each in endings:
+                each.unwatch()
         if not self._gone:
             self._leave()
 
-    def _round(self, pod_fd: int) -> bool:
+    def _pod_ended(self) -> None:
+        """Lose what was listening. The runtime goes on: it tells of it when a port is wanted."""
+        for forward in self._forwards:
+            forward.lose_pod()
+
+    def _round(self) -> bool:
         """Do what is possible now and wait for more; True if all is done."""
         self._handle()
         self._settle()
@@ -159,10 +184,9 @@ class ForwardLoop:
         for fd, events in self._poll.poll(wait):
             if fd == self._connection.server.stop_fd:
                 raise Stopping
-            if fd == pod_fd:
-                self._register(pod_fd, 0)
-                self._pod_gone = True
-                self.pod_ended()
+            if fd in self._watched:
+                self._register(fd, 0)
+                self._watched[fd]()
             elif not self._gone and fd == self._wire.fileno():
                 self._client_ready(events)
             elif (forward := self._by_descriptor.get(fd)) is not None:
@@ -182,7 +206,7 @@ class ForwardLoop:
             del self._polled[fd]
 
     def _arm(self) -> None:
-        room = self._gone or self._wire.pending < _HIGH
+        room = self._has_room
         if room is not self._room:
             self._room = room
             for forward in self._forwards:
@@ -191,11 +215,17 @@ class ForwardLoop:
             sending = select.POLLOUT if self._wire.pending else 0
             self._register(self._wire.fileno(), sending | self._reading_events())
 
+    @property
+    def _has_room(self) -> bool:
+        return self._gone or self.pending < _HIGH
+
     def _reading_events(self) -> int:
         if self._stopped or self.stuck:
             return _HANGUP  # for good: at least leave when the client does
+        if self.full:
+            return 0 if self._hung_up else _HANGUP
         flooded = self._wire.pending >= 2 * _HIGH  # by answers to pings that it does not take
-        return 0 if self._arrived or self.full or flooded else select.POLLIN
+        return 0 if self._arrived or flooded else select.POLLIN
 
     @property
     def _stopped(self) -> bool:
@@ -245,7 +275,8 @@ class ForwardLoop:
             self.forward_ended(forward)
 
     def _forward_ready(self, forward: Forward, events: int) -> None:
-        data = forward.ready(events)
+        self._written += bool(events & select.POLLOUT)
+        data = forward.ready(events, self._has_room)
         if data and self._gone:
             forward.lose_output()
         elif data:
@@ -257,6 +288,7 @@ class ForwardLoop:
     def _flush(self) -> None:
         self.emit()
         if not self._gone:
+            self._wire.release()  # nothing more is to come: the client may wait for this
             try:
                 self._wire.flush()
             except Gone:
@@ -274,8 +306,12 @@ class ForwardLoop:
     def _client_ready(self, events: int) -> None:
         if self._polled.get(self._wire.fileno(), 0) & select.POLLIN:
             self._receive(self._wire.receive() or b"")
-        elif events & (select.POLLHUP | select.POLLERR | _HANGUP):
-            self._leave()
+        elif events & (select.POLLHUP | select.POLLERR) or self._stopped or self.stuck:
+            if events & (select.POLLHUP | select.POLLERR | _HANGUP):
+                self._leave()
+        elif events & _HANGUP:
+            # What it has sent before is still there, and may find a reader yet.
+            self._hung_up = time.monotonic() + GRACE, self._written
 
     def _receive(self, data: bytes) -> None:
         if data:

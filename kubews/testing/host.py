@@ -176,6 +176,10 @@ class Host:
         if self._pods.remove(namespace, name) is None:
             raise KeyError(f"no pod {namespace}/{name}")
 
+    def break_forwards(self) -> None:
+        """End every port-forward as the end of the container runtime does."""
+        self._server.break_forwards()
+
     def set_faults(self, faults: Faults) -> None:
         """Set the faults of every connection from now on."""
         self._server.faults = faults

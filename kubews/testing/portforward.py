@@ -55,7 +55,7 @@ def serve_portforward(
     if tunnels:
         _check_running(connection, pod)
         _check_tunnels(connection, tunnels)
-        upgrade.upgrade(connection, request, TUNNEL)
+        upgrade.upgrade(connection, request, TUNNEL, gorilla=True)
         loop = Tunnel(connection, pod)
     else:
         protocol = _legacy(connection, headers, ports, pod)

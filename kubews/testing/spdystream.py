@@ -51,15 +51,23 @@ class SpdyStream:
     Args:
         wanted: tells whether a new stream is accepted.
         opened: called with each one that has been.
+        pong: whether to answer pings.
 
     ``ended``: it reads no more, for the client has said goodbye or broken the protocol.
 
     Threads: one.
     """
 
-    def __init__(self, wanted: Callable[[Stream], bool], opened: Callable[[Stream], None]) -> None:
+    def __init__(
+        self,
+        wanted: Callable[[Stream], bool],
+        opened: Callable[[Stream], None],
+        *,
+        pong: bool = True,
+    ) -> None:
         self._wanted = wanted
         self._opened = opened
+        self._pong = pong
         self._framer = frames.Framer()
         self._decoder = Decoder()
         self._encoder = Encoder()
@@ -71,6 +79,7 @@ class SpdyStream:
         self._streams: dict[int, Stream] = {}
         self._new: dict[int, Stream] = {}
         self._outgoing: list[bytes] = []
+        self.outgoing_size = 0
         self.ended = False
 
     # In.
@@ -99,7 +108,7 @@ class SpdyStream:
             # Of each block the next one needs to know, whatever becomes of its stream.
             headers = self._decoder.decode(frame.block)
             if frame.stream_id < self._next_id:
-                self._outgoing.append(frames.rst_stream(frame.stream_id, PROTOCOL_ERROR))
+                self._append(frames.rst_stream(frame.stream_id, PROTOCOL_ERROR))
                 return
             self._next_id = frame.stream_id + 2
             self._new[frame.stream_id] = Stream(frame.stream_id, headers, closed=frame.fin)
@@ -135,8 +144,8 @@ class SpdyStream:
     def _handle(self, frame: frames.Frame) -> bool:
         """Handle a frame; False if it has to wait."""
         if isinstance(frame, frames.Ping):
-            if frame.ping_id % 2:
-                self._outgoing.append(frames.ping(frame.ping_id))
+            if frame.ping_id % 2 and self._pong:
+                self._append(frames.ping(frame.ping_id))
             return True
         assert not isinstance(frame, frames.GoAwayFrame)
         if isinstance(frame, frames.SynStream):
@@ -157,10 +166,10 @@ class SpdyStream:
     def _open(self, stream_id: int) -> None:
         stream = self._new.pop(stream_id)
         if not self._wanted(stream):
-            self._outgoing.append(frames.rst_stream(stream_id, CANCEL))
+            self._append(frames.rst_stream(stream_id, CANCEL))
             return
         self._streams[stream_id] = stream
-        self._outgoing.append(frames.syn_reply(stream_id, self._encoder.encode({})))
+        self._append(frames.syn_reply(stream_id, self._encoder.encode({})))
         self._opened(stream)
 
     def _data(self, stream: Stream, piece: frames.DataPiece) -> bool:
@@ -181,12 +190,16 @@ class SpdyStream:
 
     # Out.
 
+    def _append(self, frame: bytes) -> None:
+        self._outgoing.append(frame)
+        self.outgoing_size += len(frame)
+
     def send(self, stream: Stream, data: Bytes) -> None:
         """Write to a stream. Also to one that the client has reset: only the end is not told then."""
         if self.ended:
             return
         for start in range(0, len(data), MAX_DATA):
-            self._outgoing.append(frames.data(stream.stream_id, data[start : start + MAX_DATA]))
+            self._append(frames.data(stream.stream_id, data[start : start + MAX_DATA]))
 
     def finish(self, stream: Stream) -> None:
         """End our half of a stream."""
@@ -195,7 +208,15 @@ class SpdyStream:
         if stream.finished or self.ended:
             return
         stream.finished = True
-        self._outgoing.append(frames.data(stream.stream_id, b"", True))
+        self._append(frames.data(stream.stream_id, b"", True))
+
+    def reset(self, stream: Stream) -> None:
+        """End both halves of a stream."""
+        self._streams.pop(stream.stream_id, None)
+        stream.closed = True
+        if not (stream.finished or self.ended):
+            stream.finished = True
+            self._append(frames.rst_stream(stream.stream_id, CANCEL))
 
     def read_by(self, stream: Stream, reader: Optional[Forward]) -> None:
         """Say who reads a stream from now on."""
@@ -203,15 +224,21 @@ class SpdyStream:
         if reader is not None and stream.closed:
             reader.end_input()
 
+    def say_goodbye(self) -> None:
+        """Tell the client that the session has ended, if it has left no stream open.
+
+        ``httpstream/spdy/connection.go: Close`` writes a reset for each stream, and then a GOAWAY; but by
+        the time of the first, a session that has stopped reading takes no more frames, nearly always.
+        """
+        if all(stream.finished for stream in self._streams.values()):
+            last = self._next_id - 2 if self._next_id > 2 else 0
+            self._append(frames.goaway(last, OK))
+
     def end(self) -> None:
-        """Reset what is open and say goodbye (``httpstream/spdy/connection.go: Close``)."""
+        """End all streams."""
         self.ended = True
         for stream in self._streams.values():
-            if not stream.finished:
-                self._outgoing.append(frames.rst_stream(stream.stream_id, CANCEL))
             self._close(stream)
-        last = self._next_id - 2 if self._next_id > 2 else 0
-        self._outgoing.append(frames.goaway(last, OK))
         self._streams.clear()
         for queue in self._queues:
             queue.clear()
@@ -220,4 +247,5 @@ class SpdyStream:
         """Take what is to be sent."""
         outgoing = b"".join(self._outgoing)
         self._outgoing.clear()
+        self.outgoing_size = 0
         return outgoing

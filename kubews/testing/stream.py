@@ -20,6 +20,7 @@ from websockets.frames import Frame, Opcode
 
 from kubews.testing.dialect import Dialect, Options
 from kubews.testing.frames import GoServerProtocol, close_frame
+from kubews.testing.messages import Messages
 from kubews.testing.processes import CannotStart, Container, ExecProcess, PodGone
 from kubews.testing.resize import Resizer, Wedged
 from kubews.testing.tls import Bytes, Gone, Wire
@@ -48,6 +49,7 @@ class ExecStream:
         self._connection = connection
         self._wire: Wire = connection.wire
         self._faults = connection.faults
+        self._messages = Messages(self._wire, self._faults)
         self._dialect = dialect
         self._options = options
         self._protocol = GoServerProtocol()
@@ -74,8 +76,7 @@ class ExecStream:
         self._wire.limit(self._faults.drop_after)
         channel = STDOUT if self._options.stdout else STDERR if self._options.stderr else STATUS
         self._send(channel, b"")
-        if self._faults.inject:
-            self._wire.queue(self._faults.inject)
+        self._messages.inject()
 
     def fail(self, status: bytes) -> None:
         """Send a status and end the stream. Blocks until it is sent."""
@@ -83,20 +84,9 @@ class ExecStream:
 
     def _send(self, channel: int, payload: Bytes) -> None:
         if self._dialect.base64:
-            message: Bytes = b"%d" % channel + base64.b64encode(payload)
-            opcode = Opcode.TEXT
+            self._messages.send(b"%d" % channel + base64.b64encode(payload), Opcode.TEXT)
         else:
-            message = b"".join((bytes((channel,)), payload))
-            opcode = Opcode.BINARY
-        size = self._faults.fragment or len(message)
-        pieces = [message[start : start + size] for start in range(0, len(message), size)]
-        for index, piece in enumerate(pieces):
-            last = index == len(pieces) - 1
-            frame = Frame(opcode if index == 0 else Opcode.CONT, piece, fin=last)
-            self._wire.queue(frame.serialize(mask=False))
-            if self._faults.ping is not None:
-                ping = Frame(Opcode.PING, self._faults.ping)
-                self._wire.queue(ping.serialize(mask=False))
+            self._messages.send(b"".join((bytes((channel,)), payload)))
 
     def _send_output(self, channel: int, data: Bytes, *, final: bool = False) -> None:
         """Send output in frames as long as the protocol's, or as the faults want them."""
@@ -126,8 +116,7 @@ class ExecStream:
         if not self._gone:
             if not self._status_sent:
                 self._send_status(status)
-            if self._faults.close_frame:
-                self._wire.queue(close_frame(self._faults.close_code))
+            self._messages.close()
             self._wire.finish()
         self._disconnect()
 
@@ -292,7 +281,8 @@ class ExecStream:
             if not isinstance(event, Frame):
                 continue
             if event.opcode is Opcode.PING:
-                self._pong(event.data)
+                if not self._gone:
+                    self._messages.pong(event.data)
             elif event.opcode is Opcode.CLOSE:
                 self._violation()
             elif event.opcode is not Opcode.PONG:
@@ -306,10 +296,6 @@ class ExecStream:
             self._disconnect()
         if self._gone:
             self._end_input()
-
-    def _pong(self, data: Bytes) -> None:
-        if self._faults.pong and not self._gone:
-            self._wire.queue(Frame(Opcode.PONG, data).serialize(mask=False))
 
     def _violation(self, code: int = 1000) -> None:
         """Answer a Close with Close 1000, and a violation with its code and then 1000."""

@@ -180,7 +180,7 @@ class Wire:
             Gone: the client has gone, or the drop that was asked for has happened.
         """
         if len(self._joined) >= _RECORD or self._budget == 0:
-            self._release()
+            self.release()
         if self._broken is not None:
             raise Gone(str(self._broken)) from self._broken
         while self._unsent or self._outgoing.pending:
@@ -198,7 +198,8 @@ class Wire:
             self._drop()
         return True
 
-    def _release(self) -> None:
+    def release(self) -> None:
+        """Let go of what the fault ``join`` holds back."""
         joined, self._joined = self._joined, bytearray()
         self._encrypt(joined)
 
@@ -208,7 +209,7 @@ class Wire:
         Raises:
             Gone, Stopping: as ``wait`` and ``flush``.
         """
-        self._release()
+        self.release()
         self._flush_all()
 
     def send_all(self, data: Bytes) -> None:

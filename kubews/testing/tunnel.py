@@ -8,6 +8,7 @@ Threads: everything here belongs to the thread of its connection.
 
 from __future__ import annotations
 
+import collections
 import time
 from typing import TYPE_CHECKING, Optional
 
@@ -26,7 +27,10 @@ if TYPE_CHECKING:
 
 PAIR_SECONDS = 30.0
 _KINDS = (ERROR, DATA)
-_MESSAGE = 32 << 10  # io.Copy's buffer, which the upstream's bytes come through
+_COPY = 32 << 10  # io.Copy's buffer, which all bytes come through, either way
+# What the hop takes of the client when the session behind it reads nothing. Here it is less than what the
+# kernel's buffers between two real ones hold.
+_UNDERWAY = 1 << 20
 
 
 class _Pair:
@@ -46,10 +50,14 @@ class Tunnel(ForwardLoop):
 
     def __init__(self, connection: Connection, pod: Pod) -> None:
         super().__init__(connection, pod)
-        self._spdy = SpdyStream(self._wanted, self._opened)
+        self._spdy = SpdyStream(self._wanted, self._opened, pong=connection.faults.pong)
         self._pairs: dict[str, _Pair] = {}
+        # What the libraries of 1.36 have added to the error's text.
+        self._resets = not connection.server.status_metadata
         self._carried: dict[Forward, _Pair] = {}
         self._upstream = True  # the container runtime is there
+        self._underway: collections.deque[memoryview] = collections.deque()
+        self._underway_size = 0
 
     # The client.
 
@@ -61,13 +69,12 @@ class Tunnel(ForwardLoop):
             self.close()
         elif opcode is Opcode.TEXT:
             self.close()
-        else:
-            self._spdy.receive(data)
-            self._look_after_upstream()
-
-    def _look_after_upstream(self) -> None:
-        if self._spdy.ended:
-            self.lose_upstream()
+        elif self._upstream:
+            view = memoryview(data)
+            pieces = [view[start : start + _COPY] for start in range(0, len(view), _COPY)]
+            self._underway.extend(pieces)
+            self._underway_size += len(view)
+            self.work()
 
     def closed(self, payload: Bytes) -> None:
         """Answer a Close frame with its own code, as gorilla does."""
@@ -79,47 +86,53 @@ class Tunnel(ForwardLoop):
         self.close(code)
 
     def work(self) -> None:
-        """Let the session's workers go on with what had no reader."""
+        """Let the session's workers go on with what had no reader, and read."""
         self._spdy.work()
+        while self._underway and not self._spdy.full:
+            piece = self._underway.popleft()
+            self._underway_size -= len(piece)
+            self._spdy.receive(piece)
+        if self._spdy.ended and self._upstream:
+            self._spdy.say_goodbye()
+            self.runtime_ended()
 
     @property
     def full(self) -> bool:
-        """Whether the session reads nothing now."""
-        return self._spdy.full
+        """Whether the hop cannot get rid of what it has read, so that it reads nothing: no ping either."""
+        return self._underway_size > _UNDERWAY
 
     @property
     def stuck(self) -> bool:
-        """Whether the session will read nothing any more."""
-        return self._spdy.full and self._spdy.stuck
+        """Whether that is for good."""
+        return self.full and self._spdy.stuck
+
+    @property
+    def pending(self) -> int:
+        """Bytes that wait for the client."""
+        return self._wire.pending + self._spdy.outgoing_size
 
     def emit(self) -> None:
         """Send the session's bytes, cut as the copy through the hops happens to cut them."""
         data = memoryview(self._spdy.take_outgoing())
         if self._gone:
             return
-        size = min(self._faults.frame_size or _MESSAGE, _MESSAGE)
+        size = min(self._faults.frame_size or _COPY, _COPY)
         for start in range(0, len(data), size):
             self._messages.send(data[start : start + size])
 
     def client_gone(self) -> None:
         """End every stream: the hop has closed the connection to the runtime."""
-        self._end_streams()
+        self.runtime_ended()
+        super().client_gone()
 
-    # What is behind it.
-
-    def pod_ended(self) -> None:
-        """Lose the runtime's end."""
-        self.lose_upstream()
-
-    def lose_upstream(self) -> None:
-        """End the session; the client is not told, for the hop before it cannot close the WebSocket."""
+    def runtime_ended(self) -> None:
+        """End the session; of that the client learns little, for the hop cannot close the WebSocket."""
         if self._upstream:
-            self._end_streams()
-
-    def _end_streams(self) -> None:
-        self._upstream = False
-        self._pairs.clear()
-        self._spdy.end()
+            self._upstream = False
+            self._pairs.clear()
+            self._underway.clear()
+            self._underway_size = 0
+            self._spdy.end()
 
     # Streams.
 
@@ -169,6 +182,9 @@ class Tunnel(ForwardLoop):
             self._spdy.finish(data)
         if forward.failure is not None:
             self._say(pair, forward.failure)
+            if self._resets:
+                self._spdy.reset(data)
+                self._spdy.reset(pair.streams[ERROR])
         self._spdy.finish(pair.streams[ERROR])
         self._spdy.finish(data)
 

@@ -6,6 +6,7 @@ Threads: every function belongs to the thread of its connection.
 from __future__ import annotations
 
 import base64
+import http
 from typing import TYPE_CHECKING
 
 from websockets.utils import accept_key
@@ -90,8 +91,16 @@ def refuse_protocols(connection: Connection) -> None:
     connection.reply_raw(b"HTTP/1.1 403 Forbidden\r\nConnection: close\r\n\r\n")
 
 
-def upgrade(connection: Connection, request: Request, protocol: str) -> None:
+def upgrade(
+    connection: Connection, request: Request, protocol: str, *, gorilla: bool = False
+) -> None:
     """Check the handshake and answer 101 with a subprotocol.
+
+    Args:
+        connection: the client's.
+        request: what it has asked.
+        protocol: the subprotocol to answer, empty for none.
+        gorilla: whether the WebSocket is gorilla's, not x/net's: it refuses in other words.
 
     Raises:
         Gone: the handshake was refused, and the connection is used up.
@@ -101,9 +110,14 @@ def upgrade(connection: Connection, request: Request, protocol: str) -> None:
         good = len(base64.b64decode(key, validate=True)) == 16
     except ValueError:
         good = False
+    version = request.header("sec-websocket-version") == "13"
+    if gorilla and not (good and version and request.method == "GET"):
+        code = 400 if request.method == "GET" else 405
+        extra = ("Sec-WebSocket-Version", "13")
+        reply_text(connection, code, http.HTTPStatus(code).phrase, extra, newline=True)
     if request.method != "GET":
         reply_text(connection, 405, "bad method")
-    if request.header("sec-websocket-version") != "13":
+    if not version:
         body = b"missing or bad WebSocket Version"
         refusal = (
             b"HTTP/1.1 400 Bad Request\r\nSec-WebSocket-Version: 13\r\nContent-Length: %d\r\n\r\n"
@@ -111,6 +125,10 @@ def upgrade(connection: Connection, request: Request, protocol: str) -> None:
         connection.reply_raw(refusal % len(body) + body)
     if not good:
         reply_text(connection, 400, "missing or bad Sec-WebSocket-Key")
+    _switch(connection, key, protocol)
+
+
+def _switch(connection: Connection, key: str, protocol: str) -> None:
     name = protocol if connection.faults.subprotocol is None else connection.faults.subprotocol
     # With nothing offered the real answer has the header too, empty (x/net: AcceptHandshake).
     head = (
