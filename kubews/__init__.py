@@ -12,6 +12,9 @@ _PLACES = {
     "Client": "client",
     "Config": "config",
     "Pod": "pod",
+    "PodSocket": "podsocket",
+    "PortForward": "portforward",
+    "ForwardEvent": "forwarder",
     "Stream": "streams",
     **dict.fromkeys(["CompletedProcess", "DEVNULL", "PIPE", "STDOUT", "Popen"], "popen"),
     **dict.fromkeys(
@@ -42,6 +45,7 @@ _PLACES = {
             "LocalProtocolError",
             "NotFound",
             "NotReady",
+            "PortRefused",
             "ProcessError",
             "ProtocolError",
             "ReadTimeout",
@@ -122,6 +126,9 @@ if TYPE_CHECKING:
         NotReady as NotReady,
     )
     from kubews.errors import (
+        PortRefused as PortRefused,
+    )
+    from kubews.errors import (
         ProcessError as ProcessError,
     )
     from kubews.errors import (
@@ -148,7 +155,9 @@ if TYPE_CHECKING:
     from kubews.errors import (
         Unauthorized as Unauthorized,
     )
+    from kubews.forwarder import ForwardEvent as ForwardEvent
     from kubews.pod import Pod as Pod
+    from kubews.podsocket import PodSocket as PodSocket
     from kubews.popen import (
         DEVNULL as DEVNULL,
     )
@@ -164,6 +173,7 @@ if TYPE_CHECKING:
     from kubews.popen import (
         Popen as Popen,
     )
+    from kubews.portforward import PortForward as PortForward
     from kubews.process import (
         call as call,
     )

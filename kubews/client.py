@@ -7,7 +7,7 @@ import ssl
 import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Optional, TypeVar
+from typing import TYPE_CHECKING, Any, Optional, Protocol, TypeVar
 
 from kubews import __version__
 from kubews.config import ClientCertificate, Config, Credentials
@@ -42,6 +42,16 @@ CONNECT_TIMEOUT = 30.0
 PING_INTERVAL = 10.0
 
 
+class Closable(Protocol):
+    """What a client closes.
+
+    Threads: any.
+    """
+
+    def close(self) -> None:
+        """Close it; again is nothing."""
+
+
 class Client:
     """Access to one cluster as one user.
 
@@ -65,7 +75,7 @@ class Client:
         # Guarded by _lock. Making a context reads all authorities; the files may change, so it is
         # kept with what it was made of.
         self._context: Optional[tuple[object, ssl.SSLContext]] = None
-        self._connections: weakref.WeakSet[Connection] = weakref.WeakSet()
+        self._connections: weakref.WeakSet[Closable] = weakref.WeakSet()
         self._closed = False
         forks.tell(self)
 
@@ -139,29 +149,16 @@ class Client:
         """
         return self.request("GET", path, timeout=timeout).json()
 
-    def open(
-        self,
-        path: str,
-        subprotocols: Sequence[str],
-        codec: Callable[[str], Codec],
-        *,
-        inbound: Mapping[int, int],
-        where: str,
-        what: str,
-        deadline: Deadline,
-        limits: Limits = DEFAULT_LIMITS,
-    ) -> Connection:
-        """Open a stream.
+    def upgrade(
+        self, path: str, subprotocols: Sequence[str], what: str, deadline: Deadline
+    ) -> Wire:
+        """Open a WebSocket.
 
         Args:
             path: with query, without the server's own prefix.
             subprotocols: to offer, the best first.
-            codec: makes the codec for the negotiated one.
-            inbound: see ``Connection``.
-            where: what the stream is to, for messages.
             what: the request in words, for messages.
             deadline: for the whole opening; ``connect_timeout`` holds too.
-            limits: how much the connection may hold.
 
         Raises:
             ApiError: the server refused.
@@ -182,6 +179,50 @@ class Client:
                 raise
 
         wire = self._refreshing(attempt)
+        _log.debug("%s: connected, %s", what, wire.subprotocol)
+        return wire
+
+    def keep(self, connection: Closable) -> None:
+        """Close this together with the client, if it lives as long.
+
+        Raises:
+            KubewsError: the client is closed.
+
+        Threads: any.
+        """
+        with self._lock:
+            if self._closed:
+                raise KubewsError(f"{self!r} is closed")
+            self._connections.add(connection)
+
+    def open(
+        self,
+        path: str,
+        subprotocols: Sequence[str],
+        codec: Callable[[str], Codec],
+        *,
+        inbound: Mapping[int, int],
+        where: str,
+        what: str,
+        deadline: Deadline,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> Connection:
+        """Open a stream.
+
+        Args:
+            path: see ``upgrade``, as for what is not said here.
+            codec: makes the codec for the negotiated subprotocol.
+            inbound: see ``Connection``.
+            where: what the stream is to, for messages.
+            limits: how much the connection may hold.
+
+        Raises:
+            ApiError: the server refused.
+            ConnectFailed: no connection, or no answer.
+
+        Threads: blocks.
+        """
+        wire = self.upgrade(path, subprotocols, what, deadline)
         loop: Optional[Loop] = None
         try:
             loop = Loop(f"kubews {where}", start=False)
@@ -195,12 +236,8 @@ class Client:
                 limits=limits,
                 ping=PING_INTERVAL,
             )
-            _log.debug("%s: connected, %s", what, wire.subprotocol)
             connection.on_closed(lambda: _log_end(what, connection))
-            with self._lock:
-                if self._closed:
-                    raise KubewsError(f"{self!r} is closed")
-                self._connections.add(connection)
+            self.keep(connection)
         except BaseException:  # Ctrl-C too: a connection that nobody holds would live for ever
             if loop is not None:
                 loop.stop()

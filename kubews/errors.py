@@ -9,6 +9,7 @@
         BadRequest Unauthorized Forbidden NotFound TooManyRequests ServerError
       ConnectFailed(ConnectionError)       DNS, TCP, TLS
         ConnectTimeout(TimeoutError)       any of these, or the upgrade, took too long
+      PortRefused(ConnectionRefusedError)  the pod's port could not be connected to
       ConnectionLost(ConnectionError)      the stream ended without a Status: .partial .received
       ExecError                            a Status that is no exit code: .status
       NotReady(TimeoutError)               wait_ready= saw no running container
@@ -127,6 +128,10 @@ class ConnectFailed(KubewsError, ConnectionError):
 
 class ConnectTimeout(ConnectFailed, TimeoutError):
     """No connection could be made, or no answer to the upgrade came, within the time limit."""
+
+
+class PortRefused(KubewsError, ConnectionRefusedError):
+    """Nothing in the pod answers on this port, or the forwarded connection failed there; with the server's text."""
 
 
 class ConnectionLost(KubewsError, ConnectionError):

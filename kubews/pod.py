@@ -11,9 +11,15 @@ from kubews.popen import Popen
 from kubews.targets import Target
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from typing_extensions import Buffer, Unpack
 
+    from kubews.forwarder import ForwardEvent
     from kubews.options import BytesOptions, EncodedOptions, Options, TextOptions
+    from kubews.podsocket import PodSocket
+    from kubews.portforward import PortForward
+    from kubews.ports import Port
 
 
 class Pod(Target):
@@ -175,3 +181,83 @@ class Pod(Target):
         Threads: blocks.
         """
         return process.check_output(args, pod=self, input=input, timeout=timeout, **options)
+
+    def connect(self, port: Port, timeout: Optional[float] = None) -> PodSocket:
+        """Connect to a port of the pod: a real socket, without a local port.
+
+        That nothing answers on the port is known only later: the first call that meets it raises
+        ``PortRefused``, a ``ConnectionRefusedError``, with the server's text.
+
+        Args:
+            port: of the pod (of the Service, for ``svc/...``): its number or its name. It need not be declared.
+            timeout: seconds to reach the pod, and the socket's timeout then, as with
+                ``socket.create_connection``; None for the client's ``connect_timeout``, and a socket that
+                waits for ever.
+
+        Returns:
+            A connected ``PodSocket``.
+
+        Raises:
+            ApiError: the server refused: no such pod, a missing right, a pod that does not run.
+            ConfigError: there is no port of that name.
+            ConnectFailed: the server could not be reached.
+
+        Threads: blocks.
+        """
+        from kubews import portforward  # not for programs that only run commands
+
+        return portforward.connect(self, port, timeout)
+
+    def forward(
+        self,
+        remote: Port | Sequence[Port],
+        local_port: int | Sequence[int] = 0,
+        address: str | Sequence[str] = "127.0.0.1",
+        *,
+        multiplex: bool = False,
+        on_event: Optional[Callable[[ForwardEvent], None]] = None,
+        timeout: Optional[float] = None,
+    ) -> PortForward:
+        """Listen at a local port for connections to a port of the pod.
+
+        ::
+
+            with pod.forward(80) as forward:
+                urllib.request.urlopen(forward.url)
+
+        It listens when this returns. Each local connection is for itself: one that the pod refuses is reset,
+        with its error in ``.errors``, and the others go on.
+
+        Args:
+            remote: number or name of the port in the pod (of the Service, for ``svc/...``), or several.
+            local_port: where to listen, one for each of ``remote``; 0 lets the kernel pick.
+            address: IP addresses of this machine to listen at, or ``localhost`` for 127.0.0.1 and ::1.
+            multiplex: whether local connections share one WebSocket, where the server knows how to (Kubernetes
+                1.31 and later). Then each opens faster, but one whose program does not read stops the
+                others, because the protocol has no windows.
+            on_event: called with each ``ForwardEvent``, in the thread that serves all; must not block.
+            timeout: seconds until the pod must be reached.
+
+        Returns:
+            A ``PortForward`` with ``.local_port``, ``.address``, ``.url`` and ``.errors``; close it, or use
+            it in a ``with`` block.
+
+        Raises:
+            ApiError: the server refused: no such pod, a missing right, a pod that does not run.
+            ConfigError: there is no port of that name, or an address is none.
+            ConnectFailed: the server could not be reached.
+            OSError: a local port is in use.
+
+        Threads: blocks.
+        """
+        from kubews.portforward import PortForward
+
+        return PortForward(
+            self,
+            remote,
+            local_port,
+            address,
+            multiplex=multiplex,
+            on_event=on_event,
+            timeout=timeout,
+        )

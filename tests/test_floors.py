@@ -22,10 +22,10 @@ FLOORS = [
     ["wrappers"],
     ["copier"],
     ["targets"],
-    ["session"],
-    ["popen"],
+    ["session", "tunnels", "listeners", "podsocket"],
+    ["popen", "forwarder"],
     ["options"],
-    ["process"],
+    ["process", "portforward"],
     ["pod"],
     ["testing"],
 ]

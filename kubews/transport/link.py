@@ -113,6 +113,10 @@ class Link(ABC):
     def _after_batch(self) -> None:
         """Wake those for whom frames have come."""
 
+    def _ping_to_send(self) -> bytes:
+        """Make the frame that asks for a sign of life."""
+        return frame(self._heartbeat.ping(), PING)
+
     def _serve(self) -> None:
         """Move on what else there is, now that there may be more to move, or more room."""
 
@@ -347,7 +351,7 @@ class Link(ABC):
         elif self._heartbeat.dead:
             self._finish(f"no sign of life from the server for {DEAD_AFTER:.0f} s")
             return
-        self._outbox.put_control(frame(self._heartbeat.ping(), PING))
+        self._outbox.put_control(self._ping_to_send())
         self._arm_ping()
         self._advance(0)
 
