@@ -1,0 +1,61 @@
+"""What a pod listens with, sent there as text: the first line that a connection gets says what to do."""
+
+import hashlib
+import signal
+import socketserver
+import sys
+import time
+
+
+class Handler(socketserver.StreamRequestHandler):
+    def handle(self):
+        words = self.rfile.readline().split()
+        getattr(self, words[0].decode() if words else "echo")(*words[1:])
+
+    def echo(self):
+        """Send back what comes, to its end."""
+        while piece := self.rfile.read1(65536):
+            self.wfile.write(piece)
+
+    def source(self, size):
+        """Send so many bytes and close."""
+        block = bytes(range(256)) * 256
+        left = int(size)
+        while left:
+            left -= self.connection.send(block[: min(left, len(block))])
+
+    def take(self, size):
+        """Read so many bytes, and send their digest."""
+        digest = hashlib.sha256()
+        left = int(size)
+        while left and (piece := self.rfile.read1(min(left, 1 << 20))):
+            left -= len(piece)
+            digest.update(piece)
+        self.wfile.write(digest.hexdigest().encode())
+
+    def tail(self):
+        """Read to the end, and answer only then."""
+        self.wfile.write(b"%d bytes, and the tail" % len(self.rfile.read()))
+
+    def hold(self):
+        """Read nothing until the connection ends."""
+        time.sleep(30)
+
+    def quit(self):
+        self.server.shutdown()
+
+
+class Server(socketserver.ThreadingTCPServer):
+    daemon_threads = True
+    request_queue_size = 1024
+
+    def handle_error(self, request, address):
+        """Say nothing: tests break connections."""
+
+
+if __name__ == "__main__":
+    signal.alarm(600)
+    with Server(("127.0.0.1", 0), Handler) as server:
+        print(server.server_address[1], flush=True)
+        server.serve_forever()
+    sys.exit()
