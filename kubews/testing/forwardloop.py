@@ -47,7 +47,8 @@ class ForwardLoop:
         self._forwards: set[Forward] = set()
         self._descriptors: dict[Forward, int] = {}
         self._by_descriptor: dict[int, Forward] = {}
-        self._touched: set[Forward] = set()  # to be looked after in this round
+        # To be looked after in this round, in the order in which it was asked for.
+        self._touched: dict[Forward, None] = {}
         self._timed: set[Forward] = set()
         self._poll = select.poll()
         self._polled: dict[int, int] = {}
@@ -127,7 +128,7 @@ class ForwardLoop:
 
     def tick(self, now: float) -> None:
         """Do what is due."""
-        for forward in list(self._timed):
+        for forward in sorted(self._timed, key=lambda each: each.deadline or now):
             forward.tick(now)
         if self._hung_up is not None and now >= self._hung_up[0]:
             stalled = self.full and self._written == self._hung_up[1]
@@ -236,10 +237,13 @@ class ForwardLoop:
 
     def add(self, port: int) -> Forward:
         """Open a connection to a port. It may have ended already."""
-        forward = Forward(self._pod, port, self._touched.add)
+        forward = Forward(self._pod, port, self._touch)
         self._forwards.add(forward)
-        self._touched.add(forward)
+        self._touch(forward)
         return forward
+
+    def _touch(self, forward: Forward) -> None:
+        self._touched[forward] = None
 
     def _watch(self, forward: Forward) -> None:
         """Poll for what a connection needs now."""
@@ -260,7 +264,8 @@ class ForwardLoop:
     def _settle(self) -> None:
         """Look after the connections to which something has happened."""
         while self._touched:
-            forward = self._touched.pop()
+            forward = next(iter(self._touched))
+            del self._touched[forward]
             if forward not in self._forwards:
                 continue
             if forward.deadline is not None:
@@ -281,7 +286,7 @@ class ForwardLoop:
             forward.lose_output()
         elif data:
             self.output(forward, data)
-        self._touched.add(forward)
+        self._touch(forward)
 
     # The client.
 

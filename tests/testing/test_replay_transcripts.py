@@ -2,7 +2,8 @@
 
 Compared: status, subprotocol, headers and body of a refusal, frames and their order, the end.
 Adjacent data frames of a channel are joined, the order between stdout and stderr is free, times are
-ignored, and the runtime's random ids are masked.
+ignored, and the runtime's random ids are masked. What kubectl said through tunnels is replayed in
+``test_replay_tunnels.py``.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
+from podservers import PodServer, http, redis
 from rawclient import SCALE, RawClient, exec_target
 from recorder.conversations import PODS, PREPARED
 from websockets.frames import Frame, Opcode
@@ -26,7 +29,10 @@ from kubews.testing import Faults, LocalCluster
 COPIES = Path(__file__).parent.parent / "transcripts"
 # Where the recordings of the first hour are, of which a clone has copies.
 ORIGINALS = os.environ.get("KUBEWS_TRANSCRIPTS")
-NAMES = sorted(path.stem for path in COPIES.glob("*exec-*.json") if "kubectl" not in path.stem)
+KINDS = ("*exec-*.json", "*portforward-*.json")
+NAMES = sorted(
+    path.stem for kind in KINDS for path in COPIES.glob(kind) if '"request": {' in path.read_text()
+)
 
 # Longer pauses prove nothing about the answer.
 FASTER = {
@@ -35,8 +41,14 @@ FASTER = {
     "sleep 1; echo done": "sleep 0.4; echo done",
     "70": "0.3",
 }
-TOKENS = {"exec-forbidden": "bobs-token", "exec-unauthorized": "nobodys-token"}
+TOKENS = {
+    "exec-forbidden": "bobs-token",
+    "exec-unauthorized": "nobodys-token",
+    "portforward-forbidden": "bobs-token",
+}
+RBAC = {"getonly": {"get"}, "createonly": {"create"}, "getcreate": {"get", "create"}}
 
+Normalize = Callable[[list[tuple[str, bytes]]], list[Any]]
 
 _NO_UPSTREAM = "it has nothing behind it whose end client-go, in the server, takes for success"
 # What LocalCluster does not do, and why.
@@ -50,18 +62,43 @@ NOT_REPLAYED = {
 @pytest.fixture
 def recorded_cluster(name: str) -> Iterator[LocalCluster]:
     record = load(name)
-    with LocalCluster(version=record.get("kubernetes", "1.36")) as cluster:
+    with ExitStack() as stack:
+        cluster = stack.enter_context(LocalCluster(version=record.get("kubernetes", "1.36")))
         pod = record["request"]["path"].split("/")[6]
-        added = {each: cluster.add_pod(each, **PODS[each]) for each in {"box", pod} & PODS.keys()}
+        listens = pod_servers(stack, record) if "portforward" in name else {}
+        added = {
+            each: cluster.add_pod(each, **PODS[each], listens=listens)
+            for each in {"box", pod} & PODS.keys()
+        }
         if pod in PREPARED:
             prepared(added[pod].directory / "main" / PREPARED[pod])
         cluster.add_pod("ticker3", {"main": None})
         cluster.add_user("admin-user", token="admin-token", groups=["system:masters"])
         cluster.add_user("bob", token="bobs-token")
-        cluster.add_user("getonly", verbs={"get"})
-        cluster.add_user("createonly", verbs={"create"})
-        cluster.add_user("getcreate", verbs={"get", "create"})
+        for user, verbs in RBAC.items():
+            cluster.add_user(user, verbs={"pods/exec": verbs, "pods/portforward": verbs})
         yield cluster
+
+
+def pod_servers(stack: ExitStack, record: dict[str, Any]) -> dict[int, int | None]:
+    """Start what listened in the pod: redis, and nginx with what it then said; nothing on port 9."""
+    listens: dict[int, int | None] = {9: None}
+    ports = [
+        int(port)
+        for _, value in record["request"]["query"]
+        for port in value.split(",")
+        if port.isdigit()
+    ]
+    for index, port in enumerate(ports):
+        said = b"".join(
+            payload_of(frame)[1:]
+            for frame in record.get("frames", ())
+            if frame["dir"] == "server" and frame["hex"].startswith(f"{2 * index:02x}")
+        )
+        handler = {6379: redis, 80: http(said[2:])}.get(port)
+        if handler is not None and port not in listens:
+            listens[port] = stack.enter_context(PodServer(handler)).port
+    return listens
 
 
 def prepared(path: Path) -> None:
@@ -115,14 +152,36 @@ def normalize(frames: list[tuple[str, bytes]]) -> list[Any]:
     return result
 
 
+def normalize_ports(frames: list[tuple[str, bytes]]) -> list[Any]:
+    """Join the data of a channel, but for the header that is the first; mask the runtime's ids."""
+    result: list[Any] = []
+    begun: set[bytes] = set()
+    for opcode, data in frames:
+        channel = data[:1]
+        joined = opcode == "binary" and channel in begun and result[-1][1][:1] == channel
+        if joined and len(result[-1][1]) > 3:
+            result[-1] = (opcode, result[-1][1] + data[1:])
+        else:
+            result.append((opcode, data))
+        begun.add(channel)
+    masks = ((rb"[0-9a-f]{64}", b"ID"), (rb"cni-[0-9a-f-]{36}", b"CNI"))
+    for pattern, mask in masks:
+        result = [(opcode, re.sub(pattern, mask, data)) for opcode, data in result]
+    return result
+
+
+def normalize_for(record: dict[str, Any]) -> Normalize:
+    return normalize_ports if "portforward" in record["name"] else normalize
+
+
 def from_server(client: RawClient) -> list[tuple[str, bytes]]:
     return [(frame.opcode.name.lower(), bytes(frame.data)) for frame in client.frames]
 
 
-def wait_for(client: RawClient, frames: list[tuple[str, bytes]]) -> None:
+def wait_for(client: RawClient, frames: list[tuple[str, bytes]], normal: Normalize) -> None:
     """Read until all of these have come."""
     end = time.monotonic() + 10 * SCALE
-    while normalize(from_server(client)) != normalize(frames) and time.monotonic() < end:
+    while normal(from_server(client)) != normal(frames) and time.monotonic() < end:
         if not client.pump(0.1):
             assert client.ended is None, client.ended
 
@@ -140,7 +199,7 @@ def play(
         if frame["dir"] == "server":
             expected.append((frame["opcode"], payload_of(frame)))
             continue
-        wait_for(client, expected)
+        wait_for(client, expected, normalize_for(record))
         if frame["dir"] == "cluster":
             act(cluster, *frame["action"])
             continue
@@ -195,11 +254,13 @@ def test_transcript(name: str, recorded_cluster: LocalCluster) -> None:
             assert answer.body.decode() == (response["body"] or "")
             assert response["body"] is not None or set(answer.headers) == {"connection"}
             return
-        assert answer.headers.get("sec-websocket-protocol") == (response["subprotocol"] or "")
+        # In lower case there: websocket-client told it. As it was sent it is among the headers.
+        protocol = answer.headers["sec-websocket-protocol"].lower()
+        assert protocol == (response["subprotocol"] or "")
         assert "sec-websocket-extensions" not in answer.headers
         expected = play(client, record, recorded_cluster)
         if name == "exec-v5-pod-deleted-while-running":
-            wait_for(client, expected[:1])
+            wait_for(client, expected[:1], normalize)
             recorded_cluster.delete_pod("ticker3")
         finish(client, record, expected)
     if "process-fate" in name:
@@ -207,7 +268,7 @@ def test_transcript(name: str, recorded_cluster: LocalCluster) -> None:
 
 
 def finish(client: RawClient, record: dict[str, Any], expected: list[tuple[str, bytes]]) -> None:
-    how = record["end"]["how"]
+    how, normal = record["end"]["how"], normalize_for(record)
     if how == "close frame; TCP closed":
         client.run_out()
         assert client.ended in ("close_notify", "reset")
@@ -215,7 +276,7 @@ def finish(client: RawClient, record: dict[str, Any], expected: list[tuple[str, 
         client.run_out()
         assert client.ended == record["end"]["tls"]
     elif how.startswith("no frame for"):
-        wait_for(client, expected)
+        wait_for(client, expected, normal)
         assert not client.pump(0.5 * SCALE)
         assert client.ended is None
     elif "40MiB" in record["name"]:
@@ -225,8 +286,8 @@ def finish(client: RawClient, record: dict[str, Any], expected: list[tuple[str, 
         assert client.close_codes() in ([], [b"\x03\xe8"])
         client.frames = [frame for frame in client.frames if frame.opcode is not Opcode.CLOSE]
     else:
-        wait_for(client, expected)
-    assert normalize(from_server(client)) == normalize(expected)
+        wait_for(client, expected, normal)
+    assert normal(from_server(client)) == normal(expected)
 
 
 def check_fate(cluster: LocalCluster, record: dict[str, Any]) -> None:
@@ -240,14 +301,17 @@ def check_fate(cluster: LocalCluster, record: dict[str, Any]) -> None:
 def test_the_copies_are_the_recordings() -> None:
     if ORIGINALS is None:
         pytest.skip("KUBEWS_TRANSCRIPTS names no folder with the originals of the copies")
-    originals = {path.name: path.read_bytes() for path in Path(ORIGINALS).glob("*exec-*.json")}
+    originals, copies = (
+        {path.name: path.read_bytes() for kind in KINDS for path in folder.glob(kind)}
+        for folder in (Path(ORIGINALS), COPIES)
+    )
     assert originals
-    copies = {path.name: path.read_bytes() for path in COPIES.glob("*exec-*.json")}
     # What tests/recorder has added says of which Kubernetes it is.
     added = {name for name, text in copies.items() if b'\n "kubernetes": "' in text}
     assert originals == {name: copies[name] for name in copies.keys() - added}
 
 
 def test_every_recording_is_replayed() -> None:
-    assert len(NAMES) >= 230
+    assert len(NAMES) >= 250
+    assert sum("portforward" in name for name in NAMES) >= 21
     assert Frame(Opcode.CLOSE, b"").serialize(mask=False) == b"\x88\x00"
