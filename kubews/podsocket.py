@@ -37,9 +37,10 @@ class PodSocket(socket.socket):
       that meets it raises ``PortRefused`` (a ``ConnectionRefusedError``); a connection that is lost raises
       ``ConnectionLost``. What was received before is read first.
     * ``getpeername()`` is the pod's name and the port; options of TCP are accepted and ignored.
-    * ``shutdown(SHUT_WR)`` reaches the pod where the server speaks the tunnel (Kubernetes 1.31 and later).
-      containerd then gives the pod one second to answer. An older server cannot pass it on: the pod's bytes
-      still come until it closes or is silent for 5 seconds.
+    * After ``shutdown(SHUT_WR)`` the pod's bytes still come, but for how long is the server's choice:
+      containerd closes both directions after one second, and until then does not tell the pod. Servers
+      without the tunnel (before Kubernetes 1.31) cannot be told at all: there the pod's bytes come until
+      it closes or says nothing for 5 seconds.
     * ``ssl`` and ``detach()`` take the descriptor only, and then an end has no reason.
 
     Threads: as for any socket.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import selectors
 import socket
 import struct
@@ -91,6 +92,18 @@ class Relay:
     def fileno(self) -> int:
         """Return the descriptor of the local socket."""
         return self._sock.fileno()
+
+    @property
+    def deserted(self) -> bool:
+        """Whether the local program has closed the socket, and not only its sending half.
+
+        Only a pair tells; a peer over TCP looks the same until it is sent something.
+        """
+        if not hasattr(select, "poll"):
+            return False
+        poll = select.poll()
+        poll.register(self._sock, 0)
+        return any(events & select.POLLHUP for _, events in poll.poll(0))
 
     # -- from the pod
 

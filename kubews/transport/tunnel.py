@@ -134,7 +134,10 @@ class Tunnel(Link):
         except StreamBroken:
             pass
         except LocalProtocolError:
-            self._await_silence(relay, self._arrived)
+            if relay.deserted:
+                self._on_finished(Finished(stream_id, None))
+            else:
+                self._await_silence(relay, self._arrived)
 
     def give_up(self, relay: Relay) -> None:
         stream_id = self._ids.get(relay)

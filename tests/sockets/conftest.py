@@ -61,16 +61,17 @@ def protocol(request: pytest.FixtureRequest, cluster: Any, monkeypatch: pytest.M
 
 
 @pytest.fixture(params=["socketpair", *OFFERS])
-def connect(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def connect(
+    request: pytest.FixtureRequest, cluster: Any, pod: Pod, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Any]:
     """A function that connects to the server; it takes the first line."""
     if request.param == "socketpair":
         with contextlib.ExitStack() as stack:
             yield lambda line: _pair(stack, line)
         return
-    if request.param == "tunnel" and minor(request.getfixturevalue("cluster")) < 31:
+    if request.param == "tunnel" and minor(cluster) < 31:
         pytest.skip("this Kubernetes has no tunnel")
     monkeypatch.setattr("kubews.tunnels.OFFER", OFFERS[request.param])
-    pod = request.getfixturevalue("pod")
     with serve(pod) as port:
 
         def connect(line: bytes) -> socket.socket:
@@ -79,13 +80,6 @@ def connect(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
             return sock
 
         yield connect
-
-
-@pytest.fixture
-def halves(request: pytest.FixtureRequest) -> None:
-    """Skip where the end of one direction cannot be passed on."""
-    if "pairs" in request.node.callspec.params.values():
-        pytest.skip("channel pairs have no way to say it: protocol.md, 3")
 
 
 def _pair(stack: contextlib.ExitStack, line: bytes) -> socket.socket:

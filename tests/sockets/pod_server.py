@@ -33,9 +33,11 @@ class Handler(socketserver.StreamRequestHandler):
             digest.update(piece)
         self.wfile.write(digest.hexdigest().encode())
 
-    def tail(self):
-        """Read to the end, and answer only then."""
-        self.wfile.write(b"%d bytes, and the tail" % len(self.rfile.read()))
+    def tail(self, size):
+        """Read so many bytes, think, and answer."""
+        self.rfile.read(int(size))
+        time.sleep(0.2)
+        self.wfile.write(b"the tail")
 
     def hold(self):
         """Read nothing until the connection ends."""
