@@ -75,8 +75,8 @@ def reap(pid):
 """
 
 
-def check(program: str, pod: Pod, local) -> None:
-    ended = run(CHILD + program, local.kubeconfig)
+def check(program: str, pod: Pod, cluster) -> None:
+    ended = run(CHILD + program, cluster.kubeconfig)
     assert (ended.code, ended.err) == (0, ""), ended.err
     assert ended.took < 5
 
@@ -85,7 +85,7 @@ def check(program: str, pod: Pod, local) -> None:
     "options", ["", ", bufsize=0", ", text=True", ", stderr=STDOUT, bufsize=100"]
 )
 @pytest.mark.half_close
-def test_a_fork_of_a_live_process_is_dead_at_once_r52(pod: Pod, local, options: str) -> None:
+def test_a_fork_of_a_live_process_is_dead_at_once_r52(pod: Pod, cluster, options: str) -> None:
     """R-52: with threads of the parent inside reads, in locks and in the queue of writers."""
     program = f"""
 p = pod.popen(["cat"], stdin=PIPE, stdout=PIPE{options})
@@ -102,11 +102,11 @@ p.stdin.close()
 assert p.wait(30) == 0
 ending()
 """
-    check(program, pod, local)
+    check(program, pod, cluster)
 
 
 @pytest.mark.half_close
-def test_forks_amid_traffic_leave_both_sides_whole_r52(pod: Pod, local) -> None:
+def test_forks_amid_traffic_leave_both_sides_whole_r52(pod: Pod, cluster) -> None:
     """R-52: 40 forks at random moments of four full-duplex streams over TLS; every byte arrives."""
     program = """
 import hashlib, random
@@ -154,10 +154,10 @@ for one in threads:
 assert sums == [True] * 4, sums
 ending()
 """
-    check(program, pod, local)
+    check(program, pod, cluster)
 
 
-def test_multiprocessing_with_fork_r52(pod: Pod, local) -> None:
+def test_multiprocessing_with_fork_r52(pod: Pod, cluster) -> None:
     """R-52: workers use the parent's client for connections of their own."""
     program = """
 import multiprocessing
@@ -184,7 +184,7 @@ with pod.popen(["sh", "-c", "while sleep 0.01; do echo tick; done"], stdout=PIPE
     p.close()
 ending()
 """
-    check(program, pod, local)
+    check(program, pod, cluster)
 
 
 def test_a_fork_holds_no_connection_open_r52(pod: Pod, local) -> None:
@@ -229,7 +229,7 @@ ending()
 
 
 @pytest.mark.half_close
-def test_a_fork_that_goes_on_as_a_program_r52(pod: Pod, local) -> None:
+def test_a_fork_that_goes_on_as_a_program_r52(pod: Pod, cluster) -> None:
     """R-52: it forgets the parent's objects, uses new ones, and exits by sys.exit, without a word."""
     program = """
 p = pod.popen(["cat"], stdin=PIPE, stdout=PIPE)
@@ -251,10 +251,10 @@ for process, data in ((p, b"x"), (q, "x")):
     process.close()
 ending()
 """
-    check(program, pod, local)
+    check(program, pod, cluster)
 
 
-def test_what_had_ended_is_as_good_in_a_fork_r52(pod: Pod, local) -> None:
+def test_what_had_ended_is_as_good_in_a_fork_r52(pod: Pod, cluster) -> None:
     """R-52: a process that is over is memory only."""
     program = """
 p = pod.popen(["echo", "over"], stdout=PIPE)
@@ -269,4 +269,4 @@ reap(in_fork(child))
 assert p.communicate() == (b"over\\n", None)
 ending()
 """
-    check(program, pod, local)
+    check(program, pod, cluster)

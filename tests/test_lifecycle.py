@@ -69,15 +69,15 @@ def quiet(ended: Ended, code: int, err: str) -> None:
 
 @pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
 def test_a_program_ends_though_threads_are_blocked_r52(
-    pod: Pod, local, end: tuple[str, int, str]
+    pod: Pod, cluster, end: tuple[str, int, str]
 ) -> None:
     """R-52: readers, writers and waiters inside their calls: the right exit code, at once, no word."""
     program, code, err = end
-    quiet(run(f"{BLOCKED}\nending()\n{program}\n", local.kubeconfig), code, err)
+    quiet(run(f"{BLOCKED}\nending()\n{program}\n", cluster.kubeconfig), code, err)
 
 
 @pytest.mark.half_close
-def test_exits_from_where_the_program_blocks_r52(pod: Pod, local) -> None:
+def test_exits_from_where_the_program_blocks_r52(pod: Pod, cluster) -> None:
     """R-52: the main thread itself is inside the call when the end comes."""
     for call in ("p.stdout.read()", "p.wait()", "p.communicate()", "p.stdin.write(bytes(1 << 26))"):
         program = f"""
@@ -91,10 +91,10 @@ p = pod.popen(["sleep", "1000"], stdin=PIPE, stdout=PIPE)
 thread(stop)
 {call}
 """
-        quiet(run(program, local.kubeconfig), 5, "")
+        quiet(run(program, cluster.kubeconfig), 5, "")
 
 
-def test_what_is_forgotten_is_told_once_and_collected_r26(pod: Pod, local) -> None:
+def test_what_is_forgotten_is_told_once_and_collected_r26(pod: Pod, cluster) -> None:
     """R-26: a ResourceWarning for each process, with the thread and the descriptors gone behind it."""
     program = """
 import warnings, weakref
@@ -124,7 +124,7 @@ while (threading.active_count(), len(os.listdir("/proc/self/fd"))) != (threads, 
     time.sleep(0.01)
 ending()
 """
-    quiet(run(program, local.kubeconfig), 0, "")
+    quiet(run(program, cluster.kubeconfig), 0, "")
 
 
 CYCLES = """
@@ -161,23 +161,23 @@ ending()
 """
 
 
-def cycles(local, rounds: int) -> None:
+def cycles(cluster, rounds: int) -> None:
     program = CYCLES.replace("{rounds}", str(rounds))
     program = (
         "threading.excepthook = lambda args: None  # readers that are woken by the end\n" + program
     )
-    quiet(run(program, local.kubeconfig, timeout=rounds / 5 + 30), 0, "")
+    quiet(run(program, cluster.kubeconfig, timeout=rounds / 5 + 30), 0, "")
 
 
-def test_a_hundred_openings_and_ends_leave_nothing_r13(pod: Pod, local) -> None:
+def test_a_hundred_openings_and_ends_leave_nothing_r13(pod: Pod, cluster) -> None:
     """R-13: the short form of the next one."""
-    cycles(local, 100)
+    cycles(cluster, 100)
 
 
 @pytest.mark.long
-def test_a_thousand_openings_and_ends_leave_nothing_r13(pod: Pod, local) -> None:
+def test_a_thousand_openings_and_ends_leave_nothing_r13(pod: Pod, cluster) -> None:
     """R-13: 0 threads, 0 descriptors."""
-    cycles(local, 1000)
+    cycles(cluster, 1000)
 
 
 @contextlib.contextmanager
@@ -194,7 +194,7 @@ def descriptors(number: int):
 
 
 @pytest.mark.half_close
-def test_numbers_above_1024_are_as_good_as_others_r26(pod: Pod, local) -> None:
+def test_numbers_above_1024_are_as_good_as_others_r26(pod: Pod, cluster) -> None:
     """R-26: 2000 files are open before, so that select() could not be used."""
     program = """
 files = [open(os.devnull) for _ in range(2000)]
@@ -215,11 +215,11 @@ for file in files:
 ending()
 """
     with descriptors(4096):
-        quiet(run(program, local.kubeconfig), 0, "")
+        quiet(run(program, cluster.kubeconfig), 0, "")
 
 
 @pytest.mark.half_close
-def test_too_few_descriptors_are_a_clear_error_and_no_leak_r26(pod: Pod, local) -> None:
+def test_too_few_descriptors_are_a_clear_error_and_no_leak_r26(pod: Pod, cluster) -> None:
     """R-26: with any number of them left, a call works or says what is missing; then all goes on."""
     program = """
 import resource
@@ -269,7 +269,7 @@ print(failed, worked)
 ending()
 """
     with descriptors(256):
-        quiet(run(program, local.kubeconfig), 0, "")
+        quiet(run(program, cluster.kubeconfig), 0, "")
 
 
 MEMORY = """
@@ -323,28 +323,28 @@ ending()
 """
 
 
-def bounded(local, total: int) -> None:
-    ended = run(f"TOTAL = {total}\n{MEMORY}", local.kubeconfig, timeout=60 + total / 1e7)
+def bounded(cluster, total: int) -> None:
+    ended = run(f"TOTAL = {total}\n{MEMORY}", cluster.kubeconfig, timeout=60 + total / 1e7)
     print(ended.out)
     quiet(ended, 0, "")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="it reads /proc")
 @pytest.mark.half_close
-def test_what_streams_through_is_not_kept_r24(pod: Pod, local) -> None:
+def test_what_streams_through_is_not_kept_r24(pod: Pod, cluster) -> None:
     """R-24: 16 MiB more at the peak, and a byte of many costs what one of few does."""
-    bounded(local, 200 << 20)
+    bounded(cluster, 200 << 20)
 
 
 @pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="it reads /proc")
-def test_4_gib_that_stream_through_are_not_kept_r24(pod: Pod, local) -> None:
+def test_4_gib_that_stream_through_are_not_kept_r24(pod: Pod, cluster) -> None:
     """R-24: 4 GiB down, to a file and up."""
-    bounded(local, 4 << 30)
+    bounded(cluster, 4 << 30)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="it reads /proc")
-def test_idle_connections_cost_next_to_nothing_r28(pod: Pod, local) -> None:
+def test_idle_connections_cost_next_to_nothing_r28(pod: Pod, cluster) -> None:
     """R-28: below 0.1 % of a CPU each, and no more wake-ups than pings and pongs."""
     program = """
 kubews.client.PING_INTERVAL = 1.0
@@ -374,6 +374,6 @@ for p in processes:
 ending()
 """
     program = "threading.excepthook = lambda args: None\n" + program
-    ended = run(program, local.kubeconfig)
+    ended = run(program, cluster.kubeconfig)
     print(ended.out)
     quiet(ended, 0, "")

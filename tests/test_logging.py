@@ -35,13 +35,13 @@ def test_it_tells_connections_refusals_and_losses(local, caplog) -> None:
     assert "s3cret" not in caplog.text
 
 
-def test_it_is_silent_by_default(local) -> None:
+def test_it_is_silent_by_default(cluster) -> None:
     script = (
         "import kubews; client = kubews.Client(); client.pod('web-0').run(['true']); client.close()"
     )
     done = subprocess.run(
         [sys.executable, "-c", script],
-        env={"KUBECONFIG": str(local.kubeconfig), "PYTHONPATH": ":".join(sys.path)},
+        env={"KUBECONFIG": str(cluster.kubeconfig), "PYTHONPATH": ":".join(sys.path)},
         capture_output=True,
         timeout=30,
     )

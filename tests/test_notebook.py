@@ -63,13 +63,13 @@ class Kernel:
 
 
 @pytest.fixture
-def kernel(local, nothing_left_behind: None) -> Iterator[Kernel]:
+def kernel(cluster, nothing_left_behind: None) -> Iterator[Kernel]:
     from jupyter_client.manager import start_new_kernel
 
     manager, client = start_new_kernel(startup_timeout=seconds(60))
     try:
         kernel = Kernel(manager, client)
-        assert kernel.run(SETUP.format(kubeconfig=str(local.kubeconfig)))[0] == "ok"
+        assert kernel.run(SETUP.format(kubeconfig=str(cluster.kubeconfig)))[0] == "ok"
         yield kernel
     finally:
         client.stop_channels()
@@ -78,6 +78,7 @@ def kernel(local, nothing_left_behind: None) -> Iterator[Kernel]:
         manager.context.destroy()
 
 
+@pytest.mark.half_close
 def test_a_notebook_r49(kernel: Kernel, pod: Pod) -> None:
     """R-49, R-52, R-54: all in one kernel, for each takes a second to start."""
     # Output without a PIPE goes to the cell that called, all of it.
