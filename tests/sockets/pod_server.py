@@ -48,7 +48,7 @@ class Handler(socketserver.StreamRequestHandler):
 
 
 class Server(socketserver.ThreadingTCPServer):
-    daemon_threads = True
+    allow_reuse_address = daemon_threads = True
     request_queue_size = 1024
 
     def handle_error(self, request, address):
