@@ -21,11 +21,8 @@ from support import eventually, resources
 from kubews import Client, Pod
 from kubews.testing import LocalCluster
 
-# Fixtures that only LocalCluster can give, and what for.
-LOCAL = {
-    "local": "it breaks connections, or looks at what the server received",
-    "old": "it needs a server that speaks v4 only",
-}
+# Why a test takes the fixture ``local``.
+LOCAL = "LocalCluster only: it breaks connections, or looks at what the server received"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -78,16 +75,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     kept = [
         item
         for item in items
-        if "cluster" in getattr(item, "fixturenames", ())
+        if {"cluster", "old"} & set(getattr(item, "fixturenames", ()))
         and not of_local_cluster(item.path)
         and not of_this_machine(item)
     ]
     config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
     items[:] = kept
     for item in kept:
-        for name, reason in LOCAL.items():
-            if name in item.fixturenames:  # type: ignore[attr-defined]
-                item.add_marker(pytest.mark.skip(reason=f"LocalCluster only: {reason}"))
+        if "local" in item.fixturenames:  # type: ignore[attr-defined]
+            item.add_marker(pytest.mark.skip(reason=LOCAL))
         for marker in item.iter_markers("local_only"):
             item.add_marker(pytest.mark.skip(reason=f"LocalCluster only: {marker.args[0]}"))
 
@@ -114,8 +110,14 @@ def local(cluster: AnyCluster) -> LocalCluster:
 
 
 @pytest.fixture(scope="session")
-def old() -> Iterator[LocalCluster]:
-    """One LocalCluster that speaks v4 only."""
+def old(request: pytest.FixtureRequest, pytestconfig: pytest.Config) -> Iterator[AnyCluster]:
+    """One that speaks v4 only: another LocalCluster, or the real one if it is so old."""
+    if is_real(pytestconfig):
+        real = request.getfixturevalue("cluster")
+        if minor(real) >= 30:
+            pytest.skip(f"Kubernetes {real.version} speaks v5; this is about v4 (1.28)")
+        yield real
+        return
     with LocalCluster(version="1.28", process=True) as cluster:
         cluster.add_pod("web-0", {"app": ["sh", "-c", "exec sleep 100000"]})
         yield cluster
@@ -135,7 +137,7 @@ def pod(client: Client, nothing_left_behind: None) -> Pod:
 
 
 @pytest.fixture
-def old_pod(old: LocalCluster, nothing_left_behind: None) -> Iterator[Pod]:
+def old_pod(old: AnyCluster, nothing_left_behind: None) -> Iterator[Pod]:
     """The pod ``web-0`` of ``old``."""
     with old.client() as client:
         yield client.pod("web-0")
