@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from support import seconds
+from clusters import AnyCluster
+from support import eventually, seconds
 
 import kubews
+from kubews import DEVNULL, PIPE
+from kubews.testing import LocalCluster
 
 ROOT = Path(__file__).parent.parent
-EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+EXAMPLES = sorted(
+    path for path in (ROOT / "examples").glob("*.py") if path.name != "redis_in_pod.py"
+)
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
@@ -23,6 +30,7 @@ SAYS = {
     r"\['apple', 'fig', 'pear'\].*100,000,000 bytes.*ExecError.*All of it worked\.",
     "streaming.py": r"line 1\nline 2\nline 3\nexit code None\n",
     "backup.py": r"\['data', 'data/table'\]",
+    "http_in_pod.py": r"without a local port: 200\nthrough a local port: 200\nrefused: True\n",
     "errors.py": r"exit code 7\ncould not start: InternalError\nrefused: 403\nlost after ",
 }
 
@@ -61,9 +69,55 @@ def test_the_quickstart_works_on_a_cluster_of_ones_own(cluster) -> None:
     assert 'pods "nope" not found' in done.stderr
 
 
+def serve_http(cluster: AnyCluster, name: str, port: int) -> None:
+    """Add a pod that serves pages at a port; in a LocalCluster another port of this machine is behind it."""
+    script = "import http.server as h; h.HTTPServer(('', {}), h.SimpleHTTPRequestHandler).serve_forever()"
+    if isinstance(cluster, LocalCluster):
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            real = listener.getsockname()[1]
+        cluster.add_pod(name, {"app": ["python3", "-c", script.format(real)]}, listens={port: real})
+    else:
+        cluster.add_pod(name, {"app": ["python3", "-c", script.format(port)]})
+    with cluster.client() as client:
+        pod = client.pod(name)
+
+        def answers() -> bool:
+            with (
+                contextlib.suppress(ConnectionError),
+                pod.connect(port, timeout=seconds(10)) as sock,
+            ):
+                sock.sendall(b"GET / HTTP/1.0\r\n\r\n")
+                return bool(sock.recv(1))
+            return False
+
+        assert eventually(answers, 20)
+
+
+def test_redis_in_a_pod(cluster: AnyCluster, tmp_path: Path) -> None:
+    with cluster.client() as client:
+        pod = client.pod("web-0")
+        if pod.run("command -v redis-server", shell=True, stdout=DEVNULL).returncode:
+            pytest.skip("there is no redis-server in the pod")
+        command = ["timeout", "30", "redis-server", "--port", "6390", "--save", ""]
+        with pod.popen(command, stdin=DEVNULL, stdout=PIPE) as process:
+            assert any(b"Ready to accept" in line for line in process.stdout)
+            done = python(
+                "examples/redis_in_pod.py",
+                "--pod",
+                "web-0",
+                "--port",
+                "6390",
+                KUBECONFIG=str(cluster.kubeconfig),
+            )
+            pod.run(["redis-cli", "-p", "6390", "shutdown", "nosave"])
+    assert (done.returncode, done.stdout, done.stderr) == (0, "hello from web-0\n", "")
+
+
 @pytest.mark.half_close
 @pytest.mark.parametrize("number", range(len(BLOCKS)))
 def test_blocks_of_the_readme_run(number: int, cluster, tmp_path: Path) -> None:
+    if '"web-1"' in BLOCKS[number]:
+        serve_http(cluster, "web-1", 8080)
     script = tmp_path / "block.py"
     script.write_text(BLOCKS[number])
     test_file = "def test_" in BLOCKS[number]
