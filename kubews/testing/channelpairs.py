@@ -30,7 +30,7 @@ class ChannelPairs(ForwardLoop):
     """Carry one connection to each of the ports, and end when all of them have ended.
 
     Args:
-        connection: the client's, after the 101.
+        connection: the client's, just before the 101.
         pod: whose ports.
         ports: in the order of the request.
         protocol: the name of the negotiated subprotocol, empty for none.

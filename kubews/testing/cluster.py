@@ -38,7 +38,8 @@ class LocalCluster:
     What leaves its session *and* its environment (``env -i setsid sleep 1000``) is no longer
     known, and survives its pod and the cluster.
 
-    kubectl needs a version of 1.30 or later: for older ones it speaks SPDY, which this does not.
+    kubectl needs a version of 1.30 or later, of 1.31 for port-forward: for older ones it speaks SPDY
+    without a WebSocket around it, which this does not.
 
     Args:
         version: the Kubernetes version to be, ``"1.27"`` or later. It picks the generation: v5,

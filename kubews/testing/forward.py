@@ -75,7 +75,7 @@ class Forward:
 
     def _where(self) -> list[tuple[socket.AddressFamily, str, int]]:
         where = self._pod.listens.get(self.port, self.port)
-        if where is None:
+        if where is None or self._pod.state != "running":
             return []
         return [(socket.AF_INET, "127.0.0.1", where), (socket.AF_INET6, "::1", where)]
 

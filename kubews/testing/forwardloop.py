@@ -30,7 +30,7 @@ class ForwardLoop:
     """Carry the ports of one pod over one WebSocket until it ends.
 
     Args:
-        connection: the client's, after the 101.
+        connection: the client's, just before the 101: what it is to be told of from then on begins here.
         pod: whose ports.
 
     Threads: one.
@@ -39,7 +39,9 @@ class ForwardLoop:
     def __init__(self, connection: Connection, pod: Pod) -> None:
         self._connection = connection
         self._pod = pod
+        self._runtime = connection.server.runtime
         self._wire: Wire = connection.wire
+        self._wire_fd = connection.wire.fileno()  # it has none once it was dropped
         self._faults = connection.faults
         self._messages = Messages(self._wire, self._faults)
         self._protocol = GoServerProtocol()
@@ -146,7 +148,7 @@ class ForwardLoop:
         """
         endings = {
             self._pod.ending: self._pod_ended,
-            self._connection.server.runtime: self.runtime_ended,
+            self._runtime: self.runtime_ended,
         }
         self._watched = {each.watch(): told for each, told in endings.items()}
         try:
@@ -188,7 +190,7 @@ class ForwardLoop:
             if fd in self._watched:
                 self._register(fd, 0)
                 self._watched[fd]()
-            elif not self._gone and fd == self._wire.fileno():
+            elif not self._gone and fd == self._wire_fd:
                 self._client_ready(events)
             elif (forward := self._by_descriptor.get(fd)) is not None:
                 self._forward_ready(forward, events)
@@ -214,7 +216,7 @@ class ForwardLoop:
                 self._watch(forward)
         if not self._gone:
             sending = select.POLLOUT if self._wire.pending else 0
-            self._register(self._wire.fileno(), sending | self._reading_events())
+            self._register(self._wire_fd, sending | self._reading_events())
 
     @property
     def _has_room(self) -> bool:
@@ -303,13 +305,13 @@ class ForwardLoop:
         """Let the client go: it has gone, or has been told everything."""
         if not self._gone:
             self._gone = True
-            self._register(self._wire.fileno(), 0)
+            self._register(self._wire_fd, 0)
             self._connection.server.disconnected(self._wire)
             self._arrived.clear()
             self.client_gone()
 
     def _client_ready(self, events: int) -> None:
-        if self._polled.get(self._wire.fileno(), 0) & select.POLLIN:
+        if self._polled.get(self._wire_fd, 0) & select.POLLIN:
             self._receive(self._wire.receive() or b"")
         elif events & (select.POLLHUP | select.POLLERR) or self._stopped or self.stuck:
             if events & (select.POLLHUP | select.POLLERR | _HANGUP):

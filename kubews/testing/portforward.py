@@ -53,16 +53,16 @@ def serve_portforward(
     tunnels = _tunnels(headers) if server.minor >= _TUNNEL_SINCE else []
     loop: ForwardLoop
     if tunnels:
-        _check_running(connection, pod)
+        _check_sandbox(connection, pod)
         _check_tunnels(connection, tunnels)
-        upgrade.upgrade(connection, request, TUNNEL, gorilla=True)
         loop = Tunnel(connection, pod)
+        upgrade.upgrade(connection, request, TUNNEL, gorilla=True)
     else:
         protocol = _legacy(connection, headers, ports, pod)
         if protocol is None:
             return
-        upgrade.upgrade(connection, request, protocol)
         loop = ChannelPairs(connection, pod, ports, protocol)
+        upgrade.upgrade(connection, request, protocol)
     loop.run()
     raise Gone("the port-forward has ended")
 
@@ -76,8 +76,9 @@ def _tunnels(headers: Headers) -> list[str]:
     ]
 
 
-def _check_running(connection: Connection, pod: Pod) -> None:
-    if pod.phase != "Running":
+def _check_sandbox(connection: Connection, pod: Pod) -> None:
+    # One that still waits for its containers has its network already.
+    if pod.phase in ("Succeeded", "Failed"):
         upgrade.reply_text(connection, 500, f'pod not found ("{pod.name}_{pod.namespace}")')
 
 
@@ -101,7 +102,7 @@ def _legacy(connection: Connection, headers: Headers, ports: list[int], pod: Pod
     problem = ports_problem(ports) if access.is_websocket(headers) else ""
     if problem:
         upgrade.reply_text(connection, 400, problem)
-    _check_running(connection, pod)
+    _check_sandbox(connection, pod)
     upgrade.check_websocket(headers, connection.server.minor, websocket_since=_TUNNEL_SINCE)
     offered = upgrade.offered(headers)
     protocol = next((name for name in offered if name in SUBPROTOCOLS), None)

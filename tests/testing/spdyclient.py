@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import struct
 import time
 import urllib.parse
 from typing import Any, Optional
@@ -128,3 +129,16 @@ class SpdyClient(RawClient):
             self.pump(0.05)
         assert self.seen == before
         assert self.ended is None
+
+
+def still_held(client: SpdyClient) -> None:
+    """See that the WebSocket answers pings, and ends with the next data that comes."""
+    client.send(b"alive", Opcode.PING)
+    while not any(frame.opcode is Opcode.PONG for frame in client.frames):
+        assert client.pump()
+    client.send(b"")  # is none
+    client.quiet()
+    client.ping(1)
+    client.run_out()
+    assert client.close_codes() == [struct.pack(">H", 1000)]
+    assert ("ping", 1) not in client.seen
