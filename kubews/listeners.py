@@ -26,11 +26,13 @@ def listen(addresses: Sequence[str], port: int) -> list[socket.socket]:
         port: 0 lets the kernel pick one.
 
     Raises:
-        ConfigError: not an IP address.
+        ConfigError: not an IP address, or no port.
         OSError: the port is in use, or an address is not of this machine.
 
     Threads: any; does not block.
     """
+    if not 0 <= port <= 65535:
+        raise ConfigError(f"{port} is not a valid port: 0 to 65535 are")
     hosts: dict[str, bool] = {}  # with whether it has to work
     for address in addresses:
         if address == "localhost":
