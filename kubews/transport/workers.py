@@ -33,20 +33,20 @@ class Workers:
         Threads: does not block.
         """
         with self._lock:
-            # Invariant: while there is a job, somebody runs who will take it.
+            # Invariant: while there is a job, somebody runs who will take it. So nobody may count on a
+            # thread before it has started.
             self._jobs.append(job)
             if self._running == self._limit:
                 return
             self._running += 1
-        try:
-            threading.Thread(target=self._work, name=self._name, daemon=True).start()
-        except RuntimeError:
-            with self._lock:
+            try:
+                threading.Thread(target=self._work, name=self._name, daemon=True).start()
+            except RuntimeError:
                 self._running -= 1
                 if self._running:
                     return
-                self._jobs.remove(job)
-            raise
+                self._jobs.pop()
+                raise
 
     def _work(self) -> None:
         while True:
