@@ -245,6 +245,12 @@ class Forwarder:
                 self._tunnels.discard(tunnel)
             self._stop_if_done()
 
+        pairs = self._shared and not way.forwards.lasting
+        if pairs:  # each carries one connection, so those who wait for this one need one each
+            self._shared = False
+        if not waiting and not self._shared:  # dialled for one that another way has taken
+            way.wire.close()
+            return
         tunnel = way.tunnel(self._loop, lasting=self._shared, done=done)
         self._tunnels.add(tunnel)
         if self._shared and tunnel.can_open:
@@ -254,11 +260,10 @@ class Forwarder:
             if not self._shared:
                 break
         tunnel.begin()
-        if self._shared and not tunnel.can_open:
-            # Channel pairs carry one connection: the others need a WebSocket each.
-            self._current.pop(remote, None)
-            for _ in waiting:
-                self._dial(remote)
+        if pairs:
+            for each, arrivals in self._waiting.items():
+                for _ in arrivals:
+                    self._dial(each)
 
     def _connect(self, tunnel: Tunnel, way: Way, arrival: _Arrival) -> None:
         event = replace(arrival.event, pod=way.pod)

@@ -10,14 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from clusters import minor
+from clusters import AnyCluster, minor
 from pod_server import Handler
-from support import seconds, time_limit
+from support import eventually, seconds, time_limit
 
-from kubews import DEVNULL, PIPE, Pod
+from kubews import DEVNULL, PIPE, Client, Pod
 from kubews.protocol.forwarding import OFFER
+from kubews.testing import LocalCluster
 
 SCRIPT = Path(__file__).with_name("pod_server.py").read_text()
+
+POD, PORT = "sockets-0", 7000
 
 #: What to offer for each protocol. Where only the old one is offered, only that can be chosen.
 OFFERS = {"tunnel": OFFER, "pairs": OFFER[1:]}
@@ -29,16 +32,39 @@ def _time_limit() -> Iterator[None]:
         yield
 
 
-@pytest.fixture
-def server(pod: Pod) -> Iterator[int]:
+@pytest.fixture(scope="session")
+def server(cluster: AnyCluster) -> int:
     """The port of a server in the pod; see ``pod_server``."""
-    with serve(pod) as port:
-        yield port
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        free = listener.getsockname()[1]
+    command = ["python3", "-u", "-c", SCRIPT]
+    if isinstance(cluster, LocalCluster):  # all its pods share the ports of this machine
+        cluster.add_pod(POD, {"app": [*command, str(free)]}, listens={PORT: free})
+    else:
+        cluster.add_pod(POD, {"app": [*command, str(PORT)]})
+    with cluster.client() as client:
+        pod = client.pod(POD)
+
+        def answers() -> bool:
+            with contextlib.suppress(ConnectionError), pod.connect(PORT, seconds(10)) as sock:
+                sock.sendall(b"source 1\n")
+                return bool(sock.recv(1))
+            return False
+
+        assert eventually(answers, 20)
+    return PORT
+
+
+@pytest.fixture
+def pod(client: Client, server: int, nothing_left_behind: None) -> Pod:
+    """The pod with the server in it."""
+    return client.pod(POD)
 
 
 @contextlib.contextmanager
 def serve(pod: Pod) -> Iterator[int]:
-    command = ["python3", "-u", "-c", SCRIPT]
+    """Run another server, whose port this is, for as long as the block."""
+    command = ["timeout", "100", "python3", "-u", "-c", SCRIPT, "0"]
     with pod.popen(command, stdin=DEVNULL, stdout=PIPE, text=True) as process:
         port = int(process.stdout.readline())
         try:
@@ -46,18 +72,21 @@ def serve(pod: Pod) -> Iterator[int]:
         finally:
             with pod.connect(port, timeout=seconds(10)) as sock:
                 sock.sendall(b"quit\n")
-                while sock.recv(100):
-                    pass
             assert process.wait(seconds(20)) == 0
 
 
 @pytest.fixture(params=list(OFFERS))
 def protocol(request: pytest.FixtureRequest, cluster: Any, monkeypatch: pytest.MonkeyPatch) -> str:
     """Each of the two protocols in turn."""
-    if request.param == "tunnel" and minor(cluster) < 31:
-        pytest.skip(f"Kubernetes {cluster.version} has no tunnel")
-    monkeypatch.setattr("kubews.tunnels.OFFER", OFFERS[request.param])
+    choose_protocol(request.param, cluster, monkeypatch)
     return str(request.param)
+
+
+def choose_protocol(name: str, cluster: AnyCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Offer what leaves the server no other choice; skip if it has not got it."""
+    if name == "tunnel" and minor(cluster) < 31:
+        pytest.skip(f"Kubernetes {cluster.version} has no tunnel")
+    monkeypatch.setattr("kubews.tunnels.OFFER", OFFERS[name])
 
 
 @pytest.fixture(params=["socketpair", *OFFERS])
@@ -69,17 +98,14 @@ def connect(
         with contextlib.ExitStack() as stack:
             yield lambda line: _pair(stack, line)
         return
-    if request.param == "tunnel" and minor(cluster) < 31:
-        pytest.skip("this Kubernetes has no tunnel")
-    monkeypatch.setattr("kubews.tunnels.OFFER", OFFERS[request.param])
-    with serve(pod) as port:
+    choose_protocol(request.param, cluster, monkeypatch)
 
-        def connect(line: bytes) -> socket.socket:
-            sock = pod.connect(port, timeout=seconds(10))
-            sock.sendall(line + b"\n")
-            return sock
+    def connect(line: bytes) -> socket.socket:
+        sock = pod.connect(PORT, timeout=seconds(10))
+        sock.sendall(line + b"\n")
+        return sock
 
-        yield connect
+    yield connect
 
 
 def _pair(stack: contextlib.ExitStack, line: bytes) -> socket.socket:

@@ -1,7 +1,6 @@
 """What a pod listens with, sent there as text: the first line that a connection gets says what to do."""
 
 import hashlib
-import signal
 import socketserver
 import sys
 import time
@@ -56,8 +55,7 @@ class Server(socketserver.ThreadingTCPServer):
 
 
 if __name__ == "__main__":
-    signal.alarm(600)
-    with Server(("127.0.0.1", 0), Handler) as server:
+    with Server(("127.0.0.1", int(sys.argv[1])), Handler) as server:
         print(server.server_address[1], flush=True)
-        server.serve_forever()
+        server.serve_forever(poll_interval=0.05)
     sys.exit()

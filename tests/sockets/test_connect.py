@@ -18,9 +18,9 @@ from kubews import Client, ConfigError, NotFound, Pod, PortRefused
 def test_what_was_negotiated_and_who_is_there(pod: Pod, server: int, protocol: str) -> None:
     with pod.connect(server, timeout=seconds(10)) as sock:
         assert isinstance(sock, socket.socket)
-        assert sock.getpeername() == ("web-0", server)
+        assert sock.getpeername() == (pod.name, server)
         assert sock.gettimeout() == seconds(10)
-        assert f"web-0:{server}" in repr(sock)
+        assert f"{pod.name}:{server}" in repr(sock)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 0
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE) == socket.SOCK_STREAM
@@ -157,7 +157,7 @@ def test_forgotten_sockets_leave_nothing(pod: Pod, server: int, protocol: str) -
 
 def test_closing_the_client_ends_its_sockets(cluster: Any, pod: Pod, server: int) -> None:
     with cluster.client() as other:
-        sock = other.pod("web-0").connect(server, timeout=seconds(10))
+        sock = other.pod("sockets-0").connect(server, timeout=seconds(10))
         sock.sendall(b"echo\nx")
         assert sock.recv(1) == b"x"
     with sock, pytest.raises(kubews.ConnectionLost, match="closed on this side"):

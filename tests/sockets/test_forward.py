@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from conftest import serve
+from conftest import OFFERS, choose_protocol, serve
 from support import eventually, in_thread, seconds
 from test_connect import http_server
 from test_socket_contract import read_all, read_exactly
@@ -33,9 +33,13 @@ def multiplex(request: pytest.FixtureRequest) -> bool:
     return MODES[request.param]
 
 
-@pytest.fixture
-def forward(pod: Pod, server: int, protocol: str, multiplex: bool) -> Iterator[PortForward]:
-    with pod.forward(server, multiplex=multiplex) as forward:
+@pytest.fixture(params=["tunnel", "tunnel, shared", "pairs"])
+def forward(
+    pod: Pod, server: int, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[PortForward]:
+    name, _, shared = request.param.partition(", ")
+    choose_protocol(name, request.getfixturevalue("cluster"), monkeypatch)
+    with pod.forward(server, multiplex=bool(shared)) as forward:
         yield forward
 
 
@@ -103,6 +107,22 @@ def test_two_hundred_at_once(forward: PortForward) -> None:
 
     with ThreadPoolExecutor(200) as pool:
         list(pool.map(one, range(200)))
+    assert forward.errors == []
+
+
+def test_channel_pairs_share_nothing(
+    pod: Pod, server: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asked to share a tunnel, each connection gets a WebSocket where the server knows no tunnel."""
+    monkeypatch.setattr("kubews.tunnels.OFFER", OFFERS["pairs"])
+    with pod.forward(server, multiplex=True) as forward:
+
+        def one(number: int) -> None:
+            with dial(forward, b"source 1000") as sock:
+                assert len(read_all(sock)) == 1000
+
+        with ThreadPoolExecutor(40) as pool:
+            list(pool.map(one, range(40)))
     assert forward.errors == []
 
 
@@ -282,7 +302,7 @@ def test_one_that_is_forgotten_says_so(pod: Pod, server: int) -> None:
 
 def test_closing_the_client_closes_it(cluster: Any, server: int) -> None:
     with cluster.client() as client:
-        forward = client.pod("web-0").forward(server)
+        forward = client.pod("sockets-0").forward(server)
         sock = dial(forward, b"echo")
         sock.sendall(b"x")
         assert read_exactly(sock, 1) == b"x"
