@@ -72,6 +72,9 @@ class Forwards(Protocol):
     def receive(self, payload: Buffer, *, start: bool) -> list[ForwardEvent]:
         """Decode one WebSocket frame."""
 
+    def conclude(self, stream_id: int) -> Finished:
+        """Tell how an open connection has ended as far as is known, for the rest does not come."""
+
     def closed(self) -> list[ForwardEvent]:
         """Tell what it means that the server has closed the WebSocket in order."""
 
@@ -116,6 +119,10 @@ class _Pair:
     text: bytearray = field(default_factory=bytearray)
     reset: bool = False
 
+    def finished(self) -> Finished:
+        text = self.text.decode("utf-8", "replace")
+        return Finished(self.data, text or ("the server reset it" if self.reset else None))
+
 
 class TunnelForwards:
     """Any number of connections over a SPDY session.
@@ -135,9 +142,11 @@ class TunnelForwards:
 
     @property
     def can_open(self) -> bool:
+        """See ``Forwards``."""
         return self._session.can_open
 
     def open(self, port: int) -> int:
+        """See ``Forwards``."""
         # Both at once, since neither has to be accepted first, and the first ended from the start: this side
         # has nothing to say there.
         request = str(self._requests)
@@ -148,6 +157,7 @@ class TunnelForwards:
         return data
 
     def receive(self, payload: Buffer, *, start: bool) -> list[ForwardEvent]:
+        """See ``Forwards``."""
         events: list[ForwardEvent] = []
         for event in self._session.receive(payload):
             if isinstance(event, Pong):
@@ -171,13 +181,11 @@ class TunnelForwards:
 
     def _on_end(self, pair: _Pair, stream_id: int, events: list[ForwardEvent]) -> None:
         pair.open.discard(stream_id)
-        if stream_id == pair.data and pair.open and not pair.reset:
-            events.append(End(pair.data))  # why, the error stream will tell
-        if pair.open:
-            return
-        self._forget(pair)
-        text = pair.text.decode("utf-8", "replace")
-        events.append(Finished(pair.data, text or ("the server reset it" if pair.reset else None)))
+        if not pair.open:
+            self._forget(pair)
+            events.append(pair.finished())
+        elif stream_id == pair.data or pair.reset or pair.text:
+            events.append(End(pair.data))  # why, the error stream may still tell
 
     def _forget(self, pair: _Pair) -> None:
         for stream_id in (pair.data, pair.error):
@@ -185,23 +193,33 @@ class TunnelForwards:
             # Of an ended stream nothing is left to reset; the half of the data that is ours may be open.
             self._session.reset(stream_id)
 
+    def conclude(self, stream_id: int) -> Finished:
+        """See ``Forwards``."""
+        return self._pairs[stream_id].finished()
+
     def closed(self) -> list[ForwardEvent]:
+        """Tell nothing: what is open is lost."""
         return []
 
     def data_to_send(self, stream_id: int, data: Buffer) -> bytes:
+        """See ``Forwards``."""
         return self._session.data_to_send(stream_id, data)
 
     def end_to_send(self, stream_id: int) -> bytes:
+        """See ``Forwards``."""
         return self._session.end_to_send(stream_id)
 
     def reset(self, stream_id: int) -> None:
+        """See ``Forwards``."""
         if stream_id in self._pairs:
             self._forget(self._pairs[stream_id])
 
     def ping(self) -> Optional[int]:
+        """See ``Forwards``."""
         return self._session.ping() // 2 + 1
 
     def pending_to_send(self) -> bytes:
+        """See ``Forwards``."""
         return self._session.pending_to_send()
 
 
@@ -230,9 +248,11 @@ class PairForwards:
 
     @property
     def can_open(self) -> bool:
+        """See ``Forwards``."""
         return not self._opened
 
     def open(self, port: int) -> int:
+        """See ``Forwards``."""
         if self._opened or port != self._port:
             raise LocalProtocolError(
                 f"this connection is for port {self._port}, once; another needs a WebSocket of its own"
@@ -241,6 +261,7 @@ class PairForwards:
         return data_channel(0)
 
     def receive(self, payload: Buffer, *, start: bool) -> list[ForwardEvent]:
+        """See ``Forwards``."""
         events: list[ForwardEvent] = []
         for event in self._codec.receive(payload, start=start):
             assert isinstance(event, Data), "the codec tells nothing else"
@@ -252,22 +273,29 @@ class PairForwards:
                 events.append(event)
         return events
 
+    def conclude(self, stream_id: int) -> Finished:
+        """See ``Forwards``."""
+        return Finished(stream_id, self._text.decode("utf-8", "replace") or None)
+
     def closed(self) -> list[ForwardEvent]:
         """The end of the WebSocket is the end of its only connection."""
-        text = self._text.decode("utf-8", "replace")
-        return [Finished(data_channel(0), text or None)]
+        return [self.conclude(data_channel(0))]
 
     def data_to_send(self, stream_id: int, data: Buffer) -> bytes:
+        """See ``Forwards``."""
         return self._codec.data_to_send(stream_id, data)
 
     def end_to_send(self, stream_id: int) -> bytes:
+        """See ``Forwards``."""
         return self._codec.end_to_send(stream_id)
 
     def reset(self, stream_id: int) -> None:
         """Do nothing: only closing the WebSocket would tell."""
 
     def ping(self) -> Optional[int]:
+        """See ``Forwards``."""
         return None
 
     def pending_to_send(self) -> bytes:
+        """See ``Forwards``."""
         return b""
