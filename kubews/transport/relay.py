@@ -83,6 +83,7 @@ class Relay:
         #: Whether the local program may still send.
         self._reading = True
         self._finished = False
+        self._told = False
         self._error: Optional[Exception] = None
         self._closed = False
         self._interest = 0
@@ -138,6 +139,8 @@ class Relay:
 
     def pump(self) -> None:
         """Read what the local program has sent, as far as the way to the pod has room."""
+        if self._closed:
+            return
         for _ in range(_TURN):
             if not self._reading or not (self._finished or self._remote.ready(self)):
                 break
@@ -148,10 +151,12 @@ class Relay:
             except OSError:
                 self._give_up()
                 return
-            if self._finished:  # it has nowhere to go
+            if self._finished:  # what comes has nowhere to go
                 if not data:
-                    self.close()
-                    return
+                    self._reading = False
+                    if not self._unsent:
+                        self.close()
+                        return
             elif data:
                 self._remote.send(self, data)
             else:
@@ -224,16 +229,20 @@ class Relay:
             self._remote.clogged(self, False)
 
     def _give_up(self) -> None:
-        # Whoever was there has closed or reset it: there is nobody to tell.
+        # Whoever was there has closed or reset it: there is nobody to tell but ``ended``.
         if not self._finished:
             self._remote.give_up(self)
-            self._ended(None)
+        self._tell()
         self.close()
+
+    def _tell(self) -> None:
+        if not self._told:
+            self._told = True
+            self._ended(self._error)
 
     def _end_local(self) -> None:
         """Let the local program see the end."""
-        self._ended(self._error)
-        # A pair's other end reads to the end whatever happens here.
+        self._tell()
         local = self._sock.family == getattr(socket, "AF_UNIX", None)
         try:
             if local:
