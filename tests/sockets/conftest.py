@@ -27,8 +27,8 @@ OFFERS = {"tunnel": OFFER, "pairs": OFFER[1:]}
 
 
 @pytest.fixture(autouse=True)
-def _time_limit() -> Iterator[None]:
-    with time_limit(60):
+def _time_limit(request: pytest.FixtureRequest) -> Iterator[None]:
+    with time_limit(900 if request.node.get_closest_marker("long") else 60):
         yield
 
 

@@ -154,7 +154,7 @@ def exchange(forward: PortForward, size: int) -> None:
             assert piece
             received.update(piece)
             left -= len(piece)
-        writing.result(seconds(30))
+        writing.result(seconds(60))
     assert received.digest() == sent.digest()
 
 
