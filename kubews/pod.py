@@ -182,7 +182,13 @@ class Pod(Target):
         """
         return process.check_output(args, pod=self, input=input, timeout=timeout, **options)
 
-    def connect(self, port: Port, timeout: Optional[float] = None) -> PodSocket:
+    def connect(
+        self,
+        port: Port,
+        timeout: Optional[float] = None,
+        *,
+        wait_ready: Optional[float] = None,
+    ) -> PodSocket:
         """Connect to a port of the pod: a real socket, without a local port.
 
         That nothing answers on the port is known only later: the first call that meets it raises
@@ -193,6 +199,7 @@ class Pod(Target):
             timeout: seconds to reach the pod, and the socket's timeout then, as with
                 ``socket.create_connection``; None for the client's ``connect_timeout``, and a socket that
                 waits for ever.
+            wait_ready: seconds to wait first for the pod to run; None does not wait.
 
         Returns:
             A connected ``PodSocket``.
@@ -201,11 +208,14 @@ class Pod(Target):
             ApiError: the server refused: no such pod, a missing right, a pod that does not run.
             ConfigError: there is no port of that name.
             ConnectFailed: the server could not be reached.
+            NotReady: no pod of a Deployment, Service and so on runs, or ``wait_ready`` was not enough.
 
         Threads: blocks.
         """
         from kubews import portforward  # not for programs that only run commands
 
+        if wait_ready is not None:
+            self.wait_ready(wait_ready)
         return portforward.connect(self, port, timeout)
 
     def forward(
@@ -217,6 +227,7 @@ class Pod(Target):
         multiplex: bool = False,
         on_event: Optional[Callable[[ForwardEvent], None]] = None,
         timeout: Optional[float] = None,
+        wait_ready: Optional[float] = None,
     ) -> PortForward:
         """Listen at a local port for connections to a port of the pod.
 
@@ -237,6 +248,7 @@ class Pod(Target):
                 others, because the protocol has no windows.
             on_event: called with each ``ForwardEvent``, in the thread that serves all; must not block.
             timeout: seconds until the pod must be reached.
+            wait_ready: seconds to wait first for a pod to run; None does not wait.
 
         Returns:
             A ``PortForward`` with ``.local_port``, ``.address``, ``.url`` and ``.errors``; close it, or use
@@ -246,12 +258,15 @@ class Pod(Target):
             ApiError: the server refused: no such pod, a missing right, a pod that does not run.
             ConfigError: there is no port of that name, or an address is none.
             ConnectFailed: the server could not be reached.
+            NotReady: see ``connect``.
             OSError: a local port is in use.
 
         Threads: blocks.
         """
         from kubews.portforward import PortForward
 
+        if wait_ready is not None:
+            self.wait_ready(wait_ready)
         return PortForward(
             self,
             remote,

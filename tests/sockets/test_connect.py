@@ -6,6 +6,7 @@ import http.client
 import socket
 import ssl
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -162,3 +163,21 @@ def test_closing_the_client_ends_its_sockets(cluster: Any, pod: Pod, server: int
         assert sock.recv(1) == b"x"
     with sock, pytest.raises(kubews.ConnectionLost, match="closed on this side"):
         sock.recv(1)
+
+
+def test_waiting_for_the_pod(cluster: Any, client: Client) -> None:
+    """A pod that is on its way is waited for where that is asked, by both."""
+    pod = client.pod("on-its-way")
+    for open_ in (pod.connect, pod.forward):
+        with pytest.raises(kubews.NotReady, match="does not exist"):
+            open_(80, wait_ready=0.3)  # type: ignore[operator]
+
+    def add() -> None:
+        time.sleep(0.3)
+        cluster.add_pod("on-its-way", {"app": ["sh", "-c", "exec sleep 1000"]})
+
+    adding = in_thread(add)
+    with pod.connect(9, wait_ready=seconds(30)) as sock, pytest.raises(PortRefused):
+        sock.recv(1)
+    adding.result(seconds(30))
+    cluster.delete_pod("on-its-way")
