@@ -48,7 +48,8 @@ def test_the_processes_of_a_deleted_pod_are_killed(cluster, short: Pod) -> None:
 def test_a_process_does_not_outlive_its_container(short: Pod) -> None:
     with short.popen("echo begun; sleep 1000", shell=True, stdout=PIPE) as process:
         assert process.stdout.readline() == b"begun\n"
-        short.check_call(["touch", "end"])
+        # This one may have its own end, or that of the container.
+        assert short.call(["touch", "end"]) in (0, 137)
         assert process.wait(seconds(30)) == 137
         assert process.stdout.read() == b""
 

@@ -106,7 +106,9 @@ def test_replacing_os_system(sp: Any) -> None:
 @pytest.mark.half_close
 def test_replacing_os_popen(sp: Any) -> None:
     """(child_stdin, child_stdout_and_stderr) = os.popen4(cmd, mode, bufsize)"""
-    p = sp.Popen("cat; echo e >&2", shell=True, stdin=sp.PIPE, stdout=sp.PIPE, stderr=sp.STDOUT)
+    # On its way out of a pod each channel may overtake the other.
+    script = "cat; sleep 0.1; echo e >&2"
+    p = sp.Popen(script, shell=True, stdin=sp.PIPE, stdout=sp.PIPE, stderr=sp.STDOUT)
     with p:
         child_stdin, child_stdout_and_stderr = (p.stdin, p.stdout)
         child_stdin.write(b"text\n")
