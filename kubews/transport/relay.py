@@ -7,11 +7,16 @@ import select
 import selectors
 import socket
 import struct
+import sys
 from collections import deque
 from collections.abc import Callable
 from typing import Optional, Protocol
 
 from kubews.transport.loop import Loop, Timer
+
+if sys.platform == "linux":
+    import fcntl
+    import termios
 
 READ = selectors.EVENT_READ
 WRITE = selectors.EVENT_WRITE
@@ -26,6 +31,9 @@ _TURN = 8
 # Seconds for which what the local program still sends is read and dropped once the pod has closed: closing
 # at once would take from it what it has not read yet.
 _LINGER = 2.0
+
+# Seconds until it is looked again whether the local program has taken what a reset would drop.
+_LOOK = 0.05
 
 _RESET = struct.pack("ii", 1, 0)
 
@@ -88,6 +96,7 @@ class Relay:
         self._closed = False
         self._interest = 0
         self._linger: Optional[Timer] = None
+        self._look: Optional[Timer] = None
         sock.setblocking(False)
 
     def fileno(self) -> int:
@@ -169,8 +178,9 @@ class Relay:
         if self._closed:
             return
         self._closed = True
-        if self._linger is not None:
-            self._linger.cancel()
+        for timer in (self._linger, self._look):
+            if timer is not None:
+                timer.cancel()
         self._loop.register(self, 0, self._on_ready)
         self._sock.close()
         self._unsent.clear()
@@ -185,7 +195,7 @@ class Relay:
         self._finished = True
         self._error = self._error or error
         if self._linger is None:
-            self._end_local()
+            self._show_end()
         else:
             self.close()
 
@@ -240,10 +250,29 @@ class Relay:
             self._told = True
             self._ended(self._error)
 
+    @property
+    def _local(self) -> bool:
+        return self._sock.family == getattr(socket, "AF_UNIX", None)
+
     def _end_local(self) -> None:
-        """Let the local program see the end."""
+        """Let the local program see the end, as soon as that takes nothing from it."""
+        # A reset takes from a connection over TCP what has not arrived at the other end.
+        if self._error is None or self._local or self.deserted or not self._under_way():
+            self._show_end()
+            return
+        self._look = self._loop.call_later(_LOOK, self._end_local)
+        self._watch()
+
+    def _under_way(self) -> bool:
+        """Whether the kernel has bytes that the local program's end has no room for; only Linux tells."""
+        if sys.platform != "linux":
+            return False
+        count = fcntl.ioctl(self._sock.fileno(), termios.TIOCOUTQ, bytes(4))
+        return any(count)
+
+    def _show_end(self) -> None:
         self._tell()
-        local = self._sock.family == getattr(socket, "AF_UNIX", None)
+        local = self._local
         try:
             if local:
                 # The other end of a pair reads to the end, and its writes break, as those of a pipe.

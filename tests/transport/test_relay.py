@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -334,12 +335,68 @@ def test_an_error_over_tcp_is_a_reset() -> None:
 
 def test_an_error_over_tcp_waits_for_what_the_program_has_not_read() -> None:
     with local("tcp") as made:
-        much(made)
+        data = much(made)
         made.finish(LOST)
         assert made.pod.told("clogged")
+        assert made.read(len(data) - 1000) == data[:-1000]
+        assert made.read(1000) == data[-1000:]
         with pytest.raises(ConnectionResetError):
             made.rest()
         assert made.pod.told("clogged", "free", LOST, "released")
+
+
+def filled(made: Local) -> int:
+    """Feed what the kernel takes and the program has no room for, and nothing more; return how much."""
+    made.program.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    size = 0
+    while not made.run(made.relay._under_way) or size < 200 * KIB:
+        made.feed(bytes(16 * KIB))
+        size += 16 * KIB
+    assert made.queued() == 0
+    return size
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
+def test_an_error_over_tcp_waits_for_what_the_kernel_holds() -> None:
+    """R-39: a reset would take it from the program."""
+    with local("tcp") as made:
+        size = filled(made)
+        made.finish(LOST)
+        assert not eventually(lambda: made.pod.calls, 0.2)
+        assert made.read(size) == bytes(size)
+        with pytest.raises(ConnectionResetError):
+            made.rest()
+        assert made.pod.told(LOST, "released")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
+@pytest.mark.parametrize("half", [False, True], ids=["sends", "has ended its half"])
+def test_but_not_for_a_program_that_is_gone(half: bool) -> None:
+    with local("tcp") as made:
+        size = filled(made)
+        if half:
+            made.program.shutdown(socket.SHUT_WR)
+            assert made.pod.told("end")
+        made.finish(LOST)
+        reset(made.program)
+        assert size
+        assert made.pod.told(*["end"] * half, LOST, "released")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
+def test_nor_when_it_is_aborted() -> None:
+    with local("tcp") as made:
+        filled(made)
+        made.finish(LOST)
+        made.abort()
+        assert made.pod.calls == [LOST, "released"]
+
+
+def test_an_error_over_tcp_where_the_kernel_tells_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    with local("tcp") as made:
+        made.finish(LOST)
+        assert made.pod.calls == [LOST, "released"]
 
 
 def test_a_program_may_go_on_sending_after_the_end() -> None:
