@@ -40,7 +40,7 @@ _GRACE = 2.0
 CLOSED_HERE = "the connection was closed on this side"
 _INHERITED = "this process is a fork, and the connection is its parent's"
 
-_NORMAL_CLOSURE = (1000).to_bytes(2, "big")
+NORMAL_CLOSURE = (1000).to_bytes(2, "big")
 
 
 class Link(ABC):
@@ -376,7 +376,7 @@ class Link(ABC):
         if self._over or self._closing:
             return
         self._closing = True
-        self._outbox.break_off(f"{self.where}: {CLOSED_HERE}", frame(_NORMAL_CLOSURE, CLOSE))
+        self._outbox.break_off(f"{self.where}: {CLOSED_HERE}", frame(NORMAL_CLOSURE, CLOSE))
         self._discard()
         self._advance(READ)
 

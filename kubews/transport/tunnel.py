@@ -9,7 +9,7 @@ from typing import Optional
 from kubews.errors import ConnectionLost, LocalProtocolError, PortRefused, StreamBroken
 from kubews.protocol.events import Data, End, Pong
 from kubews.protocol.forwards import Finished, ForwardEvent, Forwards
-from kubews.transport.link import CLOSED_HERE, Link
+from kubews.transport.link import CLOSED_HERE, NORMAL_CLOSURE, Link
 from kubews.transport.loop import Loop, Timer
 from kubews.transport.relay import Ended, Relay
 from kubews.transport.wire import CONT, PING, Frame, Wire, frame
@@ -26,6 +26,9 @@ _GOODBYE = 1.0
 # Channel pairs cannot tell the pod that a local program has sent all that it had to send. So its
 # connection goes on, until the pod closes it or says nothing for so many seconds.
 _SILENCE = 5.0
+
+# Seconds until it is looked again whether the bytes of a program that has gone are on the way.
+_LOOK = 0.02
 
 
 class Tunnel(Link):
@@ -64,9 +67,11 @@ class Tunnel(Link):
         self._ids: dict[Relay, int] = {}
         # With those whose connection is over, but not the local program's part of it.
         self._relays: set[Relay] = set()
-        self._held: set[Relay] = set()
+        # Those who wait for room, in the order in which they get it.
+        self._held: dict[Relay, None] = {}
         self._clogged: set[Relay] = set()
         self._words: dict[int, Timer] = {}
+        self._shutting = False
         self._told = False
 
     def begin(self) -> None:
@@ -92,6 +97,9 @@ class Tunnel(Link):
         Threads: any; does not block.
         """
         self._loop.call_soon(self.connect, sock, port, ended)
+        if self._loop.ended.done() and sock.fileno() >= 0:  # nobody will call it
+            sock.close()
+            ended(self._loss("it was closed before the connection was made", None))
 
     def retire(self) -> None:
         """Close when the last connection has ended, whether or not it was to last.
@@ -106,6 +114,7 @@ class Tunnel(Link):
 
         Threads: the loop's.
         """
+        self._shutting = True
         self._begin_close()
         for relay in self._relays - set(self._ids):
             self._loop.call_soon(relay.abort, self._loss(CLOSED_HERE, None))
@@ -113,38 +122,40 @@ class Tunnel(Link):
     # -- what a relay calls
 
     def ready(self, relay: Relay) -> bool:
+        """See ``Remote``; false, too, once the server takes nothing."""
         try:
             room = self.has_room()
         except StreamBroken:
             return False  # the end is on its way
         if not room:
-            self._held.add(relay)
+            self._held[relay] = None
         return room
 
     def send(self, relay: Relay, data: bytes) -> None:
+        """See ``Remote``."""
         try:
             self._put(frame(self._forwards.data_to_send(self._ids[relay], data)))
         except StreamBroken:
             pass  # the server takes no more of it, and the word why is on its way
 
     def end(self, relay: Relay) -> None:
+        """See ``Remote``."""
         stream_id = self._ids[relay]
         try:
             self._put(frame(self._forwards.end_to_send(stream_id)))
         except StreamBroken:
             pass
         except LocalProtocolError:
-            if relay.deserted:
-                self._on_finished(Finished(stream_id, None))
-            else:
-                self._await_silence(relay, self._arrived)
+            self._await_silence(relay, self._arrived)
 
     def give_up(self, relay: Relay) -> None:
+        """See ``Remote``."""
         stream_id = self._ids.get(relay)
         if stream_id is not None:
             self._forget(stream_id)
 
     def clogged(self, relay: Relay, clogged: bool) -> None:
+        """See ``Remote``."""
         if clogged:
             self._clogged.add(relay)
         else:
@@ -153,8 +164,9 @@ class Tunnel(Link):
                 self._loop.call_soon(self._resume)
 
     def released(self, relay: Relay) -> None:
+        """See ``Remote``."""
         self._relays.discard(relay)
-        self._held.discard(relay)
+        self._held.pop(relay, None)
         self._stop_if_done()
 
     # -- the loop's thread
@@ -200,13 +212,20 @@ class Tunnel(Link):
             if relay is not None:
                 relay.feed(event.payload)
         elif isinstance(event, End):
-            self._words[event.stream_id] = self._loop.call_later(
-                _WORD, lambda: self._on_finished(Finished(event.stream_id, None))
-            )
+            self._await_word(event.stream_id)
         elif isinstance(event, Finished):
             self._on_finished(event)
         else:  # GoAway: whoever is behind the server ends all of it
             self._expect_end("the server is going away")
+
+    def _await_word(self, stream_id: int) -> None:
+        def over() -> None:
+            if self._paused:  # it may have come, and wait to be read
+                self._await_word(stream_id)
+            else:
+                self._on_finished(self._forwards.conclude(stream_id))
+
+        self._words[stream_id] = self._loop.call_later(_WORD, over)
 
     def _on_finished(self, event: Finished) -> None:
         relay = self._by_id.get(event.stream_id)
@@ -222,7 +241,7 @@ class Tunnel(Link):
             word.cancel()
         relay = self._by_id.pop(stream_id)
         del self._ids[relay]
-        self._held.discard(relay)
+        self._held.pop(relay, None)
         self._forwards.reset(stream_id)
         self._put_pending()
         # Posted, for this may be amid a frame, and whoever closes reads on.
@@ -236,18 +255,22 @@ class Tunnel(Link):
         def look() -> None:
             if relay not in self._ids:
                 return
-            if arrived != self._arrived or self._paused:
+            spoken = arrived != self._arrived or self._paused
+            # What is on the way to the pod goes first: the goodbye has a deadline.
+            if self._outbox or (spoken and not relay.deserted):
                 self._await_silence(relay, self._arrived)
             else:
-                self._on_finished(Finished(self._ids[relay], None))
+                self._on_finished(self._forwards.conclude(self._ids[relay]))
 
-        self._loop.call_later(_SILENCE, look)
+        self._loop.call_later(_LOOK if relay.deserted else _SILENCE, look)
 
     def _serve(self) -> None:
-        if self._held and self._outbox.has_room():
-            held, self._held = self._held, set()
-            for relay in held:
-                relay.pump()
+        # Who finds the room used up again stands last: all get their turn.
+        for relay in list(self._held):
+            if not self._outbox.has_room():
+                return
+            self._held.pop(relay, None)
+            relay.pump()
 
     def _ping_to_send(self) -> bytes:
         # Only the tunnel's own pings reach whoever is behind the server, and a server whose upstream has
@@ -258,8 +281,10 @@ class Tunnel(Link):
         return frame(self._forwards.pending_to_send())
 
     def _on_close(self, payload: bytes) -> None:
-        for event in self._forwards.closed():
-            self._on_event(event)
+        # The answer to this side's goodbye tells nothing, nor that of a proxy which gives up.
+        if not self._closing and payload[:2] in (b"", NORMAL_CLOSURE):
+            for event in self._forwards.closed():
+                self._on_event(event)
         super()._on_close(payload)
 
     def _begin_close(self) -> None:
@@ -280,7 +305,14 @@ class Tunnel(Link):
     def _settle(self, lost: Exception) -> None:
         for stream_id, relay in list(self._by_id.items()):
             self._forget(stream_id)
-            relay.finish(lost)
+            # Who closes does not wait for local programs that do not read.
+            if self.closed_here:
+                relay.abort(lost)
+            else:
+                relay.finish(lost)
+        if self._shutting:  # those that have ended meanwhile
+            for relay in list(self._relays):
+                relay.abort(lost)
 
     def _discard(self) -> None:
         """Nothing: what local programs have not taken yet is theirs, as with any socket."""
