@@ -1,7 +1,8 @@
 """Measure kubews against floors: ``python tests/benchmarks`` prints one Markdown table.
 
 The server is a process of its own on the loopback interface that sends prebuilt bytes, so the client is
-what is measured. No figure is ever asserted: they are for reading.
+what is measured; where kubectl is a floor, it is a LocalCluster. No figure is ever asserted: they are for
+reading.
 """
 
 from __future__ import annotations
@@ -20,13 +21,16 @@ sys.path.insert(0, str(ROOT))
 
 import handover  # noqa: E402
 import latencies  # noqa: E402
+import portforward  # noqa: E402
 import startup  # noqa: E402
 import transfers  # noqa: E402
+import tunnels  # noqa: E402
 import websocket  # noqa: E402
 from clients import Clients  # noqa: E402
 from measure import Benchmark, head, lines, measure  # noqa: E402
 from peer import Peer  # noqa: E402
 from sampling import Sampler  # noqa: E402
+from ways import Ways  # noqa: E402
 
 # After so many seconds something hangs; then all threads are shown and everything ends.
 _TIME_LIMIT = 900
@@ -34,7 +38,11 @@ _TIME_LIMIT = 900
 
 def main() -> None:
     """Parse the command line and run what it asks for."""
-    names = ["download", "small", "upload", "exec", "keystroke", "import", "handover", "wake-up"]
+    names = [
+        *("download", "small", "upload", "exec", "keystroke", "import", "handover", "wake-up"),
+        *("forwarded-download", "forwarded-upload", "port-forward-download", "port-forward-upload"),
+        *("ping-pong", "set-up", "crowd"),
+    ]
     parser = argparse.ArgumentParser(prog="tests/benchmarks", description=__doc__)
     parser.add_argument(
         "--rounds", type=int, default=9, help="measurements of each figure (%(default)s)"
@@ -52,8 +60,8 @@ def main() -> None:
     if options.rounds < 1 or options.size < 1:
         parser.error("--rounds and --size are at least 1")
     faulthandler.dump_traceback_later(_TIME_LIMIT, exit=True)
-    with Peer() as peer, tempfile.TemporaryDirectory() as scratch:
-        makers = _makers(Clients(peer), options.size, scratch)
+    with Peer() as peer, Ways() as ways, tempfile.TemporaryDirectory() as scratch:
+        makers = _makers(Clients(peer), ways, options.size, scratch)
         chosen = [makers[name]() for name in names if name in (options.only or names)]
         if options.profile:
             _profile(chosen, options.rounds)
@@ -62,7 +70,9 @@ def main() -> None:
     faulthandler.cancel_dump_traceback_later()
 
 
-def _makers(clients: Clients, mebibytes: int, scratch: str) -> dict[str, Callable[[], Benchmark]]:
+def _makers(
+    clients: Clients, ways: Ways, mebibytes: int, scratch: str
+) -> dict[str, Callable[[], Benchmark]]:
     size = mebibytes << 20
     return {
         "download": lambda: transfers.download(clients, size),
@@ -73,6 +83,13 @@ def _makers(clients: Clients, mebibytes: int, scratch: str) -> dict[str, Callabl
         "import": lambda: startup.imports(ROOT, scratch),
         "handover": lambda: handover.bulk(size),
         "wake-up": lambda: handover.wake_up(16 * mebibytes),
+        "forwarded-download": lambda: tunnels.download(clients, size),
+        "forwarded-upload": lambda: tunnels.upload(clients, size),
+        "port-forward-download": lambda: portforward.download(ways, size),
+        "port-forward-upload": lambda: portforward.upload(ways, size),
+        "ping-pong": lambda: portforward.ping_pong(ways, 8 * mebibytes),
+        "set-up": lambda: portforward.set_up(ways, max(1, mebibytes // 2)),
+        "crowd": lambda: portforward.crowd(ways, -(-500 * mebibytes // 64)),
     }
 
 

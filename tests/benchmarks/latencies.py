@@ -24,8 +24,8 @@ def exec_round_trip(clients: Clients, count: int) -> Benchmark:
     return Benchmark(
         "exec",
         {
-            WEBSOCKET: lambda: _each(websocket_run, count),
-            "run": lambda: _each(kubews_run, count),
+            WEBSOCKET: lambda: repeated(websocket_run, count),
+            "run": lambda: repeated(kubews_run, count),
         },
         [Row(title, "run", WEBSOCKET, measure, milliseconds) for measure in ("median", "cpu")],
     )
@@ -37,12 +37,12 @@ def keystroke(clients: Clients, count: int) -> Benchmark:
     def stream() -> Sample:
         with clients.popen("echo", count, bufsize=0, stdin=True) as process:
             write, read = process.stdin.write, process.stdout.read
-            return _each(lambda: (write(b"k"), read(1)), count)
+            return repeated(lambda: (write(b"k"), read(1)), count)
 
     def websocket() -> Sample:
         client = clients.websocket("echo", count)
         send, receive = client.send_binary, client.recv_frame
-        sample = _each(lambda: (send(b"\x00k"), receive()), count)
+        sample = repeated(lambda: (send(b"\x00k"), receive()), count)
         drain(client)
         client.shutdown()
         return sample
@@ -57,7 +57,8 @@ def keystroke(clients: Clients, count: int) -> Benchmark:
     )
 
 
-def _each(call: Callable[[], object], count: int) -> Sample:
+def repeated(call: Callable[[], object], count: int) -> Sample:
+    """Measure single calls, and their CPU time together."""
     walls = []
     with timed() as sample:
         for _ in range(count):

@@ -10,6 +10,9 @@ the exec request:
 - ``true``: nothing
 
 Then comes a Status, and the connection is closed.
+
+A port-forward is to ``TUNNEL_PORT`` or ``PAIRS_PORT``, which chooses its protocol, and its command,
+``download`` or ``sink`` as above, is the first line that the local program sends. It carries one connection.
 """
 
 from __future__ import annotations
@@ -24,12 +27,15 @@ import struct
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Optional
 from urllib.parse import parse_qs, urlsplit
 
 HOST = "127.0.0.1"
 SUBPROTOCOL = "v5.channel.k8s.io"
+TUNNEL_PORT, PAIRS_PORT = 1, 2
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _BLOCK = 1 << 20
@@ -46,9 +52,42 @@ def frame(payload: bytes, opcode: int = 2) -> bytes:
     return struct.pack("!BBQ", 0x80 | opcode, 127, size) + payload
 
 
+@dataclass
+class _Forward:
+    """A protocol of port-forward.
+
+    Args:
+        subprotocol: its name.
+        hello: what comes first.
+        head: makes what stands before so many bytes of data.
+        farewell: what comes last.
+    """
+
+    subprotocol: str
+    hello: bytes
+    head: Callable[[int], bytes]
+    farewell: bytes
+
+
 # Empty, on the lowest output channel: it only says "connected".
 HELLO = frame(b"\x01")
 FAREWELL = frame(b'\x03{"metadata":{},"status":"Success"}') + frame(b"\x03\xe8", 8)
+
+# kubews numbers the streams of its first connection 1 and 3.
+_FORWARDS = {
+    TUNNEL_PORT: _Forward(
+        "SPDY/3.1+portforward.k8s.io",
+        hello=b"",
+        head=lambda size: struct.pack("!II", 3, size),
+        farewell=frame(struct.pack("!IIII", 3, 1 << 24, 1, 1 << 24)) + frame(b"\x03\xe8", 8),
+    ),
+    PAIRS_PORT: _Forward(
+        "v4.channel.k8s.io",
+        hello=b"".join(frame(struct.pack("<BH", channel, PAIRS_PORT)) for channel in (0, 1)),
+        head=lambda size: b"\0",
+        farewell=frame(b"\x03\xe8", 8),
+    ),
+}
 
 
 class Peer:
@@ -102,17 +141,58 @@ def _converse(plain: socket.socket, context: ssl.SSLContext) -> None:
     plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     try:
         with context.wrap_socket(plain, server_side=True) as sock:
-            name, *numbers = _upgrade(sock)
-            sock.sendall(HELLO)
-            _ACTIONS[name](sock, *map(int, numbers))
-            sock.sendall(FAREWELL)
+            path, query = _upgrade(sock)
+            if path.endswith("/portforward"):
+                _forward(sock, _FORWARDS[int(query["ports"][0])])
+            else:
+                name, *numbers = query["command"]
+                sock.sendall(HELLO)
+                _ACTIONS[name](sock, *map(int, numbers))
+                sock.sendall(FAREWELL)
             while sock.recv(1 << 16):
                 pass
     except OSError:
         pass  # the client may go when it has what it wants
 
 
-def _upgrade(sock: ssl.SSLSocket) -> list[str]:
+def _forward(sock: ssl.SSLSocket, forward: _Forward) -> None:
+    sock.sendall(forward.hello)
+    head = len(forward.head(0))
+    # On the tunnel the streams are opened first, by control frames.
+    while (message := _message(sock))[0] & 0x80:
+        pass
+    line, _, data = message[head:].partition(b"\n")
+    name, *numbers = line.split()
+    if name == b"download":
+        count, size = map(int, numbers)
+        _send_many(sock, frame(forward.head(size) + b"x" * size), count)
+    else:
+        _sink(sock, int(numbers[0]) - len(data), head)
+        sock.sendall(frame(forward.head(1) + b"k"))
+    sock.sendall(forward.farewell)
+
+
+def _message(sock: ssl.SSLSocket) -> bytes:
+    """Receive one message of less than 64 KiB."""
+    _, size = _exactly(sock, 2)
+    size &= 0x7F
+    if size == 126:
+        size = int.from_bytes(_exactly(sock, 2), "big")
+    mask = _exactly(sock, 4)
+    return bytes(byte ^ mask[place % 4] for place, byte in enumerate(_exactly(sock, size)))
+
+
+def _exactly(sock: ssl.SSLSocket, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        piece = sock.recv(size - len(data))
+        if not piece:
+            raise ConnectionError("the client hung up")
+        data += piece
+    return data
+
+
+def _upgrade(sock: ssl.SSLSocket) -> tuple[str, dict[str, list[str]]]:
     request = b""
     while not request.endswith(b"\r\n\r\n"):
         data = sock.recv(1 << 16)
@@ -122,16 +202,22 @@ def _upgrade(sock: ssl.SSLSocket) -> list[str]:
     first, *rest = request.decode("latin-1").split("\r\n")
     headers = {line.partition(":")[0].lower(): line.partition(":")[2].strip() for line in rest}
     key = headers["sec-websocket-key"].encode()
+    url = urlsplit(first.split()[1])
+    query = parse_qs(url.query)
+    chosen = _FORWARDS[int(query["ports"][0])].subprotocol if "ports" in query else SUBPROTOCOL
     accept = base64.b64encode(hashlib.sha1(key + _GUID).digest()).decode()
     sock.sendall(
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        f"Sec-WebSocket-Accept: {accept}\r\nSec-WebSocket-Protocol: {SUBPROTOCOL}\r\n\r\n".encode()
+        f"Sec-WebSocket-Accept: {accept}\r\nSec-WebSocket-Protocol: {chosen}\r\n\r\n".encode()
     )
-    return parse_qs(urlsplit(first.split()[1]).query)["command"]
+    return url.path, query
 
 
 def _download(sock: ssl.SSLSocket, count: int, size: int) -> None:
-    one = frame(b"\x01" + b"x" * size)
+    _send_many(sock, frame(b"\x01" + b"x" * size), count)
+
+
+def _send_many(sock: ssl.SSLSocket, one: bytes, count: int) -> None:
     per_block = max(1, _BLOCK // len(one))
     block = one * per_block
     for _ in range(count // per_block):
@@ -139,7 +225,7 @@ def _download(sock: ssl.SSLSocket, count: int, size: int) -> None:
     sock.sendall(one * (count % per_block))
 
 
-def _sink(sock: ssl.SSLSocket, wanted: int) -> None:
+def _sink(sock: ssl.SSLSocket, wanted: int, head: int = 1) -> None:
     """Read headers and skip payloads, whatever their size."""
     buffer = bytearray(_BLOCK)
     view = memoryview(buffer)
@@ -151,7 +237,7 @@ def _sink(sock: ssl.SSLSocket, wanted: int) -> None:
         while (header := _header(buffer, position, end)) is not None:
             length, payload = header
             position += length + payload
-            wanted -= payload - 1  # the channel byte
+            wanted -= payload - head  # by default the channel byte
             if position > end:
                 skip, position = position - end, end
         held = end - position

@@ -19,6 +19,7 @@ def _run(*options: str) -> str:
 
 
 def test_every_row_is_printed() -> None:
+    """R-27: throughput and the cost of small frames, each beside its floor, with everything else."""
     head, line, *rows = [row for row in _run().splitlines() if row.startswith("|")]
     assert [cell.strip() for cell in head.strip("|").split("|")][-2:] == ["ratio", "spread"]
     assert set(line) == set("|- ")
@@ -35,6 +36,23 @@ def test_every_row_is_printed() -> None:
         "import kubews; kubews.run",
         "handover between threads",
         "wake-up of a thread and back",
+        "forwarded download, pod.connect, tunnel",
+        "forwarded download, pod.forward, tunnel",
+        "forwarded download, pod.forward, channel pairs",
+        "forwarded upload, pod.connect, tunnel",
+        "forwarded upload, pod.forward, tunnel",
+        "forwarded upload, pod.forward, channel pairs",
+        "port-forward download, pod.connect",
+        "port-forward download, pod.forward",
+        "port-forward upload, pod.connect",
+        "port-forward upload, pod.forward",
+        "port-forward, 64 bytes and back, pod.connect",
+        "port-forward, 64 bytes and back, pod.forward",
+        "port-forward, connect and one byte, pod.connect",
+        "port-forward, connect and one byte, pod.forward",
+        "port-forward, connect and one byte, pod.forward, multiplex",
+        "port-forward, 8 connections at once, pod.forward",
+        "port-forward, 8 connections at once, pod.forward, multiplex",
     ]
     assert all(row.split("|")[5].strip().endswith("x") for row in rows)
 

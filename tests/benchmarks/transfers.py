@@ -6,7 +6,8 @@ from clients import CLOSE, SSL, WEBSOCKET, Clients, drain
 from measure import Benchmark, Row, Sample, Show, each, per_gigabyte, per_second, rate, timed
 from peer import frame
 
-_FRAME = 32 << 10  # what API servers send
+#: What API servers send.
+FRAME = 32 << 10
 _SMALL = 64
 _BUFFER = 64 << 10
 _KEEPING = f"{WEBSOCKET}, payloads joined"
@@ -14,8 +15,8 @@ _KEEPING = f"{WEBSOCKET}, payloads joined"
 
 def download(clients: Clients, size: int) -> Benchmark:
     """Read ``size`` bytes in frames of 32 KiB."""
-    count = size // _FRAME
-    command = ("download", count, _FRAME)
+    count = size // FRAME
+    command = ("download", count, FRAME)
 
     def readinto() -> Sample:
         buffer = bytearray(_BUFFER)
@@ -38,7 +39,7 @@ def download(clients: Clients, size: int) -> Benchmark:
     return Benchmark(
         "download",
         {
-            WEBSOCKET: lambda: _websocket_download(clients, command),
+            WEBSOCKET: lambda: websocket_download(clients, command),
             "readinto": readinto,
             SSL: lambda: _ssl_download(clients, count),
             "read": read,
@@ -68,7 +69,7 @@ def small(clients: Clients, size: int) -> Benchmark:
 
     return Benchmark(
         "small",
-        {WEBSOCKET: lambda: _websocket_download(clients, command), "readinto1": readinto},
+        {WEBSOCKET: lambda: websocket_download(clients, command), "readinto1": readinto},
         _rows(
             {"readinto1": "messages of 64 bytes, readinto1()"},
             (WEBSOCKET,),
@@ -79,9 +80,9 @@ def small(clients: Clients, size: int) -> Benchmark:
 
 def upload(clients: Clients, size: int) -> Benchmark:
     """Write ``size`` bytes, in pieces of 32 KiB and at once."""
-    chunk = bytes(_FRAME)
-    count = size // _FRAME
-    whole = bytes(count * _FRAME)
+    chunk = bytes(FRAME)
+    count = size // FRAME
+    whole = bytes(count * FRAME)
 
     def pieces() -> Sample:
         with clients.popen("sink", size, stdin=True) as process, timed() as sample:
@@ -101,7 +102,7 @@ def upload(clients: Clients, size: int) -> Benchmark:
     return Benchmark(
         "upload",
         {
-            WEBSOCKET: lambda: _websocket_upload(clients, count, size),
+            WEBSOCKET: lambda: websocket_upload(clients, count, size),
             "pieces": pieces,
             SSL: lambda: _ssl_upload(clients, count, size),
             "at once": at_once,
@@ -121,14 +122,15 @@ def _rows(titles: dict[str, str], floors: tuple[str, ...], shows: dict[str, Show
 
 def _ssl_download(clients: Clients, count: int) -> Sample:
     buffer = bytearray(_BUFFER)
-    left = count * len(frame(bytes(1 + _FRAME)))
-    with clients.ssl("download", count, _FRAME) as sock, timed() as sample:
+    left = count * len(frame(bytes(1 + FRAME)))
+    with clients.ssl("download", count, FRAME) as sock, timed() as sample:
         while left > 0:
             left -= sock.recv_into(buffer)
     return sample
 
 
-def _websocket_download(clients: Clients, command: tuple[object, ...]) -> Sample:
+def websocket_download(clients: Clients, command: tuple[object, ...]) -> Sample:
+    """Receive what a command sends, and drop it."""
     client = clients.websocket(*command)
     with timed() as sample:
         drain(client)
@@ -150,7 +152,7 @@ def _keeping_download(clients: Clients, command: tuple[object, ...]) -> Sample:
 
 
 def _ssl_upload(clients: Clients, count: int, size: int) -> Sample:
-    chunk = bytes(_FRAME)
+    chunk = bytes(FRAME)
     with clients.ssl("swallow", size) as sock, timed() as sample:
         for _ in range(count):
             sock.sendall(chunk)
@@ -158,8 +160,9 @@ def _ssl_upload(clients: Clients, count: int, size: int) -> Sample:
     return sample
 
 
-def _websocket_upload(clients: Clients, count: int, size: int) -> Sample:
-    message = bytes(1 + _FRAME)
+def websocket_upload(clients: Clients, count: int, size: int) -> Sample:
+    """Send so many frames, ``size`` bytes together."""
+    message = bytes(1 + FRAME)
     client = clients.websocket("sink", size)
     with timed() as sample:
         for _ in range(count):
