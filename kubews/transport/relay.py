@@ -14,7 +14,7 @@ from typing import Optional, Protocol
 
 from kubews.transport.loop import Loop, Timer
 
-if sys.platform == "linux":
+if sys.platform == "linux":  # pragma: no branch
     import fcntl
     import termios
 

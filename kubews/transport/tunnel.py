@@ -150,9 +150,7 @@ class Tunnel(Link):
 
     def give_up(self, relay: Relay) -> None:
         """See ``Remote``."""
-        stream_id = self._ids.get(relay)
-        if stream_id is not None:
-            self._forget(stream_id)
+        self._forget(self._ids[relay])
 
     def clogged(self, relay: Relay, clogged: bool) -> None:
         """See ``Remote``."""

@@ -255,6 +255,13 @@ def test_what_comes_after_the_end_is_ignored() -> None:
     assert pod.tell(pod.data(other, b"x")) == [(other, b"x")]
 
 
+def test_a_reset_behind_the_end_in_the_same_frame() -> None:
+    _, pod, [(data, error)] = opened()
+    ends = [pod.data(error, fin=True), pod.data(data, fin=True)]
+    reset = b"\x80\x03\x00\x03\x00\x00\x00\x08" + struct.pack("!II", data, CANCEL)
+    assert pod.tell(*ends, reset) == [Finished(data, None)]
+
+
 def test_a_connection_that_is_given_up() -> None:
     tunnel, pod, [(data, error), (other, _)] = opened(2)
     tunnel.reset(data)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kubews.protocol.requests import exec_path, pod_path
+from kubews.protocol.requests import exec_path, object_path, pod_path, pods_path
 
 ODD = [
     "a b",
@@ -122,3 +122,19 @@ def test_any_bytes_through_fsdecode(raw: bytes) -> None:
     argument = raw.decode("utf-8", "surrogateescape")
     (value,) = [v for k, v in query_of(exec_path("n", "p", [argument])) if k == "command"]
     assert value.encode("utf-8", "surrogateescape") == raw
+
+
+def test_objects() -> None:
+    assert object_path("shop", "services", "web") == "/api/v1/namespaces/shop/services/web"
+    assert (
+        object_path("shop", "deployments", "we/b", group="apps")
+        == "/apis/apps/v1/namespaces/shop/deployments/we%2Fb"
+    )
+
+
+def test_pods_of_a_selector() -> None:
+    path = pods_path("sh/op", "app=web,tier in (a, b)")
+    assert (
+        path
+        == "/api/v1/namespaces/sh%2Fop/pods?labelSelector=app%3Dweb%2Ctier%20in%20%28a%2C%20b%29"
+    )

@@ -194,6 +194,20 @@ def test_half_a_reset(stream: str) -> None:
         assert "reset" in str(ended.error)
 
 
+def test_what_a_program_sends_where_nobody_takes_it() -> None:
+    """R-39: the word why is on its way, and the program is not to meet anything else before."""
+    with forwarded() as (made, pod, program, ended):
+        pod.session.reset(pod.ids[0][0], CANCEL)
+        pod.say()
+        assert eventually(lambda: made.tunnel._words)
+        program.sendall(b"nobody takes this")
+        program.shutdown(socket.SHUT_WR)
+        made.call(lambda: None)
+        pod.say(pod.session.data_to_send(pod.ids[0][1], TEXT, fin=True))
+        assert read_all(program) == b""
+        assert TEXT.decode() in str(ended.error)
+
+
 @pytest.mark.usefixtures("hasty")
 def test_a_text_without_its_end() -> None:
     """R-39: the data ends; the text comes, and the end of the text never does."""
@@ -685,7 +699,9 @@ def test_shut_does_not_wait_for_a_program_that_does_not_read(
             assert eventually(lambda: made.tunnel.closed.done())
         made.loop.call_soon(made.tunnel.shut)
         if state == "ends meanwhile":
+            pod.until(lambda: pod.goodbye)
             pod.say(pod.end())
+            assert eventually(lambda: not made.tunnel._by_id)
         assert eventually(lambda: made.done, 2)
         assert ended.error is not None
 
@@ -934,6 +950,28 @@ def test_a_pair_that_is_shut_is_not_an_end_in_order() -> None:
         made.peer.send(close_frame())
         refuses(program, "tcp")
         assert isinstance(ended.error, ConnectionLost)
+
+
+def test_what_a_pair_is_told_after_its_program_is_gone() -> None:
+    with paired("tcp", lasting=True) as (made, pod, program, ended):
+        reset(program)
+        assert ended.error is None
+        pod.say(b"nobody reads this")
+        made.peer.send(close_frame())
+        assert eventually(lambda: made.done)
+        assert made.tunnel.closed.done()
+
+
+@pytest.mark.usefixtures("hasty")
+def test_silence_after_the_end_of_a_pair() -> None:
+    with paired("tcp", lasting=True) as (made, _, program, ended):
+        program.shutdown(socket.SHUT_WR)
+        time.sleep(0.05)
+        made.peer.send(close_frame())
+        assert read_all(program) == b""
+        time.sleep(0.3)
+        made.call(lambda: None)
+        assert ended.error is None
 
 
 def test_data_that_nobody_asked_for() -> None:
