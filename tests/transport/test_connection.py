@@ -1029,3 +1029,16 @@ def test_the_grace_counts_silence(monkeypatch: pytest.MonkeyPatch) -> None:
         assert not connection.closed.done()
         connection.closed.get(soon())
         assert drain(connection) == b"x" * 8
+
+
+def test_a_key_behind_the_end_of_a_stream() -> None:
+    """A terminal has no end behind which keys do nothing; a connection has."""
+    with opened() as (connection, peer):
+        connection.end(0)
+        connection.press(0, b"\x03")
+        assert peer.read_frame() == (BINARY, b"\xff\x00")
+        assert peer.read_data() == b"\x03"
+        connection.abort()
+        assert eventually(connection.closed.done)
+        with pytest.raises(errors.StreamBroken):
+            connection.press(0, b"\x03")
