@@ -178,8 +178,9 @@ def _message(sock: ssl.SSLSocket) -> bytes:
     size &= 0x7F
     if size == 126:
         size = int.from_bytes(_exactly(sock, 2), "big")
-    mask = _exactly(sock, 4)
-    return bytes(byte ^ mask[place % 4] for place, byte in enumerate(_exactly(sock, size)))
+    mask = (_exactly(sock, 4) * (size // 4 + 1))[:size]
+    data = _exactly(sock, size)
+    return (int.from_bytes(data, "big") ^ int.from_bytes(mask, "big")).to_bytes(size, "big")
 
 
 def _exactly(sock: ssl.SSLSocket, size: int) -> bytes:
