@@ -144,15 +144,17 @@ class RealCluster:
             self.wait(name, spec.state, timeout)
 
     def create(self, document: dict[str, Any], *, timeout: float = 10.0) -> None:
-        """Create a pod of any description.
+        """Create an object of any description in the namespace.
 
         Raises:
             ApiError: the server refused it.
         """
+        group = document["apiVersion"].rpartition("/")[0]
+        path = f"/apis/{group}/v1{self._path[len('/api/v1') :]}" if group else self._path
         end = time.monotonic() + timeout
         while True:
             try:
-                self._send("POST", f"{self._path}/pods", document)
+                self._send("POST", f"{path}/{document['kind'].lower()}s", document)
                 return
             except Forbidden as exc:
                 # The account `default` comes a moment after its namespace.

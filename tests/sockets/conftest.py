@@ -6,24 +6,16 @@ import contextlib
 import socket
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from clusters import AnyCluster, minor
+from clusters import AnyCluster
 from pod_server import Handler
+from serving import OFFERS, POD, PORT, SCRIPT, choose_protocol
 from support import eventually, seconds, time_limit
 
-from kubews import DEVNULL, PIPE, Client, Pod
-from kubews.protocol.forwarding import OFFER
+from kubews import Client, Pod
 from kubews.testing import LocalCluster
-
-SCRIPT = Path(__file__).with_name("pod_server.py").read_text()
-
-POD, PORT = "sockets-0", 7000
-
-#: What to offer for each protocol. Where only the old one is offered, only that can be chosen.
-OFFERS = {"tunnel": OFFER, "pairs": OFFER[1:]}
 
 
 @pytest.fixture(autouse=True)
@@ -61,32 +53,11 @@ def pod(client: Client, server: int, nothing_left_behind: None) -> Pod:
     return client.pod(POD)
 
 
-@contextlib.contextmanager
-def serve(pod: Pod) -> Iterator[int]:
-    """Run another server, whose port this is, for as long as the block."""
-    command = ["timeout", "100", "python3", "-u", "-c", SCRIPT, "0"]
-    with pod.popen(command, stdin=DEVNULL, stdout=PIPE, text=True) as process:
-        port = int(process.stdout.readline())
-        try:
-            yield port
-        finally:
-            with pod.connect(port, timeout=seconds(10)) as sock:
-                sock.sendall(b"quit\n")
-            assert process.wait(seconds(20)) == 0
-
-
 @pytest.fixture(params=list(OFFERS))
 def protocol(request: pytest.FixtureRequest, cluster: Any, monkeypatch: pytest.MonkeyPatch) -> str:
     """Each of the two protocols in turn."""
     choose_protocol(request.param, cluster, monkeypatch)
     return str(request.param)
-
-
-def choose_protocol(name: str, cluster: AnyCluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Offer what leaves the server no other choice; skip if it has not got it."""
-    if name == "tunnel" and minor(cluster) < 31:
-        pytest.skip(f"Kubernetes {cluster.version} has no tunnel")
-    monkeypatch.setattr("kubews.tunnels.OFFER", OFFERS[name])
 
 
 @pytest.fixture(params=["socketpair", *OFFERS])

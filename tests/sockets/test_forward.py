@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from conftest import OFFERS, choose_protocol, serve
+from serving import OFFERS, choose_protocol, serve
 from support import eventually, in_thread, seconds
 from test_connect import http_server
 from test_socket_contract import read_all, read_exactly
