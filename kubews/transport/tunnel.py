@@ -210,7 +210,9 @@ class Tunnel(Link):
             if relay is not None:
                 relay.feed(event.payload)
         elif isinstance(event, End):
-            self._await_word(event.stream_id)
+            # Its relay may have given up for what came before it in the same message.
+            if event.stream_id in self._by_id and event.stream_id not in self._words:
+                self._await_word(event.stream_id)
         elif isinstance(event, Finished):
             self._on_finished(event)
         else:  # GoAway: whoever is behind the server ends all of it

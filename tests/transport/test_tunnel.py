@@ -1013,3 +1013,35 @@ def test_a_loop_of_its_own_that_serves_several_tunnels() -> None:
         assert eventually(lambda: first.done)
         assert not first.loop.ended.done()
         assert pod.ids
+
+
+def test_an_end_behind_what_nobody_takes(hasty: None) -> None:
+    """In one message: bytes for a program that has gone, and the end. The neighbours go on."""
+    with forwarded("unix", lasting=True) as (made, pod, gone, ended):
+        stays, _ = made.attach()
+        pod.accept(1)
+        gone.close()
+        pod.until(lambda: pod.ids[0][0] in pod.ended)
+        pod.say(pod.bytes(b"for nobody"), pod.session.end_to_send(pod.ids[0][0]))
+        assert ended.error is None
+        time.sleep(0.3)
+        assert not made.loop.ended.done()
+        pod.say(pod.bytes(b"goes on", 1))
+        assert stays.recv(100) == b"goes on"
+
+
+def test_an_end_that_is_told_twice(hasty: None) -> None:
+    """The end of the data, then its reset, then the end of the errors. The neighbours go on."""
+    with forwarded("unix", lasting=True) as (made, pod, first, ended):
+        stays, _ = made.attach()
+        data, error = pod.ids[0]
+        pod.accept(1)
+        end = pod.session.end_to_send(data)
+        pod.session.reset(data, CANCEL)
+        pod.say(end + pod.session.pending_to_send() + pod.session.end_to_send(error))
+        assert read_all(first) == b""
+        assert isinstance(ended.error, PortRefused)
+        time.sleep(0.3)
+        assert not made.loop.ended.done()
+        pod.say(pod.bytes(b"goes on", 1))
+        assert stays.recv(100) == b"goes on"
