@@ -17,16 +17,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kubews.testing.cluster import LocalCluster, LocalPod
+    from kubews.testing.cluster import LocalCluster, LocalPod, ServicePort
     from kubews.testing.faults import FOREVER, Faults
 
-__all__ = ["FOREVER", "Faults", "LocalCluster", "LocalPod"]
+__all__ = ["FOREVER", "Faults", "LocalCluster", "LocalPod", "ServicePort"]
 
 _HOMES = {
     "FOREVER": "kubews.testing.faults",
     "Faults": "kubews.testing.faults",
     "LocalCluster": "kubews.testing.cluster",
     "LocalPod": "kubews.testing.cluster",
+    "ServicePort": "kubews.testing.cluster",
 }
 _EXTRA = frozenset({"h11", "websockets", "trustme", "cryptography"})
 

@@ -36,7 +36,10 @@ class Refused(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class User:
-    """A name, its groups, and what it may do: resource -> verbs, ``"*"`` for any."""
+    """A name, its groups, and what it may do: resource -> verbs, ``"*"`` for any.
+
+    A resource of another group than the core one is written with it: ``deployments.apps``.
+    """
 
     name: str
     groups: frozenset[str] = frozenset()
@@ -195,22 +198,27 @@ def unauthorized() -> Refused:
     return Refused(status(401, "Unauthorized", "Unauthorized"))
 
 
-def authorize(user: User, verb: str, resource: str, namespace: str = "", name: str = "") -> None:
+def authorize(
+    user: User, verb: str, resource: str, namespace: str = "", name: str = "", *, group: str = ""
+) -> None:
     """Check a request as the authorization filter does.
 
     Raises:
         Refused: 403.
     """
-    if user.may(verb, resource):
+    # The rules name a resource with its group, as kubectl does: deployments.apps.
+    suffix = f".{group}" if group else ""
+    if user.may(verb, resource + suffix):
         return
     kind = resource.partition("/")[0]
-    what = f'{kind} "{name}"' if name else kind
+    what = f'{kind}{suffix} "{name}"' if name else kind + suffix
     where = f'in the namespace "{namespace}"' if namespace else "at the cluster scope"
     message = (
         f'{what} is forbidden: User "{user.name}" cannot {verb} resource "{resource}" '
-        f'in API group "" {where}'
+        f'in API group "{group}" {where}'
     )
-    raise Refused(status(403, "Forbidden", message, name=name, kind=kind), nosniff=True)
+    body = status(403, "Forbidden", message, name=name, group=group, kind=kind)
+    raise Refused(body, nosniff=True)
 
 
 def authorize_stream(user: User, pod: str, resource: str) -> None:

@@ -21,6 +21,7 @@ from kubews.testing.connection import Connection, Request
 from kubews.testing.ending import Ending
 from kubews.testing.faults import NO_FAULTS, Faults
 from kubews.testing.forks import no_fork, not_for_forks
+from kubews.testing.owners import Owners
 from kubews.testing.pods import Pods
 from kubews.testing.tls import Gone, Stopping, Wire
 
@@ -53,6 +54,7 @@ class ApiServer:
         self.minor = minor
         self.users = users
         self.pods = pods
+        self.owners = Owners()
         self.status_metadata = status_metadata
         self.faults = NO_FAULTS
         self.runtime = Ending()  # of what the container runtime carries now

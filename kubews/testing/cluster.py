@@ -8,9 +8,20 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Optional, Union
+from typing import TYPE_CHECKING, Any, Optional, Union
 
-from kubews.testing.arguments import PodSpec, PodState, Verbs, minor_of, new_user
+from kubews.testing.arguments import (
+    PodChange,
+    PodSpec,
+    PodState,
+    ServicePort,
+    ServicePorts,
+    ServiceSpec,
+    Verbs,
+    WorkloadSpec,
+    minor_of,
+    new_user,
+)
 from kubews.testing.connection import Request
 from kubews.testing.faults import NO_FAULTS, Faults
 from kubews.testing.host import Exec, Host, LocalPod
@@ -21,7 +32,7 @@ if TYPE_CHECKING:
 
     from kubews import Client
 
-__all__ = ["Exec", "Faults", "LocalCluster", "LocalPod", "Request"]
+__all__ = ["Exec", "Faults", "LocalCluster", "LocalPod", "Request", "ServicePort"]
 
 _DEFAULT_POD: Mapping[str, Optional[Sequence[str]]] = {"app": None}
 
@@ -165,6 +176,99 @@ class LocalCluster:
         """
         self._host.delete_pod(name, namespace)
 
+    def change_pod(
+        self,
+        name: str,
+        *,
+        namespace: str = "default",
+        phase: Optional[str] = None,
+        ready: Optional[bool] = None,
+        ready_since: Optional[str] = None,
+        restarts: Optional[int] = None,
+        created: Optional[str] = None,
+        deleting: Optional[str] = None,
+    ) -> None:
+        """Change what the API says of a pod, by which clients choose one of several.
+
+        Its processes go on. What is None stays. Times are as ``"2026-01-31T12:00:00Z"``.
+
+        Args:
+            name: the pod's name, and
+            namespace: its namespace.
+            phase: such as ``Pending``.
+            ready: whether it is ready, as a probe would tell, and
+            ready_since: since when.
+            restarts: of its first container.
+            created: when it was made.
+            deleting: when it will be gone, of a pod that ends.
+
+        Raises:
+            TypeError, ValueError: an argument cannot be.
+            KeyError: there is no such pod.
+
+        Threads: safe.
+        """
+        self._host.change_pod(
+            name, namespace, PodChange(phase, ready, ready_since, restarts, created, deleting)
+        )
+
+    def add_service(
+        self,
+        name: str,
+        *,
+        selector: Optional[Mapping[str, str]] = None,
+        ports: ServicePorts = (),
+        namespace: str = "default",
+        headless: bool = False,
+        external_name: str = "",
+    ) -> None:
+        """Add a Service, for ``svc/NAME``. It is an object to be read: nothing listens at its address.
+
+        Args:
+            name: the Service's.
+            selector: the labels of its pods; none for one that selects no pods.
+            ports: ``{80: "http", 443: 8443}``: the pod's port, by name or number, by the Service's own;
+                or a ``ServicePort`` each, which can have a name and another protocol.
+            namespace: its namespace.
+            headless: whether it has no address of its own.
+            external_name: makes it one of type ExternalName.
+
+        Raises:
+            TypeError, ValueError: an argument cannot be, or there is one of that name.
+
+        Threads: safe.
+        """
+        self._host.add_service(
+            ServiceSpec(name, namespace, selector or {}, ports, headless, external_name)
+        )
+
+    def add_workload(
+        self,
+        target: str,
+        *,
+        selector: Optional[Mapping[str, str]] = None,
+        expressions: Iterable[Mapping[str, Any]] = (),
+        namespace: str = "default",
+    ) -> None:
+        """Add a Deployment, ReplicaSet, StatefulSet, DaemonSet, Job or ReplicationController.
+
+        It is an object to be read, which selects pods that were added: it makes none, ends none and
+        replaces none.
+
+        Args:
+            target: kind and name, ``deploy/web``; ``rs/``, ``sts/``, ``ds/``, ``job/``, ``rc/``.
+            selector: the labels of its pods.
+            expressions: ``matchExpressions`` besides, as
+                ``[{"key": "tier", "operator": "In", "values": ["web"]}]``.
+            namespace: its namespace.
+
+        Raises:
+            TypeError, ValueError: an argument cannot be, or there is one of that kind and name.
+
+        Threads: safe.
+        """
+        self._host.add_workload(WorkloadSpec(target, namespace, selector or {}, expressions))
+
     def add_user(
         self,
         name: str,
@@ -178,9 +282,9 @@ class LocalCluster:
         Args:
             name: the user's name, also for ``Impersonate-User`` by the admin.
             token: its bearer token; random by default.
-            verbs: what it may do: ``{"pods/exec": ["get", "create"], "pods": ["get"]}``, with
-                ``"*"`` for any; bare verbs (``{"get"}``) are meant for ``pods/exec``. Default:
-                nothing.
+            verbs: what it may do: ``{"pods/exec": ["get", "create"], "deployments.apps": ["get"]}``,
+                with ``"*"`` for any; bare verbs (``{"get"}``) are meant for ``pods/exec``.
+                Default: nothing.
             groups: its groups; ``system:masters`` may do everything.
 
         Returns:

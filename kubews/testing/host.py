@@ -18,9 +18,10 @@ from typing import Optional
 
 import trustme
 
+from kubews.testing import owners
 from kubews.testing.access import ADMIN, User, Users
 from kubews.testing.apiserver import ApiServer
-from kubews.testing.arguments import PodSpec, minor_of
+from kubews.testing.arguments import PodChange, PodSpec, ServiceSpec, WorkloadSpec, minor_of
 from kubews.testing.connection import Request
 from kubews.testing.faults import Faults
 from kubews.testing.forks import check_owner
@@ -94,7 +95,7 @@ class Host:
         self._dispose = weakref.finalize(
             self, _dispose, self._server, self._guard, self._directory, self._owner
         )
-        self._lock = threading.RLock()  # guards the kubeconfig and the flag
+        self._lock = threading.RLock()  # guards the kubeconfig, the flag, and changes of pods
         self._closed = False
         self._closing = threading.RLock()
         self._facts = Facts(
@@ -179,6 +180,25 @@ class Host:
     def break_forwards(self) -> None:
         """End every port-forward as the end of the container runtime does."""
         self._server.break_forwards()
+
+    def change_pod(self, name: str, namespace: str, change: PodChange) -> None:
+        """Change what the API says of a pod."""
+        check_owner(self._owner)
+        pod = self._pods.get(namespace, name)
+        if pod is None:
+            raise KeyError(f"no pod {namespace}/{name}")
+        with self._lock:
+            pod.change = pod.change.then(change)
+
+    def add_service(self, spec: ServiceSpec) -> None:
+        """Add a Service."""
+        check_owner(self._owner)
+        self._server.owners.add(spec.kind, owners.service(spec))
+
+    def add_workload(self, spec: WorkloadSpec) -> None:
+        """Add a Deployment, Job and so on."""
+        check_owner(self._owner)
+        self._server.owners.add(spec.kind, owners.workload(spec))
 
     def set_faults(self, faults: Faults) -> None:
         """Set the faults of every connection from now on."""

@@ -26,7 +26,14 @@ def dumps(value: Mapping[str, Any]) -> bytes:
 
 
 def status(
-    code: int, reason: str, message: str, *, name: str = "", kind: str = "", cause: str = ""
+    code: int,
+    reason: str,
+    message: str,
+    *,
+    name: str = "",
+    group: str = "",
+    kind: str = "",
+    cause: str = "",
 ) -> Json:
     """Return a failure Status as the API server sends it in an HTTP body."""
     body: Json = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure"}
@@ -34,6 +41,8 @@ def status(
     details: Json = {}
     if name:
         details["name"] = name
+    if group:
+        details["group"] = group
     if kind:
         details["kind"] = kind
     if cause:
@@ -44,9 +53,10 @@ def status(
     return body
 
 
-def not_found(kind: str, name: str) -> Json:
+def not_found(kind: str, name: str, group: str = "") -> Json:
     """Return the 404 Status for an object that does not exist."""
-    return status(404, "NotFound", f'{kind} "{name}" not found', name=name, kind=kind)
+    message = f'{kind}.{group} "{name}" not found' if group else f'{kind} "{name}" not found'
+    return status(404, "NotFound", message, name=name, group=group, kind=kind)
 
 
 def bad_request(message: str) -> Json:
@@ -100,10 +110,9 @@ API_VERSIONS: Json = {
     "serverAddressByClientCIDRs": [],
 }
 
-API_GROUPS: Json = {"kind": "APIGroupList", "apiVersion": "v1", "groups": []}
 
-
-def _resource(name: str, kind: str, verbs: Sequence[str], **extra: Any) -> Json:
+def resource(name: str, kind: str, verbs: Sequence[str], **extra: Any) -> Json:
+    """Return an entry of an APIResourceList."""
     singular = kind.lower() if "/" not in name else ""
     namespaced = not name.startswith("namespaces")
     return {
@@ -120,10 +129,10 @@ API_RESOURCES: Json = {
     "kind": "APIResourceList",
     "groupVersion": "v1",
     "resources": [
-        _resource("namespaces", "Namespace", ["get", "list"], shortNames=["ns"]),
-        _resource("pods", "Pod", ["delete", "get", "list"], shortNames=["po"], categories=["all"]),
-        _resource("pods/exec", "PodExecOptions", ["create", "get"]),
-        _resource("pods/portforward", "PodPortForwardOptions", ["create", "get"]),
+        resource("namespaces", "Namespace", ["get", "list"], shortNames=["ns"]),
+        resource("pods", "Pod", ["delete", "get", "list"], shortNames=["po"], categories=["all"]),
+        resource("pods/exec", "PodExecOptions", ["create", "get"]),
+        resource("pods/portforward", "PodPortForwardOptions", ["create", "get"]),
     ],
 }
 
@@ -143,10 +152,11 @@ def namespace(name: str) -> Json:
     }
 
 
-def listing(kind: str, items: Iterable[Json]) -> Json:
+def listing(kind: str, items: Iterable[Json], version: str = "v1") -> Json:
     """Return a list object; items of a list carry no kind of their own, as on a real server."""
     bare = [{k: v for k, v in item.items() if k not in ("kind", "apiVersion")} for item in items]
-    return {"kind": kind, "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": bare}
+    metadata = {"resourceVersion": "1"}
+    return {"kind": kind, "apiVersion": version, "metadata": metadata, "items": bare}
 
 
 _COLUMNS = [

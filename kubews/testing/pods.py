@@ -15,11 +15,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Optional
 
-from kubews.testing.arguments import PodSpec
+from kubews.testing.arguments import PodChange, PodSpec
 from kubews.testing.ending import Ending
 from kubews.testing.marked import kill_marked
 from kubews.testing.objects import Json
 from kubews.testing.processes import Container
+from kubews.testing.shown import changed
 
 # Every process of a pod inherits this variable: how the ones that left their process group are
 # found when the pod is deleted.
@@ -41,6 +42,7 @@ class Pod:
         self.ports = spec.ports
         self.listens = spec.listens
         self.ending = Ending()
+        self.change = PodChange()  # a value: whoever reads it sees the old one or the new one
         self.labels = spec.labels
         self.annotations = spec.annotations
         self.created = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -128,13 +130,14 @@ class Pod:
             metadata["labels"] = self.labels
         if self.annotations:
             metadata["annotations"] = self.annotations
-        return {
+        pod: Json = {
             "kind": "Pod",
             "apiVersion": "v1",
             "metadata": metadata,
             "spec": self._spec(),
             "status": self._status(),
         }
+        return changed(pod, self.change)
 
     def _spec(self) -> Json:
         def spec(container: Container) -> Json:
@@ -163,9 +166,12 @@ class Pod:
         statuses = [each.as_status(self.created) for each in self.containers] if scheduled else []
         ready = bool(statuses) and all(each["ready"] for each in statuses)
         conditions = [
-            {"type": "PodScheduled", "status": str(scheduled)},
-            {"type": "ContainersReady", "status": str(ready)},
-            {"type": "Ready", "status": str(ready)},
+            {"type": kind, "status": str(value), "lastTransitionTime": self.created}
+            for kind, value in (
+                ("PodScheduled", scheduled),
+                ("ContainersReady", ready),
+                ("Ready", ready),
+            )
         ]
         body: Json = {"phase": self.phase, "conditions": conditions}
         if not scheduled:

@@ -1,4 +1,4 @@
-"""Routing, and the resources that are read: discovery, namespaces, pods.
+"""Routing, and the resources that are read: discovery, namespaces, pods, and what selects pods.
 
 Threads: every function belongs to the thread of its connection.
 """
@@ -6,13 +6,14 @@ Threads: every function belongs to the thread of its connection.
 from __future__ import annotations
 
 import urllib.parse
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from kubews.testing import access, handlers, objects, portforward
+from kubews.testing import access, discovery, handlers, objects, portforward
 from kubews.testing.access import Refused, User
+from kubews.testing.arguments import OwnerKind
 from kubews.testing.dialect import is_true
 from kubews.testing.pods import Pod
+from kubews.testing.selectors import selected
 
 if TYPE_CHECKING:
     from kubews.testing.connection import Connection, Request
@@ -40,14 +41,20 @@ def route(connection: Connection, request: Request, user: User, headers: access.
         Gone: the connection is used up.
     """
     parts = [urllib.parse.unquote(part) for part in request.path.strip("/").split("/")]
-    if parts[:2] != ["api", "v1"] or len(parts) == 2:
+    group, parts = _below_v1(parts)
+    if not parts:
         _discovery(connection, request.path.rstrip("/"), user)
         return
-    namespace, parts = ("", parts[2:])
+    namespace = ""
     if parts[0] == "namespaces" and len(parts) > 2:
         namespace, parts = parts[1], parts[2:]
     kind, name, subresource, *rest = [*parts, "", ""][: max(3, len(parts))]
-    if (kind, subresource, rest) == ("pods", "exec", []) and namespace:
+    owner = discovery.owner_kind(group, kind)
+    if owner is not None and not subresource and (namespace or not name):
+        _owners(connection, request, user, owner, namespace, name)
+    elif group:
+        connection.reply(404, b"404 page not found\n", _TEXT)
+    elif (kind, subresource, rest) == ("pods", "exec", []) and namespace:
         handlers.serve_exec(connection, request, user, headers, namespace, name)
     elif (kind, subresource, rest) == ("pods", "portforward", []) and namespace:
         portforward.serve_portforward(connection, request, user, headers, namespace, name)
@@ -64,27 +71,77 @@ def route(connection: Connection, request: Request, user: User, headers: access.
     elif request.method == "DELETE" and kind == "pods" and name:
         _delete(connection, user, namespace, name)
     elif request.method != "GET":
-        message = "the server does not allow this method on the requested resource"
-        raise Refused(objects.status(405, "MethodNotAllowed", message))
+        raise _not_allowed()
     else:
         access.authorize(user, "get" if name else "list", kind, namespace, name)
         _read(connection, request, kind, namespace, name)
 
 
+def _below_v1(parts: list[str]) -> tuple[str, list[str]]:
+    """Return the group of a path, and what comes after its version; nothing if there is no such."""
+    if parts[:2] == ["api", "v1"]:
+        return "", parts[2:]
+    if len(parts) > 2 and (parts[0], parts[2]) == ("apis", "v1"):
+        return parts[1], parts[3:]
+    return "", []
+
+
 def _discovery(connection: Connection, path: str, user: User) -> None:
     access.authorize_path(user, path)
-    bodies = {
-        "/version": objects.version(connection.server.minor),
-        "/api": objects.API_VERSIONS,
-        "/apis": objects.API_GROUPS,
-        "/api/v1": objects.API_RESOURCES,
-    }
+    bodies = discovery.bodies(connection.server.minor)
     if path in bodies:
         connection.reply(200, objects.dumps(bodies[path]) + b"\n")
     elif path in ("/healthz", "/livez", "/readyz"):
         connection.reply(200, b"ok", _TEXT)
     else:
         connection.reply(404, b"404 page not found\n", _TEXT)
+
+
+def _not_allowed() -> Refused:
+    message = "the server does not allow this method on the requested resource"
+    return Refused(objects.status(405, "MethodNotAllowed", message))
+
+
+def _owners(
+    connection: Connection,
+    request: Request,
+    user: User,
+    kind: OwnerKind,
+    namespace: str,
+    name: str,
+) -> None:
+    """Answer what is asked of Services and workloads."""
+    verb = _VERBS.get(request.method, "get" if name else "list")
+    access.authorize(user, verb, kind.plural, namespace, name, group=kind.group)
+    if request.method != "GET":
+        raise _not_allowed()
+    query = dict(request.query)
+    if is_true(query.get("watch")):
+        raise _no_watch()
+    owners = connection.server.owners
+    if name:
+        found = owners.get(kind.plural, namespace, name)
+        if found is None:
+            raise Refused(objects.not_found(kind.plural, name, kind.group))
+        connection.reply_json(200, found)
+        return
+    items = [
+        each
+        for each in owners.all(kind.plural, namespace)
+        # They have no labels of their own.
+        if selected(query.get("labelSelector", ""), {})
+        and selected(query.get("fieldSelector", ""), _names(each["metadata"]))
+    ]
+    version = f"{kind.group}/v1" if kind.group else "v1"
+    connection.reply_json(200, objects.listing(f"{kind.kind}List", items, version))
+
+
+def _names(metadata: objects.Json) -> dict[str, str]:
+    return {f"metadata.{key}": metadata[key] for key in ("name", "namespace")}
+
+
+def _no_watch() -> Refused:
+    return Refused(objects.status(405, "MethodNotAllowed", "LocalCluster has no watch"))
 
 
 def _read(connection: Connection, request: Request, kind: str, namespace: str, name: str) -> None:
@@ -109,7 +166,8 @@ def find_pod(connection: Connection, namespace: str, name: str) -> Pod:
 
 
 def _namespaces(connection: Connection, name: str) -> None:
-    names = connection.server.pods.namespaces()
+    server = connection.server
+    names = sorted({*server.pods.namespaces(), *server.owners.namespaces()})
     if not name:
         connection.reply_json(200, objects.listing("NamespaceList", map(objects.namespace, names)))
     elif name in names:
@@ -121,10 +179,11 @@ def _namespaces(connection: Connection, name: str) -> None:
 def _list(connection: Connection, request: Request, namespace: str) -> None:
     query = dict(request.query)
     if is_true(query.get("watch")):
-        raise Refused(objects.status(405, "MethodNotAllowed", "LocalCluster has no watch"))
+        raise _no_watch()
     pods = [
         pod.as_json()
-        for pod in connection.server.pods.all()
+        # In the order of their names, which is that of etcd: who chooses among equals sees it.
+        for pod in sorted(connection.server.pods.all(), key=lambda pod: (pod.namespace, pod.name))
         if (not namespace or pod.namespace == namespace)
         and selected(query.get("labelSelector", ""), pod.labels)
         and selected(query.get("fieldSelector", ""), _fields(pod))
@@ -155,25 +214,3 @@ def _fields(pod: Pod) -> dict[str, str]:
         "status.phase": pod.phase,
         "spec.nodeName": "" if pod.state == "unscheduled" else "localhost",
     }
-
-
-def selected(selector: str, values: Mapping[str, str]) -> bool:
-    """Tell whether an equality selector (``a=b,c!=d,e,!f``) selects these values.
-
-    Raises:
-        Refused: 400, for a selector of another form.
-    """
-    terms = [term.strip() for term in selector.split(",") if term.strip()]
-    return all(_matches(term, values) for term in terms)
-
-
-def _matches(term: str, values: Mapping[str, str]) -> bool:
-    if "(" in term or " " in term:
-        raise Refused(objects.bad_request(f"LocalCluster knows no set selectors: {term}"))
-    if "!=" in term:
-        key, _, wanted = term.partition("!=")
-        return values.get(key) != wanted
-    if "=" in term:
-        key, _, wanted = term.replace("==", "=").partition("=")
-        return values.get(key) == wanted
-    return (term.lstrip("!") in values) != term.startswith("!")
