@@ -41,6 +41,8 @@ class PodSocket(socket.socket):
       containerd closes both directions after one second, and until then does not tell the pod. Servers
       without the tunnel (before Kubernetes 1.31) cannot be told at all: there the pod's bytes come until
       it closes or says nothing for 5 seconds.
+    * This process carries the bytes, not the kernel: when the interpreter exits, what it has not carried yet
+      is lost, even behind ``close()``. Who must know that all has arrived reads the pod's answer first.
     * ``ssl`` and ``detach()`` take the descriptor only, and then an end has no reason.
 
     Threads: as for any socket.

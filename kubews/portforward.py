@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import socket
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Optional, Union
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Optional, Union
 
 from kubews import ports
 from kubews.errors import ConfigError
@@ -180,13 +180,14 @@ class PortForward:
         warnings.warn(f"{self!r} was not closed", ResourceWarning, source=self, stacklevel=2)
 
 
-def _pairs(
-    remote: Union[Port, Sequence[Port]], local_port: Union[int, Sequence[int]]
-) -> Mapping[Port, int]:
+def _pairs(remote: Any, local_port: Any) -> Mapping[Port, int]:
     """Return the local port for each remote one."""
-    remotes = [remote] if isinstance(remote, (int, str)) else list(remote)
-    several = not isinstance(local_port, int)
-    locals_ = list(local_port) if not isinstance(local_port, int) else [local_port] * len(remotes)
+    remotes: list[Any] = list(remote) if _are_several(remote) else [remote]
+    several = _are_several(local_port)
+    locals_: list[Any] = list(local_port) if several else [local_port] * len(remotes)
+    for number in locals_:
+        if isinstance(number, bool) or not isinstance(number, int):
+            raise TypeError(f"local_port must be a number or several, not {local_port!r}")
     if not remotes:
         raise ConfigError("no port to forward was given")
     if len(locals_) != len(remotes) or (not several and local_port and len(remotes) > 1):
@@ -199,3 +200,8 @@ def _pairs(
             "a port stands twice in the list: one local port takes any number of connections"
         )
     return wanted
+
+
+def _are_several(given: Any) -> bool:
+    # Text and bytes can be gone through, too, but are not several ports.
+    return isinstance(given, Iterable) and not isinstance(given, (str, bytes))

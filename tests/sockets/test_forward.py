@@ -284,6 +284,12 @@ def test_mistakes_are_told_before_it_listens(pod: Pod, client: Client, server: i
         pod.forward([])
     with pytest.raises(ConfigError, match="as many"):
         pod.forward([server, REFUSED], local_port=[0])
+    for wrong in ("8080", ["8080"], None, True):
+        with pytest.raises(TypeError, match="local_port must be a number"):
+            pod.forward(server, local_port=wrong)  # type: ignore[arg-type]
+    for wrong in (b"80", None):
+        with pytest.raises(TypeError, match="a port must be a number or a name"):
+            pod.forward(wrong)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="twice"):
         pod.forward([server, str(server)])
     with pytest.raises(kubews.NotFound, match="no-such"):
