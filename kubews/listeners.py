@@ -36,7 +36,8 @@ def listen(addresses: Sequence[str], port: int) -> list[socket.socket]:
     hosts: dict[str, bool] = {}  # with whether it has to work
     for address in addresses:
         if address == "localhost":
-            hosts |= {"127.0.0.1": False, "::1": False}
+            for host in ("127.0.0.1", "::1"):
+                hosts.setdefault(host, False)
         else:
             hosts[_checked(address)] = True
     for last in [False] * (_TRIES - 1) + [True]:

@@ -298,6 +298,9 @@ def test_mistakes_are_told_before_it_listens(pod: Pod, client: Client, server: i
         port = taken.getsockname()[1]
         with pytest.raises(OSError, match=f"127.0.0.1 port {port}"):
             pod.forward(server, local_port=port)
+        # It was asked for by its number, and so has to work, whatever localhost may do without.
+        with pytest.raises(OSError, match=f"127.0.0.1 port {port}"):
+            pod.forward(server, local_port=port, address=["127.0.0.1", "localhost"]).close()
 
 
 def test_one_that_is_forgotten_says_so(pod: Pod, server: int) -> None:
