@@ -293,7 +293,7 @@ class Forwarder:
             return
         try:
             self._on_event(event)
-        except Exception:
+        except BaseException:  # nor may a sys.exit() there end every connection
             _log.exception("on_event of a port-forward to %s has failed", self._target.where)
 
     # -- the end

@@ -48,11 +48,11 @@ def connect(target: Target, port: Port, timeout: Optional[float]) -> PodSocket:
         tunnel.begin()
         target.client.keep(tunnel)
     except BaseException:  # Ctrl-C too
-        for end in ends:
-            end.close()
         if loop is not None:
             loop.stop()
             loop.join(1.0)
+        for end in ends:  # only now: the loop may have waited for one of them
+            end.close()
         way.wire.close()
         raise
     return made

@@ -251,9 +251,12 @@ def test_events_tell_what_happens(forward: PortForward, pod: Pod, server: int) -
     assert isinstance(events[-1].error, kubews.PortRefused)
 
 
-def test_a_callback_that_fails_harms_nobody(pod: Pod, server: int, caplog: Any) -> None:
+@pytest.mark.parametrize("error", [ZeroDivisionError, SystemExit])
+def test_a_callback_that_fails_harms_nobody(
+    pod: Pod, server: int, caplog: Any, error: type[BaseException]
+) -> None:
     def fail(event: Any) -> None:
-        raise ZeroDivisionError
+        raise error
 
     with pod.forward(server, on_event=fail) as forward, dial(forward, b"source 5") as sock:
         assert len(read_all(sock)) == 5

@@ -1,66 +1,70 @@
-"""``svc/web`` and ``deploy/web`` on a real cluster: which pod, and which of its ports."""
+"""Sockets by ``svc/web`` and ``deploy/web``: into which pod, and to which of its ports."""
 
 from __future__ import annotations
 
+import contextlib
+import socket
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from serving import SCRIPT
-from support import seconds
+from support import eventually, seconds
 from test_socket_contract import read_all
 
 import kubews
 from kubews import Client, ConfigError
 from kubews.testing import LocalCluster
 
+LABELS = {"app": "owned"}
+
 
 @pytest.fixture
-def owners(cluster: Any) -> Any:
-    """Two pods, of which one runs nothing any more, a Deployment and Services that select them."""
-    if isinstance(cluster, LocalCluster):
-        pytest.skip("LocalCluster has pods only, no Services and no workloads")
-    labels = {"app": "owned"}
-    cluster.add_pod("owned-a", {"app": ["true"]}, labels=labels, state="completed")
-    command = ["python3", "-u", "-c", SCRIPT, "7100"]
-    cluster.add_pod("owned-b", {"app": command}, labels=labels, ports={"talk": 7100})
-    spec: dict[str, Any] = {
-        "selector": {"matchLabels": labels},
-        "replicas": 0,
-        "template": {
-            "metadata": {"labels": labels},
-            "spec": {"containers": [{"name": "app", "image": "none"}]},
-        },
-    }
-    cluster.create(document("apps/v1", "Deployment", "owned", spec))
-    ports = [{"name": "talking", "port": 80, "targetPort": "talk"}, {"name": "same", "port": 7100}]
-    cluster.create(document("v1", "Service", "owned", {"selector": labels, "ports": ports}))
-    cluster.create(document("v1", "Service", "lonely", {"selector": {"app": "x"}, "ports": ports}))
-    cluster.create(document("v1", "Service", "blind", {"ports": ports}))
-    return cluster
+def owned(cluster: Any, client: Client) -> Iterator[str]:
+    """The one of two pods that runs; a Deployment and Services select both."""
+    listens: dict[str, Any] = {}
+    port = 7100
+    if isinstance(cluster, LocalCluster):  # all its pods share the ports of this machine
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            port = listener.getsockname()[1]
+        listens = {"listens": {7100: port}}
+    cluster.add_pod("owned-a", {"app": ["true"]}, labels=LABELS, state="completed")
+    command = ["python3", "-u", "-c", SCRIPT, str(port)]
+    cluster.add_pod("owned-b", {"app": command}, labels=LABELS, ports={"talk": 7100}, **listens)
+    cluster.add_workload("deploy/owned", selector=LABELS)
+    cluster.add_service("owned", selector=LABELS, ports={80: "talk", 7100: None})
+    cluster.add_service("lonely", selector={"app": "x"}, ports={80: None})
+    cluster.add_service("blind", ports={80: None})
+
+    def answers() -> bool:
+        with contextlib.suppress(ConnectionError), client.pod("owned-b").connect(7100) as sock:
+            sock.sendall(b"source 1\n")
+            return bool(sock.recv(1))
+        return False
+
+    assert eventually(answers, 20)
+    yield "owned-b"
+    for name in ("owned-a", "owned-b"):
+        cluster.delete_pod(name)
 
 
-def document(version: str, kind: str, name: str, spec: dict[str, Any]) -> dict[str, Any]:
-    return {"apiVersion": version, "kind": kind, "metadata": {"name": name}, "spec": spec}
-
-
-def test_a_service_and_a_deployment_stand_for_a_pod_that_runs(client: Client, owners: Any) -> None:
-    for name in ("deploy/owned", "deployments.apps/owned", "svc/owned"):
-        pod = client.pod(name)
-        assert pod.check_output(["hostname"], text=True) == "owned-b\n"
+def test_a_service_and_a_deployment_stand_for_a_pod_that_runs(client: Client, owned: str) -> None:
     for name, port in (
         ("svc/owned", 80),
-        ("svc/owned", "talking"),
         ("svc/owned", 7100),
         ("deploy/owned", "talk"),
-        ("deploy/owned", 7100),
-        ("owned-b", "talk"),
+        ("deployments.apps/owned", 7100),
+        (owned, "talk"),
     ):
         with client.pod(name).connect(port, timeout=seconds(10)) as sock:
-            assert sock.getpeername() == ("owned-b", 7100)
+            assert sock.getpeername() == (owned, 7100)
             sock.sendall(b"source 10\n")
             assert len(read_all(sock)) == 10
-    with client.pod("svc/owned").forward(["talking"]) as forward:
-        assert list(forward.ports) == ["talking"]
+    with client.pod("svc/owned").forward([80]) as forward:
+        assert "svc " in repr(forward)
+        with socket.create_connection((forward.address, forward.ports[80])) as sock:
+            sock.sendall(b"source 10\n")
+            assert len(read_all(sock)) == 10
     with pytest.raises(ConfigError, match="does not have a service port 81"):
         client.pod("svc/owned").connect(81)
     with pytest.raises(ConfigError, match="without a selector"):
