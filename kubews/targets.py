@@ -235,6 +235,8 @@ class Target:
     def _can_be_opened(self, pod: Json) -> bool:
         # kubectl opens what is Running, ready or not: who looks for the reason must get in. While an
         # init container runs the phase is Pending.
+        if documents.is_over(pod):
+            return False
         return documents.at(pod, "status", "phase") == "Running" or self._runs(pod)
 
     def _runs(self, pod: Json) -> bool:

@@ -18,7 +18,8 @@ def create(client: Client, namespace: str, name: str, verbs: Mapping[str, Sequen
         client: who may do that.
         namespace: where.
         name: of the account, its role and the binding.
-        verbs: by resource of the core group, such as ``{"pods/exec": ["get", "create"]}``.
+        verbs: by resource, with its group if it is another than the core one, such as
+            ``{"pods/exec": ["get", "create"], "deployments.apps": ["get"]}``.
 
     Returns:
         The token.
@@ -36,10 +37,10 @@ def create(client: Client, namespace: str, name: str, verbs: Mapping[str, Sequen
 
 def _grant(client: Client, namespace: str, name: str, verbs: Mapping[str, Sequence[str]]) -> None:
     path = f"/apis/{_RBAC}/v1/namespaces/{namespace}"
-    rules = [
-        {"apiGroups": [""], "resources": [resource], "verbs": list(allowed)}
-        for resource, allowed in verbs.items()
-    ]
+    rules = []
+    for dotted, allowed in verbs.items():
+        resource, _, group = dotted.partition(".")
+        rules.append({"apiGroups": [group], "resources": [resource], "verbs": list(allowed)})
     _post(client, f"{path}/roles", {"metadata": {"name": name}, "rules": rules})
     binding = {
         "metadata": {"name": name},

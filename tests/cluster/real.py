@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
 from kubews import Client, Config, Forbidden, NotFound
+from kubews.testing import owners
+from kubews.testing.arguments import ServiceSpec, WorkloadSpec
 
 from . import accounts, users
 from .errors import ClusterError
@@ -151,16 +153,46 @@ class RealCluster:
         """
         group = document["apiVersion"].rpartition("/")[0]
         path = f"/apis/{group}/v1{self._path[len('/api/v1') :]}" if group else self._path
+        path += f"/{document['kind'].lower()}s"
         end = time.monotonic() + timeout
         while True:
             try:
-                self._send("POST", f"{path}/{document['kind'].lower()}s", document)
+                self._send("POST", path, document)
+                if document["kind"] != "Pod":  # they go together, and by force
+                    gone = f"{path}/{document['metadata']['name']}?propagationPolicy=Background"
+                    self._made.callback(self._send, "DELETE", gone)
                 return
             except Forbidden as exc:
                 # The account `default` comes a moment after its namespace.
                 if "serviceaccount" not in str(exc) or time.monotonic() > end:
                     raise
             time.sleep(0.1)
+
+    # What selects pods, with the arguments of LocalCluster.
+
+    def add_service(self, name: str, **options: Any) -> None:
+        """Add a Service; see ``LocalCluster.add_service``.
+
+        Raises:
+            ApiError: the server refused it.
+        """
+        self.create(self._here(owners.service(ServiceSpec(name, **options))))
+
+    def add_workload(self, target: str, **options: Any) -> None:
+        """Add a workload that asks for no pod; see ``LocalCluster.add_workload``.
+
+        Raises:
+            ApiError: the server refused it.
+            ClusterError: its controller would take the pods that it selects, and end them.
+        """
+        spec = WorkloadSpec(target, **options)
+        if self.node is None and spec.kind.kind not in ("Deployment", "StatefulSet"):
+            raise ClusterError(f"the controller of {target} would end the pods that it selects")
+        self.create(self._here(owners.workload(spec)))
+
+    def _here(self, document: dict[str, Any]) -> dict[str, Any]:
+        document["metadata"]["namespace"] = self.namespace
+        return document
 
     def get_pod(self, name: str) -> dict[str, Any]:
         """Return a pod's document.
