@@ -88,10 +88,15 @@ class Client:
         """Return a handle of a pod; nothing is asked of the server yet.
 
         Args:
-            name: ``web-0`` or ``pod/web-0``.
+            name: ``web-0`` or ``pod/web-0``; or ``deploy/web``, ``rs/``, ``sts/``, ``ds/``, ``rc/``,
+                ``job/``, ``svc/`` (also in kubectl's long forms) for the pod that kubectl would choose.
+                It is chosen anew each time something is opened.
             namespace: by default the context's.
             container: by default the pod's only one, else the one that its annotation
                 ``kubectl.kubernetes.io/default-container`` names, else the first.
+
+        Raises:
+            ConfigError: it cannot be such a name.
         """
         from kubews.pod import Pod  # the one import that points up: what users type starts here
 

@@ -3,7 +3,7 @@
 ::
 
     KubewsError
-      ConfigError(ValueError)              kubeconfig, context
+      ConfigError(ValueError)              kubeconfig, context, the name of a target or of a port
         CredentialsError                   a credential that cannot be read or used
       ApiError                             an HTTP status instead of the stream: .code .reason .status
         BadRequest Unauthorized Forbidden NotFound TooManyRequests ServerError
@@ -12,7 +12,7 @@
       PortRefused(ConnectionRefusedError)  the pod's port could not be connected to
       ConnectionLost(ConnectionError)      the stream ended without a Status: .partial .received
       ExecError                            a Status that is no exit code: .status
-      NotReady(TimeoutError)               wait_ready= saw no running container
+      NotReady(TimeoutError)               wait_ready= saw no running container, or no pod of deploy/web runs
       StreamBroken(BrokenPipeError)        write after the process or the connection ended
       HalfCloseUnsupported(io.UnsupportedOperation)   v4 cannot end stdin
       BufferFull(BufferError)              everything waits for a channel that nobody reads
@@ -61,7 +61,7 @@ def _rebuild(
 
 
 class ConfigError(KubewsError, ValueError):
-    """A kubeconfig, a context or an argument that stands for one cannot be used."""
+    """A kubeconfig, a context, or the name of a target or of a port cannot be used."""
 
 
 class CredentialsError(ConfigError):
@@ -180,7 +180,10 @@ class ExecError(KubewsError):
 
 
 class NotReady(KubewsError, TimeoutError):
-    """The container did not run within the time that ``wait_ready=`` gave it, or has ended for good."""
+    """The container did not run within the time that ``wait_ready=`` gave it, or has ended for good.
+
+    Of ``deploy/web`` and the like: none of its pods runs.
+    """
 
 
 class StreamBroken(KubewsError, BrokenPipeError):

@@ -23,10 +23,11 @@ if TYPE_CHECKING:
 
 
 class Pod(Target):
-    """A pod of a cluster; ``client.pod("web-0")`` makes one.
+    """A pod of a cluster, or what stands for one; ``client.pod("web-0")`` makes a handle.
 
-    Making it asks nothing of the server. ``namespace``, ``name``, ``container`` and ``client`` are
-    attributes; ``get()`` reads the pod's object.
+    Making it asks nothing of the server. ``namespace``, ``kind``, ``name``, ``container`` and ``client``
+    are attributes; ``get()`` reads the pod's object. A handle of ``deploy/web`` finds a pod each time
+    something is opened; ``pin()`` returns a handle of the one that it would find now.
 
     Threads: any.
     """

@@ -118,6 +118,9 @@ def test_redis_in_a_pod(cluster: AnyCluster, tmp_path: Path) -> None:
 def test_blocks_of_the_readme_run(number: int, cluster, tmp_path: Path) -> None:
     if '"web-1"' in BLOCKS[number]:
         serve_http(cluster, "web-1", 8080)
+    if '"deploy/web"' in BLOCKS[number]:
+        cluster.add_pod("web-7f-x2", {"app": None}, labels={"app": "web"})
+        cluster.add_workload("deploy/web", selector={"app": "web"})
     script = tmp_path / "block.py"
     script.write_text(BLOCKS[number])
     test_file = "def test_" in BLOCKS[number]

@@ -1,10 +1,8 @@
-"""Sockets by ``svc/web`` and ``deploy/web``: into which pod, and to which of its ports."""
+"""``svc/web`` and ``deploy/web``: which pod a socket leads to, and to which of its ports."""
 
 from __future__ import annotations
 
-import contextlib
 import socket
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,63 +11,94 @@ from support import eventually, seconds
 from test_socket_contract import read_all
 
 import kubews
-from kubews import Client, ConfigError
-from kubews.testing import LocalCluster
+from kubews import Client, ConfigError, PodSocket
+from kubews.testing import LocalCluster, ServicePort
 
-LABELS = {"app": "owned"}
+PORT = 7100
 
 
-@pytest.fixture
-def owned(cluster: Any, client: Client) -> Iterator[str]:
-    """The one of two pods that runs; a Deployment and Services select both."""
-    listens: dict[str, Any] = {}
-    port = 7100
+@pytest.fixture(scope="module")
+def owners(cluster: Any) -> Any:
+    """Two pods, of which one runs nothing any more, a Deployment and Services that select them."""
+    labels = {"app": "owned"}
+    cluster.add_pod("owned-a", {"app": ["true"]}, labels=labels, state="completed")
+    command = ["python3", "-u", "-c", SCRIPT]
+    options: dict[str, Any] = {"labels": labels, "ports": {"talk": PORT}}
     if isinstance(cluster, LocalCluster):  # all its pods share the ports of this machine
         with socket.create_server(("127.0.0.1", 0)) as listener:
-            port = listener.getsockname()[1]
-        listens = {"listens": {7100: port}}
-    cluster.add_pod("owned-a", {"app": ["true"]}, labels=LABELS, state="completed")
-    command = ["python3", "-u", "-c", SCRIPT, str(port)]
-    cluster.add_pod("owned-b", {"app": command}, labels=LABELS, ports={"talk": 7100}, **listens)
-    cluster.add_workload("deploy/owned", selector=LABELS)
-    cluster.add_service("owned", selector=LABELS, ports={80: "talk", 7100: None})
-    cluster.add_service("lonely", selector={"app": "x"}, ports={80: None})
-    cluster.add_service("blind", ports={80: None})
+            free = listener.getsockname()[1]
+        cluster.add_pod("owned-b", {"app": [*command, str(free)]}, listens={PORT: free}, **options)
+    else:
+        cluster.add_pod("owned-b", {"app": [*command, str(PORT)]}, **options)
+    ports = [ServicePort(80, "talk", "talking"), ServicePort(PORT, name="same")]
+    cluster.add_workload("deploy/owned", selector=labels)
+    cluster.add_service("owned", selector=labels, ports=ports)
+    cluster.add_service("lonely", selector={"app": "x"}, ports=ports)
+    cluster.add_service("blind", ports=ports)
+    with cluster.client() as client:
 
-    def answers() -> bool:
-        with contextlib.suppress(ConnectionError), client.pod("owned-b").connect(7100) as sock:
-            sock.sendall(b"source 1\n")
-            return bool(sock.recv(1))
-        return False
+        def listens() -> bool:
+            try:
+                return len(source(client.pod("owned-b").connect(PORT, timeout=seconds(10)))) == 10
+            except kubews.PortRefused:
+                return False
 
-    assert eventually(answers, 20)
-    yield "owned-b"
-    for name in ("owned-a", "owned-b"):
-        cluster.delete_pod(name)
+        assert eventually(listens, 20)
+    return cluster
 
 
-def test_a_service_and_a_deployment_stand_for_a_pod_that_runs(client: Client, owned: str) -> None:
-    for name, port in (
+def source(connected: PodSocket) -> bytes:
+    with connected as sock:
+        sock.sendall(b"source 10\n")
+        return read_all(sock)
+
+
+@pytest.mark.parametrize("name", ["deploy/owned", "deployments.apps/owned", "svc/owned"])
+def test_a_command_runs_in_the_pod_that_runs(client: Client, owners: Any, name: str) -> None:
+    found = client.pod(name).check_output("echo $HOSTNAME", shell=True, text=True)
+    assert found == "owned-b\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "port"),
+    [
         ("svc/owned", 80),
-        ("svc/owned", 7100),
+        ("svc/owned", "talking"),
+        ("svc/owned", PORT),
         ("deploy/owned", "talk"),
-        ("deployments.apps/owned", 7100),
-        (owned, "talk"),
-    ):
-        with client.pod(name).connect(port, timeout=seconds(10)) as sock:
-            assert sock.getpeername() == (owned, 7100)
+        ("deploy/owned", PORT),
+        ("owned-b", "talk"),
+    ],
+)
+def test_a_socket_leads_to_the_port_of_the_pod(
+    client: Client, owners: Any, name: str, port: Any
+) -> None:
+    sock = client.pod(name).connect(port, timeout=seconds(10))
+    assert sock.getpeername() == ("owned-b", PORT)
+    assert len(source(sock)) == 10
+
+
+def test_a_listener_for_the_port_of_a_service(client: Client, owners: Any) -> None:
+    with client.pod("svc/owned").forward(["talking"]) as forward:
+        assert list(forward.ports) == ["talking"]
+        with socket.create_connection((forward.address, forward.local_port), seconds(10)) as sock:
             sock.sendall(b"source 10\n")
             assert len(read_all(sock)) == 10
-    with client.pod("svc/owned").forward([80]) as forward:
-        assert "svc " in repr(forward)
-        with socket.create_connection((forward.address, forward.ports[80])) as sock:
-            sock.sendall(b"source 10\n")
-            assert len(read_all(sock)) == 10
-    with pytest.raises(ConfigError, match="does not have a service port 81"):
-        client.pod("svc/owned").connect(81)
-    with pytest.raises(ConfigError, match="without a selector"):
-        client.pod("svc/blind").connect(80)
-    with pytest.raises(kubews.NotReady, match="lonely"):
-        client.pod("svc/lonely").connect(80)
-    with pytest.raises(kubews.NotFound, match="nothing"):
-        client.pod("deploy/nothing").connect(80)
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "says"),
+    [
+        ("svc/owned", ConfigError, "does not have a service port 81"),
+        ("svc/blind", ConfigError, "without a selector"),
+        ("svc/lonely", kubews.NotReady, "lonely"),
+        ("deploy/nothing", kubews.NotFound, "nothing"),
+    ],
+)
+def test_what_leads_nowhere(
+    client: Client, owners: Any, name: str, error: type[Exception], says: str
+) -> None:
+    with pytest.raises(error, match=says):
+        client.pod(name).connect(81)
+    with pytest.raises(error, match=says):
+        client.pod(name).forward(81)
