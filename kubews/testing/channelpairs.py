@@ -117,10 +117,9 @@ class ChannelPairs(ForwardLoop):
         self.close(*([code] if code != 1000 else []), 1000)
 
     def client_gone(self) -> None:
-        """End the input of every port."""
+        """End the input of every port, of what is still to be written too."""
         self._waiting.clear()
-        for forward in self._forwards:
-            forward.end_input()
+        super().client_gone()
 
     def runtime_ended(self) -> None:
         """End as a hop does whose other end was closed: without a Close frame."""

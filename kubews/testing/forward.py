@@ -64,7 +64,6 @@ class Forward:
         self._input_done = False
         self._output_done = False
         self._connecting = True
-        self._abandoned = False
         self._sock: Optional[socket.socket] = None
         self._addresses = collections.deque(self._where())
         self._refusal = f"dial tcp4 127.0.0.1:{port}: connect: connection refused"
@@ -164,8 +163,6 @@ class Forward:
             except OSError as exc:
                 self._finish_input(self._describe("write", exc))
                 return
-            if self._abandoned and not self._output_done:
-                self.deadline = time.monotonic() + GRACE
             if sent < len(self._input[0]):
                 self._input[0] = memoryview(self._input[0])[sent:]
             else:
@@ -225,8 +222,13 @@ class Forward:
         reading = select.POLLIN if room and not self._output_done else 0
         return reading | (select.POLLOUT if self._input else 0)
 
-    def ready(self, events: int) -> bytes:
-        """Do what poll has found possible; return output. The descriptor may be another then."""
+    def ready(self, events: int, room: bool) -> bytes:
+        """Do what poll has found possible; return output. The descriptor may be another then.
+
+        Args:
+            events: what poll has found.
+            room: whether there still is room for output.
+        """
         sock = self._sock
         if sock is None or self.ended:
             return b""
@@ -235,24 +237,26 @@ class Forward:
             return b""
         if events & (select.POLLOUT | select.POLLERR):
             self._write()
-        if self.ended or self._output_done:
+        if self.ended or self._output_done or not room:
             return b""
         return self._read(sock) if events & (select.POLLIN | select.POLLHUP) else b""
 
-    def expire(self) -> None:
-        """End it: its second is over."""
-        self._end()
+    def tick(self, now: float) -> None:
+        """End it if its second is over."""
+        if self.deadline is not None and now >= self.deadline:
+            self._end()
 
     def lose_pod(self) -> None:
         """Say that the pod's processes are dead: its end of the connection is closed."""
         self._finish_output("")
 
-    def abandon(self) -> None:
-        """Say that the client has gone: from now on a second in which the pod reads nothing is the end.
+    def lose_client(self) -> None:
+        """Say that the client has gone: no more input comes.
 
-        On a real cluster it would wait for ever, and keep the connection open.
+        What the pod has not read after a second is lost. On a real cluster it would wait for ever, and
+        keep the connection open.
         """
-        self._abandoned = True
+        self.end_input()
         if self.deadline is None:
             self.deadline = time.monotonic() + GRACE
             self._changed(self)

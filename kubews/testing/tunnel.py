@@ -95,14 +95,21 @@ class Tunnel(ForwardLoop):
         if self._spdy.ended and self._upstream:
             self._spdy.say_goodbye()
             self.runtime_ended()
-        elif self._gone and not self._underway:
-            # What the session has still in its queues is lost.
-            self.runtime_ended()
 
     @property
     def full(self) -> bool:
         """Whether the hop cannot get rid of what it has read, so that it reads nothing: no ping either."""
         return self._underway_size > _UNDERWAY
+
+    @property
+    def stuck(self) -> bool:
+        """Whether that is for good."""
+        return self.full and self._spdy.stuck
+
+    @property
+    def pending(self) -> int:
+        """Bytes that wait for the client."""
+        return self._wire.pending + self._spdy.outgoing_size
 
     def emit(self) -> None:
         """Send the session's bytes, cut as the copy through the hops happens to cut them."""
@@ -114,8 +121,9 @@ class Tunnel(ForwardLoop):
             self._messages.send(data[start : start + size])
 
     def client_gone(self) -> None:
-        """Close the connection to the runtime, which sees the end behind what is underway."""
-        self.work()
+        """End every stream: the hop has closed the connection to the runtime."""
+        self.runtime_ended()
+        super().client_gone()
 
     def runtime_ended(self) -> None:
         """End the session; of that the client learns little, for the hop cannot close the WebSocket."""
