@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
-from clusters import make_cluster
-from support import seconds
+from cluster.manifests import PodSpec
+from clusters import make_cluster, minor
+from support import eventually, seconds
 
 import kubews
 from kubews import Client, ConfigError, NotFound, NotReady, Pod
@@ -155,21 +161,58 @@ def test_the_container_is_kubectls_and_is_not_remembered(farm, farm_client: Clie
         farm_client.pod("deploy/boxes", container="nope").run(["true"])
 
 
-def test_a_pod_that_does_not_answer_its_probe_is_opened_all_the_same(farm) -> None:
+def add_ill_pod(farm: Any, name: str, labels: dict[str, str]) -> None:
+    """Add a pod that runs, but does not answer its probe."""
+    if isinstance(farm, LocalCluster):
+        farm.add_pod(name, {"app": None}, labels=labels)
+        farm.change_pod(name, ready=False)
+        return
+    document = PodSpec(name, {"app": None}, farm.image, labels=labels, node=farm.node).document()
+    probe = {"exec": {"command": ["test", "-e", "/ready"]}, "periodSeconds": 1}
+    document["spec"]["containers"][0]["readinessProbe"] = probe
+    farm.create(document)
+    farm.wait(name)
+
+
+def test_a_pod_that_does_not_answer_its_probe_is_opened_all_the_same(
+    farm, farm_client: Client
+) -> None:
     """kubectl takes it, and who looks for the reason must get in."""
-    if not isinstance(farm, LocalCluster):
-        pytest.skip("nothing there has a probe that fails")
-    farm.add_pod("ill", {"app": None}, labels={"app": "ill"})
-    farm.change_pod("ill", ready=False)
+    add_ill_pod(farm, "ill", {"app": "ill"})
     farm.add_workload("deploy/ill", selector={"app": "ill"})
-    with farm.client() as client:
-        assert pod_of(client.pod("deploy/ill")) == "ill"
-        farm.add_pod("well", {"app": None}, labels={"app": "ill"})
-        assert pod_of(client.pod("deploy/ill")) == "well"
-        farm.change_pod("well", deleting="2026-01-01T00:00:00Z")
-        assert pod_of(client.pod("deploy/ill")) == "well"  # ready comes before not ending
-        farm.change_pod("ill", ready=True)
-        assert pod_of(client.pod("deploy/ill")) == "ill"
+    pod = farm_client.pod("deploy/ill")
+    assert pod_of(pod) == "ill"
+    assert pod_of(pod, wait_ready=5) == "ill"  # its container runs
+    farm.add_pod("well", {"app": None}, labels={"app": "ill"})
+    assert eventually(lambda: pod_of(pod) == "well", 20)
+
+
+@LOCAL
+def test_a_pod_that_ends_is_the_last_choice_among_those_that_are_ready(
+    farm, farm_client: Client
+) -> None:
+    for name in ("ends-a", "ends-b"):
+        farm.add_pod(name, {"app": None}, labels={"app": "ends"})
+    farm.add_service("ends", selector={"app": "ends"})
+    pod = farm_client.pod("svc/ends")
+    assert pod_of(pod) == "ends-a"
+    farm.change_pod("ends-a", deleting="2026-01-01T00:00:00Z")
+    assert pod_of(pod) == "ends-b"
+    farm.change_pod("ends-b", ready=False)
+    assert pod_of(pod) == "ends-a"
+
+
+def test_kubectl_chooses_the_same(farm, farm_client: Client, tmp_path: Path) -> None:
+    if isinstance(farm, LocalCluster) and minor(farm) < 30:
+        pytest.skip("kubectl speaks SPDY with such servers, and LocalCluster does not")
+    program = shutil.which("kubectl", path=str(Path(sys.executable).parent)) or "kubectl"
+    for name in ("deploy/web", "svc/web", "sts/web", "deploy/new"):
+        command = [program, "exec", name, "--", "sh", "-c", "echo $HOSTNAME"]
+        environment = {**os.environ, "KUBECONFIG": farm.kubeconfig, "HOME": str(tmp_path)}
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=seconds(30)
+        )
+        assert done.stdout.strip() == pod_of(farm_client.pod(name)), done.stderr
 
 
 @LOCAL

@@ -5,6 +5,8 @@ Threads: pure functions.
 
 from __future__ import annotations
 
+from typing import Optional
+
 from kubews.testing import objects
 from kubews.testing.arguments import SERVICE, WORKLOADS, OwnerKind
 from kubews.testing.objects import Json
@@ -41,7 +43,7 @@ def bodies(minor: int) -> dict[str, Json]:
     return found
 
 
-def owner_kind(group: str, plural: str) -> OwnerKind | None:
+def owner_kind(group: str, plural: str) -> Optional[OwnerKind]:
     """Return the kind of that resource, or None."""
     return next((k for k in _OWNERS if (k.group, k.plural) == (group, plural)), None)
 
