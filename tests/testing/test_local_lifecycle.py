@@ -244,7 +244,13 @@ kubews.testing.Faults
 
 
 def test_the_names_of_the_package() -> None:
-    assert set(kubews.testing.__all__) == {"FOREVER", "Faults", "LocalCluster", "LocalPod"}
+    assert set(kubews.testing.__all__) == {
+        "FOREVER",
+        "Faults",
+        "LocalCluster",
+        "LocalPod",
+        "ServicePort",
+    }
     for name in kubews.testing.__all__:
         assert getattr(kubews.testing, name)
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
