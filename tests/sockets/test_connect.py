@@ -181,3 +181,15 @@ def test_waiting_for_the_pod(cluster: Any, client: Client) -> None:
         sock.recv(1)
     adding.result(seconds(30))
     cluster.delete_pod("on-its-way")
+
+
+def test_pexpect_takes_its_descriptor_r42(pod: Pod, server: int, protocol: str) -> None:
+    """R-42: a dialogue with a line protocol."""
+    from pexpect.fdpexpect import fdspawn
+
+    with pod.connect(server, timeout=seconds(10)) as sock:
+        dialogue = fdspawn(sock, timeout=seconds(10))
+        dialogue.sendline("echo")
+        for word in ("first", "second"):
+            dialogue.sendline(word)
+            dialogue.expect_exact(word)
