@@ -117,9 +117,10 @@ class ChannelPairs(ForwardLoop):
         self.close(*([code] if code != 1000 else []), 1000)
 
     def client_gone(self) -> None:
-        """End the input of every port, of what is still to be written too."""
+        """End the input of every port."""
         self._waiting.clear()
-        super().client_gone()
+        for forward in self._forwards:
+            forward.end_input()
 
     def runtime_ended(self) -> None:
         """End as a hop does whose other end was closed: without a Close frame."""

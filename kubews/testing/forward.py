@@ -64,6 +64,7 @@ class Forward:
         self._input_done = False
         self._output_done = False
         self._connecting = True
+        self._abandoned = False
         self._sock: Optional[socket.socket] = None
         self._addresses = collections.deque(self._where())
         self._refusal = f"dial tcp4 127.0.0.1:{port}: connect: connection refused"
@@ -163,6 +164,8 @@ class Forward:
             except OSError as exc:
                 self._finish_input(self._describe("write", exc))
                 return
+            if self._abandoned and not self._output_done:
+                self.deadline = time.monotonic() + GRACE
             if sent < len(self._input[0]):
                 self._input[0] = memoryview(self._input[0])[sent:]
             else:
@@ -222,13 +225,8 @@ class Forward:
         reading = select.POLLIN if room and not self._output_done else 0
         return reading | (select.POLLOUT if self._input else 0)
 
-    def ready(self, events: int, room: bool) -> bytes:
-        """Do what poll has found possible; return output. The descriptor may be another then.
-
-        Args:
-            events: what poll has found.
-            room: whether there still is room for output.
-        """
+    def ready(self, events: int) -> bytes:
+        """Do what poll has found possible; return output. The descriptor may be another then."""
         sock = self._sock
         if sock is None or self.ended:
             return b""
@@ -237,26 +235,24 @@ class Forward:
             return b""
         if events & (select.POLLOUT | select.POLLERR):
             self._write()
-        if self.ended or self._output_done or not room:
+        if self.ended or self._output_done:
             return b""
         return self._read(sock) if events & (select.POLLIN | select.POLLHUP) else b""
 
-    def tick(self, now: float) -> None:
-        """End it if its second is over."""
-        if self.deadline is not None and now >= self.deadline:
-            self._end()
+    def expire(self) -> None:
+        """End it: its second is over."""
+        self._end()
 
     def lose_pod(self) -> None:
         """Say that the pod's processes are dead: its end of the connection is closed."""
         self._finish_output("")
 
-    def lose_client(self) -> None:
-        """Say that the client has gone: no more input comes.
+    def abandon(self) -> None:
+        """Say that the client has gone: from now on a second in which the pod reads nothing is the end.
 
-        What the pod has not read after a second is lost. On a real cluster it would wait for ever, and
-        keep the connection open.
+        On a real cluster it would wait for ever, and keep the connection open.
         """
-        self.end_input()
+        self._abandoned = True
         if self.deadline is None:
             self.deadline = time.monotonic() + GRACE
             self._changed(self)

@@ -81,8 +81,7 @@ class ForwardLoop:
 
     def client_gone(self) -> None:
         """Do what is to be done when the client can neither be heard nor told anything."""
-        for forward in self._forwards:
-            forward.lose_client()
+        raise NotImplementedError
 
     def closed(self, payload: Bytes) -> None:
         """Answer a Close frame."""
@@ -105,19 +104,9 @@ class ForwardLoop:
         return False
 
     @property
-    def stuck(self) -> bool:
-        """Whether nothing of the client will ever be read again."""
-        return False
-
-    @property
     def finished(self) -> bool:
         """Whether all is done."""
         return self._gone and not self._forwards
-
-    @property
-    def pending(self) -> int:
-        """Bytes that wait for the client."""
-        return self._wire.pending
 
     def emit(self) -> None:
         """Queue the messages that this round has made. Called once for each round."""
@@ -130,8 +119,11 @@ class ForwardLoop:
 
     def tick(self, now: float) -> None:
         """Do what is due."""
-        for forward in sorted(self._timed, key=lambda each: each.deadline or now):
-            forward.tick(now)
+        due = [(each.deadline, each) for each in self._timed if each.deadline is not None]
+        for _, forward in sorted(
+            (each for each in due if each[0] <= now), key=lambda each: each[0]
+        ):
+            forward.expire()
         if self._hung_up is not None and now >= self._hung_up[0]:
             stalled = self.full and self._written == self._hung_up[1]
             self._hung_up = None
@@ -209,7 +201,7 @@ class ForwardLoop:
             del self._polled[fd]
 
     def _arm(self) -> None:
-        room = self._has_room
+        room = self._gone or self._wire.pending < _HIGH
         if room is not self._room:
             self._room = room
             for forward in self._forwards:
@@ -218,12 +210,8 @@ class ForwardLoop:
             sending = select.POLLOUT if self._wire.pending else 0
             self._register(self._wire_fd, sending | self._reading_events())
 
-    @property
-    def _has_room(self) -> bool:
-        return self._gone or self.pending < _HIGH
-
     def _reading_events(self) -> int:
-        if self._stopped or self.stuck:
+        if self._stopped:
             return _HANGUP  # for good: at least leave when the client does
         if self.full:
             return 0 if self._hung_up else _HANGUP
@@ -240,6 +228,8 @@ class ForwardLoop:
     def add(self, port: int) -> Forward:
         """Open a connection to a port. It may have ended already."""
         forward = Forward(self._pod, port, self._touch)
+        if self._gone:
+            forward.abandon()
         self._forwards.add(forward)
         self._touch(forward)
         return forward
@@ -283,7 +273,7 @@ class ForwardLoop:
 
     def _forward_ready(self, forward: Forward, events: int) -> None:
         self._written += bool(events & select.POLLOUT)
-        data = forward.ready(events, self._has_room)
+        data = forward.ready(events)
         if data and self._gone:
             forward.lose_output()
         elif data:
@@ -308,14 +298,15 @@ class ForwardLoop:
             self._register(self._wire_fd, 0)
             self._connection.server.disconnected(self._wire)
             self._arrived.clear()
+            for forward in self._forwards:
+                forward.abandon()
             self.client_gone()
 
     def _client_ready(self, events: int) -> None:
         if self._polled.get(self._wire_fd, 0) & select.POLLIN:
             self._receive(self._wire.receive() or b"")
-        elif events & (select.POLLHUP | select.POLLERR) or self._stopped or self.stuck:
-            if events & (select.POLLHUP | select.POLLERR | _HANGUP):
-                self._leave()
+        elif events & (select.POLLHUP | select.POLLERR) or (self._stopped and events & _HANGUP):
+            self._leave()
         elif events & _HANGUP:
             # What it has sent before is still there, and may find a reader yet.
             self._hung_up = time.monotonic() + GRACE, self._written

@@ -79,7 +79,6 @@ class SpdyStream:
         self._streams: dict[int, Stream] = {}
         self._new: dict[int, Stream] = {}
         self._outgoing: list[bytes] = []
-        self.outgoing_size = 0
         self.ended = False
 
     # In.
@@ -108,7 +107,7 @@ class SpdyStream:
             # Of each block the next one needs to know, whatever becomes of its stream.
             headers = self._decoder.decode(frame.block)
             if frame.stream_id < self._next_id:
-                self._append(frames.rst_stream(frame.stream_id, PROTOCOL_ERROR))
+                self._outgoing.append(frames.rst_stream(frame.stream_id, PROTOCOL_ERROR))
                 return
             self._next_id = frame.stream_id + 2
             self._new[frame.stream_id] = Stream(frame.stream_id, headers, closed=frame.fin)
@@ -124,17 +123,6 @@ class SpdyStream:
         """Whether a worker has so much before it that nothing more is read."""
         return any(len(queue) > _QUEUE for queue in self._queues)
 
-    @property
-    def stuck(self) -> bool:
-        """Whether it is full for good: the frame in some worker's hands has no reader."""
-        return any(len(queue) > _QUEUE and self._hopeless(queue[0]) for queue in self._queues)
-
-    def _hopeless(self, frame: frames.Frame) -> bool:
-        if isinstance(frame, frames.Headers):
-            return True
-        stream = self._streams.get(getattr(frame, "stream_id", 0))
-        return stream is not None and stream.reader is None
-
     def work(self) -> None:
         """Let each worker handle frames until it has to wait."""
         for queue in self._queues:
@@ -145,7 +133,7 @@ class SpdyStream:
         """Handle a frame; False if it has to wait."""
         if isinstance(frame, frames.Ping):
             if frame.ping_id % 2 and self._pong:
-                self._append(frames.ping(frame.ping_id))
+                self._outgoing.append(frames.ping(frame.ping_id))
             return True
         assert not isinstance(frame, frames.GoAwayFrame)
         if isinstance(frame, frames.SynStream):
@@ -166,10 +154,10 @@ class SpdyStream:
     def _open(self, stream_id: int) -> None:
         stream = self._new.pop(stream_id)
         if not self._wanted(stream):
-            self._append(frames.rst_stream(stream_id, CANCEL))
+            self._outgoing.append(frames.rst_stream(stream_id, CANCEL))
             return
         self._streams[stream_id] = stream
-        self._append(frames.syn_reply(stream_id, self._encoder.encode({})))
+        self._outgoing.append(frames.syn_reply(stream_id, self._encoder.encode({})))
         self._opened(stream)
 
     def _data(self, stream: Stream, piece: frames.DataPiece) -> bool:
@@ -190,16 +178,12 @@ class SpdyStream:
 
     # Out.
 
-    def _append(self, frame: bytes) -> None:
-        self._outgoing.append(frame)
-        self.outgoing_size += len(frame)
-
     def send(self, stream: Stream, data: Bytes) -> None:
         """Write to a stream. Also to one that the client has reset: only the end is not told then."""
         if self.ended:
             return
         for start in range(0, len(data), MAX_DATA):
-            self._append(frames.data(stream.stream_id, data[start : start + MAX_DATA]))
+            self._outgoing.append(frames.data(stream.stream_id, data[start : start + MAX_DATA]))
 
     def finish(self, stream: Stream) -> None:
         """End our half of a stream."""
@@ -208,7 +192,7 @@ class SpdyStream:
         if stream.finished or self.ended:
             return
         stream.finished = True
-        self._append(frames.data(stream.stream_id, b"", True))
+        self._outgoing.append(frames.data(stream.stream_id, b"", True))
 
     def reset(self, stream: Stream) -> None:
         """End both halves of a stream."""
@@ -216,7 +200,7 @@ class SpdyStream:
         stream.closed = True
         if not (stream.finished or self.ended):
             stream.finished = True
-            self._append(frames.rst_stream(stream.stream_id, CANCEL))
+            self._outgoing.append(frames.rst_stream(stream.stream_id, CANCEL))
 
     def read_by(self, stream: Stream, reader: Optional[Forward]) -> None:
         """Say who reads a stream from now on."""
@@ -232,7 +216,7 @@ class SpdyStream:
         """
         if all(stream.finished for stream in self._streams.values()):
             last = self._next_id - 2 if self._next_id > 2 else 0
-            self._append(frames.goaway(last, OK))
+            self._outgoing.append(frames.goaway(last, OK))
 
     def end(self) -> None:
         """End all streams."""
@@ -247,5 +231,4 @@ class SpdyStream:
         """Take what is to be sent."""
         outgoing = b"".join(self._outgoing)
         self._outgoing.clear()
-        self.outgoing_size = 0
         return outgoing

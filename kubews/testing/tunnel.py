@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 PAIR_SECONDS = 30.0
 _KINDS = (ERROR, DATA)
-_COPY = 32 << 10  # io.Copy's buffer, which all bytes come through, either way
+_COPY = 32 << 10  # io.Copy's buffer, which what goes to the client comes through
+_PIECE = 64 << 10  # what the session gets at once: more than a frame that is no larger than usual
 # What the hop takes of the client when the session behind it reads nothing. Here it is less than what the
 # kernel's buffers between two real ones hold.
 _UNDERWAY = 1 << 20
@@ -71,7 +72,7 @@ class Tunnel(ForwardLoop):
             self.close()
         elif self._upstream:
             view = memoryview(data)
-            pieces = [view[start : start + _COPY] for start in range(0, len(view), _COPY)]
+            pieces = [view[start : start + _PIECE] for start in range(0, len(view), _PIECE)]
             self._underway.extend(pieces)
             self._underway_size += len(view)
             self.work()
@@ -95,21 +96,14 @@ class Tunnel(ForwardLoop):
         if self._spdy.ended and self._upstream:
             self._spdy.say_goodbye()
             self.runtime_ended()
+        elif self._gone and not self._underway:
+            # What the session has still in its queues is lost.
+            self.runtime_ended()
 
     @property
     def full(self) -> bool:
         """Whether the hop cannot get rid of what it has read, so that it reads nothing: no ping either."""
         return self._underway_size > _UNDERWAY
-
-    @property
-    def stuck(self) -> bool:
-        """Whether that is for good."""
-        return self.full and self._spdy.stuck
-
-    @property
-    def pending(self) -> int:
-        """Bytes that wait for the client."""
-        return self._wire.pending + self._spdy.outgoing_size
 
     def emit(self) -> None:
         """Send the session's bytes, cut as the copy through the hops happens to cut them."""
@@ -121,9 +115,8 @@ class Tunnel(ForwardLoop):
             self._messages.send(data[start : start + size])
 
     def client_gone(self) -> None:
-        """End every stream: the hop has closed the connection to the runtime."""
-        self.runtime_ended()
-        super().client_gone()
+        """Close the connection to the runtime, which sees the end behind what is underway."""
+        self.work()
 
     def runtime_ended(self) -> None:
         """End the session; of that the client learns little, for the hop cannot close the WebSocket."""

@@ -6,7 +6,10 @@ import contextlib
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable
+
+from rawclient import SCALE
 
 Handler = Callable[[socket.socket], None]
 
@@ -119,17 +122,26 @@ def http(answer: bytes) -> Handler:
 
 
 class Deaf:
-    """Read nothing until ``listen`` is called, then everything; ``total`` counts it."""
+    """Read nothing until ``listen`` is called, then everything, at its ``pause``; ``total`` counts it."""
 
     def __init__(self) -> None:
         self.total = 0
+        self.pause = 0.0
         self._told = threading.Event()
 
     def listen(self) -> None:
         """Begin to read."""
         self._told.set()
 
+    def wait_for(self, total: int) -> None:
+        """Wait until so much was read."""
+        end = time.monotonic() + 20 * SCALE
+        while self.total < total:
+            assert time.monotonic() < end, (self.total, total)
+            time.sleep(0.01)
+
     def __call__(self, sock: socket.socket) -> None:
         self._told.wait(60)
-        while data := sock.recv(1 << 18):
+        while data := sock.recv(1 << 16):
             self.total += len(data)
+            time.sleep(self.pause)

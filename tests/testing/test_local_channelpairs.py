@@ -162,4 +162,4 @@ def test_a_port_that_is_not_read_stops_all() -> None:
             assert client.channel(2)[2:] == b"before"
         deaf.listen()
         cluster.wait_idle()
-    assert deaf.total >= total - (1 << 18)
+        deaf.wait_for(total - (1 << 18))  # the last message is not all underway

@@ -20,7 +20,7 @@ from spdyclient import FIN, OPENED, SpdyClient, still_held
 from websockets.frames import Opcode
 
 from kubews.protocol import spdy_frames as frames
-from kubews.testing import LocalCluster, tunnel
+from kubews.testing import LocalCluster, forward, tunnel
 
 ECHO, GREET, COUNT, FLOOD, RESET, REFUSED = 1, 2, 3, 4, 5, 9
 FAILED = (
@@ -166,6 +166,20 @@ def test_a_pod_that_resets_its_connection(box: LocalCluster) -> None:
         assert client.text(error).endswith(f"->127.0.0.1:{RESET}: read: connection reset by peer")
 
 
+def test_the_first_of_two_errors_is_told(box: LocalCluster) -> None:
+    with SpdyClient(box) as client:
+        error, data = client.connect(RESET)
+        client.write(data, b"x")
+        begun = time.monotonic()
+        time.sleep(0.2)
+        client.write(
+            data, b"more"
+        )  # nobody is there: an error of the other direction, which ends both
+        client.see((FIN, error))
+        assert time.monotonic() - begun < 0.9
+        assert client.text(error).endswith("read: connection reset by peer")
+
+
 def test_a_refused_port_is_told_at_once_and_alone(box: LocalCluster) -> None:
     with SpdyClient(box) as client:
         living = client.connect(ECHO)[1]
@@ -187,6 +201,23 @@ def test_a_port_that_nobody_listens_on(box: LocalCluster) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     with SpdyClient(box) as client:
+        error, _ = client.connect(port)
+        client.see((FIN, error))
+        assert "connect: connection refused" in client.text(error)
+
+
+def test_a_connection_to_itself_is_none(box: LocalCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel may choose for our end the very port that nobody listens on, and then it connects."""
+
+    class FromThere(socket.socket):
+        def connect_ex(self, address: tuple[str, int]) -> int:  # type: ignore[override]
+            self.bind(address)
+            return super().connect_ex(address)
+
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with SpdyClient(box) as client:
+        monkeypatch.setattr(forward.socket, "socket", FromThere)
         error, _ = client.connect(port)
         client.see((FIN, error))
         assert "connect: connection refused" in client.text(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import resource
 import threading
 import time
@@ -17,6 +18,7 @@ from websockets.frames import Opcode
 
 from kubews.protocol import spdy_frames as frames
 from kubews.testing import LocalCluster
+from kubews.testing.spdystream import Stream
 
 ECHO, FLOOD, DEAF, GREET = 1, 2, 3, 4
 PIECE = bytes(32 << 10)
@@ -120,14 +122,11 @@ def test_a_stream_that_nobody_reads_stalls_everything(box: LocalCluster, deaf: D
         data = client.connect(DEAF)[1]
         client.see((OPENED, data))
         total = fill(client, data)
-        assert (
-            total < 1 << 25
-        )  # the kernel's buffers, fifty frames, and what is underway to the session
+        # No more than the kernel's buffers, fifty frames, and what is underway to the session.
+        assert total < 1 << 25
         client.quiet()
         deaf.listen()
-        client.sock.settimeout(10 * SCALE)
-    while deaf.total < total:  # what was sent gets there, though the client has gone
-        time.sleep(0.01)
+        deaf.wait_for(total)
     box.wait_idle()
 
 
@@ -187,8 +186,8 @@ def test_headers_in_mid_stream_are_read_by_nobody(box: LocalCluster) -> None:
         client.quiet()
 
 
-def read_no_more(client: SpdyClient, stream: int) -> None:
-    """Send until the hop does not answer pings any more: it does not read, and the kernel still does."""
+def read_no_more(client: SpdyClient, stream: int) -> int:
+    """Send until no ping is answered: the hop does not read, and the kernel still does. Return the bytes."""
     for number in range(1000):
         for _ in range(4):
             client.write(stream, PIECE)
@@ -196,7 +195,7 @@ def read_no_more(client: SpdyClient, stream: int) -> None:
         end = time.monotonic() + 0.3 * SCALE
         while not client.frames or client.frames[-1].data != b"%d" % number:
             if not client.pump(0.05) and time.monotonic() > end:
-                return
+                return (number + 1) * 4 * len(PIECE)
     raise AssertionError("it takes everything")
 
 
@@ -207,6 +206,53 @@ def test_a_client_that_leaves_a_stalled_tunnel(box: LocalCluster) -> None:
         client.see((OPENED, data))
         read_no_more(client, data)
     box.wait_idle()
+    end = time.monotonic() + 5 * SCALE
+    while cluster_threads():  # nor does the pod's connection live on
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_what_was_sent_before_leaving_gets_to_a_slow_reader(box: LocalCluster, deaf: Deaf) -> None:
+    """All but what is in the session's queues when it sees the end. (Read: ``Serve`` and ``Close``.)"""
+    with SpdyClient(box) as client:
+        data = client.connect(DEAF)[1]
+        client.see((OPENED, data))
+        sent = read_no_more(client, data)
+    deaf.pause = 0.02
+    deaf.listen()
+    end = time.monotonic() + 20 * SCALE
+    while cluster_threads():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    assert sent - 53 * len(PIECE) <= deaf.total < sent
+
+
+def test_frames_that_wait_keep_no_messages(box: LocalCluster) -> None:
+    with SpdyClient(box) as client:
+        dead = client.connect(ECHO)[1]
+        client.reset(dead)
+        stuck = client.syn("error", ECHO, "alone")
+        client.ping(1)
+        client.see(("ping", 1))
+        before = resident()
+        for _ in range(45):
+            client.send(frames.data(dead, bytes(1 << 20)) + frames.data(stuck, b"x"))
+        client.ping(3)
+        client.see(("ping", 3))
+        assert resident() - before < 20 << 20
+
+
+def test_streams_that_have_ended_are_forgotten(box: LocalCluster) -> None:
+    with SpdyClient(box) as client:
+        for number in range(40):
+            error, data = client.connect(GREET)
+            if number % 2:
+                client.write(data, b"", fin=True)
+            client.see((data, b"hello\n"))
+            if not number % 2:
+                client.write(data, b"", fin=True)
+            client.see((FIN, data), (FIN, error))
+        assert sum(isinstance(each, Stream) for each in gc.get_objects()) < 10
 
 
 def test_a_runtime_that_dies_ends_a_stall(box: LocalCluster) -> None:
