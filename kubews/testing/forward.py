@@ -66,6 +66,7 @@ class Forward:
         self._connecting = True
         self._abandoned = False
         self._sock: Optional[socket.socket] = None
+        self._dialled_to = ("", 0)
         self._addresses = collections.deque(self._where())
         self._refusal = f"dial tcp4 127.0.0.1:{port}: connect: connection refused"
         if self.dialled:
@@ -103,9 +104,10 @@ class Forward:
                 self._refused(family, "socket", exc.errno or 0)
                 continue
             sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             code = sock.connect_ex((host, port))
             if not code or code in _NOT_YET:
-                self._sock = sock
+                self._sock, self._dialled_to = sock, (host, port)
                 return
             sock.close()
             self._refused(family, "connect", code)
@@ -123,7 +125,8 @@ class Forward:
     def _connected(self, sock: socket.socket) -> None:
         code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         # To a port that nobody listens on a connection can come from that very port: to itself.
-        if not code and sock.getsockname() == sock.getpeername():
+        # Not by asking for the peer's name: it has none if it has reset the connection already.
+        if not code and sock.getsockname()[:2] == self._dialled_to:
             code = errno.ECONNREFUSED
         if code:
             self._refused(sock.family, "connect", code)
@@ -131,7 +134,6 @@ class Forward:
             sock.close()  # only now: the next one must not have its number
             return
         self._connecting = False
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._write()
 
     # Copying.

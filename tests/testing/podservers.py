@@ -100,6 +100,11 @@ def reset(sock: socket.socket) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
+def slam(sock: socket.socket) -> None:
+    """Reset the connection at once."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
 def redis(sock: socket.socket) -> None:
     """Answer PING, and leave after QUIT."""
     with sock.makefile("rb") as lines:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
-from podservers import PodServer, count, echo, flood, greet, reset
+from podservers import PodServer, count, echo, flood, greet, reset, slam
 from rawclient import SCALE
 from spdyclient import FIN, OPENED, SpdyClient, still_held
 from websockets.frames import Opcode
@@ -164,6 +164,14 @@ def test_a_pod_that_resets_its_connection(box: LocalCluster) -> None:
         assert time.monotonic() - begun >= 0.9  # also with an error
         assert client.text(error).startswith(FAILED.format(port=RESET) + "read tcp4 127.0.0.1:")
         assert client.text(error).endswith(f"->127.0.0.1:{RESET}: read: connection reset by peer")
+
+
+def test_pods_that_reset_connections_at_once(box: LocalCluster) -> None:
+    """Some of them before it is even noticed that there is a connection."""
+    with PodServer(slam) as server, SpdyClient(box) as client:
+        streams = [client.connect(server.port) for _ in range(50)]
+        client.see(*((FIN, error) for error, _ in streams))
+        assert all("reset by peer" in client.text(error) for error, _ in streams)
 
 
 def test_the_first_of_two_errors_is_told(box: LocalCluster) -> None:
