@@ -10,11 +10,15 @@ Threads: a ``Forward`` belongs to the thread of its connection.
 from __future__ import annotations
 
 import collections
+import contextlib
 import errno
+import fcntl
 import hashlib
 import os
 import select
 import socket
+import struct
+import termios
 import time
 from collections.abc import Callable
 from typing import Optional
@@ -65,6 +69,8 @@ class Forward:
         self._output_done = False
         self._connecting = True
         self._abandoned = False
+        self._sent = 0
+        self._read_by_pod = 0
         self._sock: Optional[socket.socket] = None
         self._dialled_to = ("", 0)
         self._addresses = collections.deque(self._where())
@@ -166,8 +172,7 @@ class Forward:
             except OSError as exc:
                 self._finish_input(self._describe("write", exc))
                 return
-            if self._abandoned and not self._output_done:
-                self.deadline = time.monotonic() + GRACE
+            self._sent += sent
             if sent < len(self._input[0]):
                 self._input[0] = memoryview(self._input[0])[sent:]
             else:
@@ -242,8 +247,24 @@ class Forward:
         return self._read(sock) if events & (select.POLLIN | select.POLLHUP) else b""
 
     def expire(self) -> None:
-        """End it: its second is over."""
-        self._end()
+        """End it: its second is over, unless it is one that is granted again."""
+        if self._abandoned and not (self._input_done or self._output_done) and self.progressed():
+            self.deadline = time.monotonic() + GRACE
+        else:
+            self._end()
+
+    def progressed(self) -> bool:
+        """Tell whether the pod has read something since this was last asked.
+
+        Poll is no help: it tells of room once a third of the buffer is free, which may be megabytes.
+        """
+        unread = b"\0\0\0\0"
+        if self._sock is not None:
+            with contextlib.suppress(OSError):  # not everywhere does a socket know
+                # SIOCOUTQ, which is TIOCOUTQ: bytes that the pod's kernel has not taken.
+                unread = fcntl.ioctl(self._sock, termios.TIOCOUTQ, unread)
+        before, self._read_by_pod = self._read_by_pod, self._sent - struct.unpack("i", unread)[0]
+        return self._read_by_pod > before
 
     def lose_pod(self) -> None:
         """Say that the pod's processes are dead: its end of the connection is closed."""
@@ -255,6 +276,7 @@ class Forward:
         On a real cluster it would wait for ever, and keep the connection open.
         """
         self._abandoned = True
+        self.progressed()
         if self.deadline is None:
             self.deadline = time.monotonic() + GRACE
             self._changed(self)

@@ -57,9 +57,8 @@ class ForwardLoop:
         self._room = True
         self._watched: dict[int, Callable[[], None]] = {}
         self._count = 0  # bytes that the client has sent
-        self._written = 0  # times that a port has taken something
-        # When to believe that the client has gone, unless a port has taken something since.
-        self._hung_up: Optional[tuple[float, int]] = None
+        # When to believe that the client has gone, unless a pod has read something until then.
+        self._hung_up: Optional[float] = None
         self._gone = False
 
     # What a protocol adds.
@@ -113,8 +112,7 @@ class ForwardLoop:
 
     def deadline(self) -> Optional[float]:
         """Return when something is to be done though nothing happens."""
-        hung_up = None if self._hung_up is None else self._hung_up[0]
-        times = [hung_up, *(each.deadline for each in self._timed)]
+        times = [self._hung_up, *(each.deadline for each in self._timed)]
         return min((each for each in times if each is not None), default=None)
 
     def tick(self, now: float) -> None:
@@ -124,10 +122,9 @@ class ForwardLoop:
             (each for each in due if each[0] <= now), key=lambda each: each[0]
         ):
             forward.expire()
-        if self._hung_up is not None and now >= self._hung_up[0]:
-            stalled = self.full and self._written == self._hung_up[1]
+        if self._hung_up is not None and now >= self._hung_up:
             self._hung_up = None
-            if stalled:
+            if self.full and not self._progressed():
                 self._leave()
 
     # The loop.
@@ -271,8 +268,12 @@ class ForwardLoop:
             self._forwards.remove(forward)
             self.forward_ended(forward)
 
+    def _progressed(self) -> bool:
+        """Tell whether a pod has read something since this was last asked."""
+        each = [forward.progressed() for forward in self._forwards]  # all of them are asked
+        return any(each)
+
     def _forward_ready(self, forward: Forward, events: int) -> None:
-        self._written += bool(events & select.POLLOUT)
         data = forward.ready(events)
         if data and self._gone:
             forward.lose_output()
@@ -309,7 +310,8 @@ class ForwardLoop:
             self._leave()
         elif events & _HANGUP:
             # What it has sent before is still there, and may find a reader yet.
-            self._hung_up = time.monotonic() + GRACE, self._written
+            self._hung_up = time.monotonic() + GRACE
+            self._progressed()
 
     def _receive(self, data: bytes) -> None:
         if data:

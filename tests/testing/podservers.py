@@ -132,6 +132,7 @@ class Deaf:
     def __init__(self) -> None:
         self.total = 0
         self.pause = 0.0
+        self.ended = threading.Event()
         self._told = threading.Event()
 
     def listen(self) -> None:
@@ -150,3 +151,4 @@ class Deaf:
         while data := sock.recv(1 << 16):
             self.total += len(data)
             time.sleep(self.pause)
+        self.ended.set()
