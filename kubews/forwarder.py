@@ -159,6 +159,11 @@ class Forwarder:
             for listener in listeners:
                 self._loop.register(listener, READ, self._acceptor(remote, listener))
 
+    def _stop_listening(self) -> None:
+        for listeners in self._listeners.values():
+            for listener in listeners:
+                self._loop.register(listener, 0, _nothing)
+
     def _acceptor(self, remote: Port, listener: socket.socket) -> Callable[[int], None]:
         def accept(events: int) -> None:
             for _ in range(_TURN):
@@ -175,9 +180,7 @@ class Forwarder:
         return accept
 
     def _pause(self) -> None:
-        for listeners in self._listeners.values():
-            for listener in listeners:
-                self._loop.register(listener, 0, _nothing)
+        self._stop_listening()
         self._loop.call_later(_BREATH, self._listen)
 
     def _on_arrival(self, arrival: _Arrival) -> None:
@@ -211,9 +214,7 @@ class Forwarder:
             try:
                 way, error = open_way(self._target, remote, Deadline(None)), None
                 break
-            except (
-                Exception
-            ) as exc:  # a bug, too, is the connection's error, not the end of the thread
+            except Exception as exc:  # a bug, too: it is the connection's, and the thread goes on
                 error = exc
                 if pause is None or not isinstance(exc, _PASSING):
                     break
@@ -233,16 +234,14 @@ class Forwarder:
             del waiting[: len(failed)]
             for arrival in failed:
                 Relay.reset(arrival.sock)
-                self._fail(replace(arrival.event, kind="failed"), error)
+                self._fail(arrival.event, error)
         self._stop_if_done()
 
     def _take(self, remote: Port, way: Way) -> None:
         waiting = self._waiting[remote]
-        tunnel: Optional[Tunnel] = None
 
         def done() -> None:
-            if tunnel is not None:
-                self._tunnels.discard(tunnel)
+            self._tunnels.discard(tunnel)
             self._stop_if_done()
 
         pairs = self._shared and not way.forwards.lasting
@@ -276,7 +275,7 @@ class Forwarder:
                 if self._current.get(event.remote, (None,))[0] is tunnel:
                     del self._current[event.remote]
                     tunnel.retire()
-                self._fail(replace(event, kind="failed"), error)
+                self._fail(event, error)
 
         tunnel.connect(arrival.sock, way.port, ended)
         self._tell(event)
@@ -302,9 +301,9 @@ class Forwarder:
         if self._closing:
             return
         self._closing = True
+        self._stop_listening()
         for listeners in self._listeners.values():
             for listener in listeners:
-                self._loop.register(listener, 0, _nothing)
                 listener.close()
         for waiting in self._waiting.values():
             for arrival in waiting:

@@ -30,7 +30,7 @@ def connect(target: Target, port: Port, timeout: Optional[float]) -> PodSocket:
 
     Threads: blocks.
     """
-    way = open_way(target, ports.parse(port), Deadline(timeout))
+    way = open_way(target, port, Deadline(timeout))
     ending = Ending()
     loop: Optional[Loop] = None
     ends: list[socket.socket] = []

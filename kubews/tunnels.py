@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from kubews import refusals
 from kubews.client import PING_INTERVAL
-from kubews.errors import Forbidden
+from kubews.errors import ApiError
 from kubews.ports import Port
 from kubews.protocol.forwarding import OFFER
 from kubews.protocol.forwards import Forwards, forwards
@@ -83,9 +82,9 @@ def open_way(target: Target, port: Port, deadline: Deadline) -> Way:
     what = f"port-forward to port {number} of pod {target.namespace}/{pod}"
     try:
         wire = target.client.upgrade(path, OFFER, what, deadline)
-    except Forbidden as exc:
-        hint = refusals.of_stream(exc, "pods/portforward", target.namespace)
-        raise refusals.with_hint(exc, hint) from None  # it has everything that the first one had
+    except ApiError as exc:
+        # It has everything that the first one had.
+        raise target.explain(exc, deadline, resource="pods/portforward") from None
     try:
         return Way(wire, forwards(wire.subprotocol, number), target.namespace, pod, number)
     except BaseException:

@@ -193,3 +193,12 @@ def test_pexpect_takes_its_descriptor_r42(pod: Pod, server: int, protocol: str) 
         for word in ("first", "second"):
             dialogue.sendline(word)
             dialogue.expect_exact(word)
+
+
+def test_a_pod_without_a_node_says_so(cluster: Any, client: Client) -> None:
+    """What is said of a refused command is said of a refused port, too."""
+    cluster.add_pod("no-node", {"app": None}, state="unscheduled")
+    for open_ in (client.pod("no-node").connect, client.pod("no-node").forward):
+        with pytest.raises(kubews.ApiError, match=r"The pod is Pending: no node .*wait_ready="):
+            open_(80)
+    cluster.delete_pod("no-node")
