@@ -24,14 +24,14 @@ import os
 import socket
 import ssl
 import struct
-import subprocess
 import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Optional
 from urllib.parse import parse_qs, urlsplit
+
+from serverprocess import ServerProcess
 
 HOST = "127.0.0.1"
 SUBPROTOCOL = "v5.channel.k8s.io"
@@ -90,18 +90,15 @@ _FORWARDS = {
 }
 
 
-class Peer:
+class Peer(ServerProcess):
     """The server's process, seen from the one that starts it.
 
     Threads: any.
     """
 
     def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
-        assert self._process.stdout is not None
-        facts = json.loads(self._process.stdout.readline())
+        super().__init__(__file__)
+        facts = json.loads(self.said)
         self.port: int = facts["port"]
         self.ca_pem: str = facts["ca_pem"]
 
@@ -109,17 +106,6 @@ class Peer:
     def url(self) -> str:
         """Give the URL of the server."""
         return f"https://{HOST}:{self.port}"
-
-    def __enter__(self) -> Peer:
-        return self
-
-    def __exit__(
-        self,
-        kind: Optional[type[BaseException]],
-        exc: Optional[BaseException],
-        trace: Optional[TracebackType],
-    ) -> None:
-        self._process.communicate()  # the end of its input is the end of it
 
 
 def serve() -> None:

@@ -15,11 +15,10 @@ from __future__ import annotations
 import os
 import selectors
 import socket
-import subprocess
 import sys
 import threading
-from types import TracebackType
-from typing import Optional
+
+from serverprocess import ServerProcess
 
 HOST = "127.0.0.1"
 
@@ -28,29 +27,15 @@ _LINE = 64
 _BACKLOG = 1024
 
 
-class PodServer:
+class PodServer(ServerProcess):
     """The server's process, seen from the one that starts it.
 
     Threads: any.
     """
 
     def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
-        assert self._process.stdout is not None
-        self.port = int(self._process.stdout.readline())
-
-    def __enter__(self) -> PodServer:
-        return self
-
-    def __exit__(
-        self,
-        kind: Optional[type[BaseException]],
-        exc: Optional[BaseException],
-        trace: Optional[TracebackType],
-    ) -> None:
-        self._process.communicate()  # the end of its input is the end of it
+        super().__init__(__file__)
+        self.port = int(self.said)
 
 
 def serve() -> None:
