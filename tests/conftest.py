@@ -42,7 +42,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Refuse options that would be ignored: who believes to test his cluster shall not test ours."""
+    """Refuse options that would be ignored, and see to it that Ctrl-C is not."""
+    # A shell that runs scripts starts what it puts into the background with SIGINT ignored, and every
+    # process below inherits that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Who believes to test his cluster shall not test ours.
     kubeconfig, ours = config.getoption("--kubeconfig"), config.getoption("--real-cluster")
     for option in ("--context", "--image"):
         if config.getoption(option) and not kubeconfig:

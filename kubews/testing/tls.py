@@ -9,6 +9,7 @@ Threads: a Wire belongs to the thread that made it.
 
 from __future__ import annotations
 
+import contextlib
 import select
 import socket
 import ssl
@@ -257,13 +258,26 @@ class Wire:
                 raise Gone("the client hung up while it was kept waiting")
 
     def _drop(self) -> None:
-        how = self.faults.drop
+        how, self._budget = self.faults.drop, None
         if how == "reset":
             self._drain_kernel()
             # l_onoff=1, l_linger=0: close() sends a RST instead of a FIN.
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.close(notify=how == "close_notify")
+        else:
+            if how == "close_notify":
+                self._notify()
+            self._linger()
+        self.close(notify=False)
         raise Gone("dropped on purpose")
+
+    def _linger(self) -> None:
+        """Send the FIN and give the client a second to end too: close() with data unread sends a RST."""
+        end = time.monotonic() + 1.0
+        with contextlib.suppress(OSError, Stopping):  # reset by the client, or nobody's any more
+            self._sock.shutdown(socket.SHUT_WR)
+            while self.wait(select.POLLIN, end - time.monotonic()):
+                if not self._sock.recv(_CHUNK):
+                    return
 
     def _drain_kernel(self) -> None:
         """Give the peer's kernel up to a second to take what was sent: a RST discards the rest."""
@@ -285,9 +299,11 @@ class Wire:
         self.closed = True
         self._budget = None
         if notify:
-            try:
-                self._tls.unwrap()
-            except (ssl.SSLError, OSError):
-                pass  # wants the client's close_notify; as Go's tls.Conn.Close we do not wait
-            self._flush_quietly()
+            self._notify()
         self._sock.close()
+
+    def _notify(self) -> None:
+        # It wants the client's close_notify too; as Go's tls.Conn.Close we do not wait.
+        with contextlib.suppress(ssl.SSLError, OSError):
+            self._tls.unwrap()
+        self._flush_quietly()

@@ -7,6 +7,7 @@ import socket
 import ssl
 import struct
 import time
+from pathlib import Path
 
 import pytest
 from rawclient import (
@@ -198,6 +199,27 @@ def test_drop_after(cluster: LocalCluster, how: str, count: int) -> None:
     # OpenSSL may call a reset an unexpected end too.
     expected = {"reset": ("ConnectionResetError", "SSLEOFError"), "fin": ("SSLEOFError",)}
     assert ended in expected.get(how, ("close_notify",))
+
+
+@pytest.mark.parametrize("how", ["fin", "close_notify"])
+def test_a_fin_is_no_reset_though_the_client_still_writes(
+    cluster: LocalCluster, how: str, tmp_path: Path
+) -> None:
+    full = tmp_path / "full"
+    cluster.faults = Faults(drop_after=40_000, drop=how)  # type: ignore[arg-type]
+    with RawClient(cluster) as client:
+        flood = f"until [ -e {full} ]; do sleep 0.05; done; head -c 200000 /dev/zero"
+        assert client.exec("sh", "-c", flood, stdin=True).status == 101
+        client.sock.settimeout(0.3)
+        with pytest.raises(TimeoutError):
+            for _ in range(64):
+                client.send(bytes(1 << 22))  # which nobody in the pod reads
+        full.touch()
+        plain = socket.socket(fileno=client.sock.detach())
+    with plain:  # OpenSSL may call a reset an unexpected end
+        plain.settimeout(5 * SCALE)
+        while plain.recv(1 << 16):
+            pass
 
 
 def test_a_reset_is_a_reset(cluster: LocalCluster) -> None:
