@@ -7,11 +7,12 @@ redirects with the credentials, run past any timeout on a dripping answer and lo
 
 from __future__ import annotations
 
+import functools
 import secrets
 import selectors
 import socket
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional, cast
 
 import websocket
@@ -39,6 +40,9 @@ _READ_AHEAD = 64 * 1024
 # Requests of at least this size are read straight from the socket; smaller ones (headers) through a
 # buffer, or a frame would cost five calls into the kernel.
 _DIRECT = 4096
+
+# From here on masking in Python costs more than a compiled mask and its import, in bytes.
+_WORTH_COMPILED = 4096
 
 # The name that websocket-client believes to connect to. Nobody can guess it, so that no server can put a
 # cookie for it into the process-wide jar. What the server sees is the Host header.
@@ -218,8 +222,27 @@ def frame(payload: Buffer, opcode: int = BINARY) -> bytes:
 
     Threads: any; masking costs time, so it is done by the caller and not by the loop.
     """
-    built: bytes = ABNF.create_frame(bytes(payload), opcode).format()
+    data = bytes(payload)
+    if len(data) >= _WORTH_COMPILED and (build := _compiled()):
+        return build(opcode, data)
+    built: bytes = ABNF.create_frame(data, opcode).format()
     return built
+
+
+@functools.cache
+def _compiled() -> Optional[Callable[[int, bytes], bytes]]:
+    """Return what builds frames with a compiled mask (the extra ``speed``), or None where that is not."""
+    try:
+        import websockets.speedups  # noqa: F401 - without it the other is no faster
+        from websockets import frames
+
+        def build(opcode: int, data: bytes) -> bytes:
+            return frames.Frame(frames.Opcode(opcode), data).serialize(mask=True)
+
+        build(BINARY, b"")  # a release that is too old has other arguments
+    except (ImportError, AttributeError, TypeError):
+        return None
+    return build
 
 
 def upgrade(

@@ -56,7 +56,12 @@ def main() -> None:
     parser.add_argument(
         "--profile", action="store_true", help="show the functions that take the time instead"
     )
+    parser.add_argument(
+        "--pure", action="store_true", help="mask in Python, as without the extra `speed`"
+    )
     options = parser.parse_args()
+    if options.pure:
+        sys.modules["websockets.speedups"] = None  # type: ignore[assignment]  # cannot be imported
     if options.rounds < 1 or options.size < 1:
         parser.error("--rounds and --size are at least 1")
     faulthandler.dump_traceback_later(_TIME_LIMIT, exit=True)

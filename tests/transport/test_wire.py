@@ -12,6 +12,7 @@ import re
 import selectors
 import socket
 import ssl
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -661,25 +662,52 @@ def test_real_errors_are_passed_on() -> None:
 # -- frames out
 
 
-@pytest.mark.parametrize("size", [0, 1, 125, 126, 32769, 65535, 65536, 100_000])
-def test_frames_out_are_masked_and_whole(size: int) -> None:
+@pytest.fixture(params=["compiled", "pure"])
+def mask(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Build frames as with and as without the extra ``speed``."""
+    wire._compiled.cache_clear()
+    if request.param == "pure":
+        # None in there makes an import fail.
+        monkeypatch.setitem(sys.modules, "websockets.speedups", None)
+    assert bool(wire._compiled()) is (request.param == "compiled")
+    yield request.param
+    wire._compiled.cache_clear()
+
+
+@pytest.mark.parametrize("size", [0, 1, 125, 126, 4095, 4096, 32769, 65535, 65536, 100_003])
+def test_frames_out_are_masked_and_whole(mask: str, size: int) -> None:
     near, far = socket.socketpair()
     with near, far:
         payload = os.urandom(size)
-        sending = in_thread(near.sendall, wire.frame(payload))
-        assert Peer(far).read_frame() == (BINARY, payload)
-        sending.result()
+        for given in (payload, bytearray(payload), memoryview(payload)):
+            sending = in_thread(near.sendall, wire.frame(given))
+            assert Peer(far).read_frame() == (BINARY, payload)
+            sending.result()
 
 
-def test_each_frame_has_a_key_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    keys = {wire.frame(b"x" * 4)[2:6] for _ in range(1000)}
+@pytest.mark.parametrize("size", [4, 1 << 15])
+def test_each_frame_has_a_key_of_its_own(mask: str, size: int) -> None:
+    head = len(wire.frame(bytes(size))) - size
+    keys = {wire.frame(bytes(size))[head - 4 : head] for _ in range(1000)}
     assert len(keys) > 990
-    assert masked(wire.frame(b"abcd")[6:], b"\0\0\0\0") != b"abcd"
+    assert masked(wire.frame(b"abcd" * size)[-4:], b"\0\0\0\0") != b"abcd"
     # Nothing but the system's generator may make them.
     random.seed(1)
-    first = wire.frame(b"x")
+    first = wire.frame(b"x" * size)
     random.seed(1)
-    assert wire.frame(b"x") != first
+    assert wire.frame(b"x" * size) != first
+
+
+@pytest.mark.parametrize("missing", ["Frame", "Opcode"])
+def test_another_websockets_is_no_compiled_mask(
+    monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    """A release from before it had these, which somebody else needs."""
+    monkeypatch.delattr(f"websockets.frames.{missing}")
+    wire._compiled.cache_clear()
+    assert wire._compiled() is None
+    assert wire.frame(bytes(5000))[:4] == b"\x82\xfe\x13\x88"
+    wire._compiled.cache_clear()
 
 
 @pytest.mark.parametrize("faults", [{"write_size": 1}, {"again": 1}, {"write_size": 3, "again": 2}])
