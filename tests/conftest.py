@@ -57,6 +57,12 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError("--local-version is LocalCluster's: not together with a real one")
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """Have two workers a core for ``-n auto``: half of the time the tests wait for time limits and servers."""
+    chosen = os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS")
+    return None if chosen or is_real(config) else 2 * (os.cpu_count() or 1)
+
+
 def of_local_cluster(path: Path) -> bool:
     """Tell whether a test is one of LocalCluster itself, where a fixture ``cluster`` is something else."""
     return path.relative_to(Path(__file__).parent).parts[0] == "testing"
