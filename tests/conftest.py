@@ -172,6 +172,7 @@ def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     marker = request.node.get_closest_marker("descriptors_may_leak")
     lost = marker.args[0] if marker else 0
     threads, descriptors = resources()
+    gc.freeze()  # the collections that look for leaks need only look at what is new
 
     def as_before() -> bool:
         now = resources()
