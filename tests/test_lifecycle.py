@@ -64,7 +64,7 @@ def quiet(ended: Ended, code: int, err: str) -> None:
     if err:
         assert ended.err.startswith("Traceback"), ended.err
         assert ended.err.count("Traceback") == 1, ended.err
-    assert ended.took < seconds(2)
+    assert ended.took < seconds(5)
 
 
 @pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)

@@ -421,7 +421,7 @@ def test_leaving_the_block_by_an_exception_does_not_wait_for_a_silent_server(mon
         cluster.add_pod("web-0")
         cluster.next_faults(Faults(stop_reading_after=0, pong=False))
         with pytest.raises(kubews.TimeoutExpired):
-            client.pod("web-0").run(["cat"], input=b"x" * 50_000_000, timeout=0.3)
+            client.pod("web-0").run(["cat"], input=b"x" * 50_000_000, timeout=seconds(1))
     assert waits == [0.0]
 
 

@@ -236,10 +236,10 @@ def test_wait_ready_waits_for_a_pod_that_does_not_exist_yet_r56(zoo, zoo_client:
 def test_wait_ready_says_what_it_waited_for_r56(zoo, zoo_client: Client) -> None:
     """R-56."""
     with pytest.raises(TimeoutError, match=r"main is waiting \(\w+\), after") as caught:
-        zoo_client.pod("waiting").run(["true"], wait_ready=0.3)
+        zoo_client.pod("waiting").run(["true"], wait_ready=seconds(1))
     assert "SECONDS" not in str(caught.value)  # that is what was done
     with pytest.raises(kubews.NotReady, match="does not exist"):
-        zoo_client.pod("never").run(["true"], wait_ready=0.3)
+        zoo_client.pod("never").run(["true"], wait_ready=seconds(1))
     begin = time.monotonic()
     with pytest.raises(kubews.NotReady, match="has ended"):
         zoo_client.pod("completed").run(["true"], wait_ready=30)
