@@ -98,12 +98,9 @@ def _duplicate(descriptor: int) -> io.FileIO:
     """
 
     def make() -> io.FileIO:
-        own = os.dup(descriptor)
-        try:
-            return io.FileIO(own, "r+")
-        except BaseException:
-            os.close(own)
-            raise
+        # Duplicated inside the file, which owns it at once. In two steps an interrupt between them has it
+        # closed by both, and the second time it may be somebody else's.
+        return io.FileIO(f"a copy of {descriptor}", "r+", opener=lambda *_: os.dup(descriptor))
 
     return forks.own(make)  # or the reader of a pipe would wait for the end of every fork
 

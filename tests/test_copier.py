@@ -277,3 +277,27 @@ def test_an_unread_channel_stays_within_its_limit_whatever_is_copied_beside_it(
             time.sleep(0.5)
             assert pipe.size < 6 << 20
             assert len(process.stdout.read()) >= 40_000_000
+
+
+class Interrupted(BaseException):
+    """What a signal handler raises, in the place of KeyboardInterrupt."""
+
+
+@pytest.mark.filterwarnings(
+    "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)
+def test_an_interrupt_closes_no_descriptor_twice_r49(
+    monkeypatch: pytest.MonkeyPatch, tmp_path
+) -> None:
+    """R-49: the number may be another file's by then, in another thread."""
+    original = io.FileIO
+
+    def made_and_lost(*args, **options) -> None:
+        original(*args, **options)
+        raise Interrupted
+
+    with open(tmp_path / "file", "wb") as file:
+        monkeypatch.setattr(io, "FileIO", made_and_lost)
+        with pytest.raises(Interrupted):
+            sink_for(file, None, None, text=False)
+        file.write(b"still ours")
