@@ -106,9 +106,10 @@ class Pipe:
             resuming: whether it was stopped; then half of the limit must be free, or it would be
                 woken for every read.
         """
-        if self.limit is None:
+        limit = self.limit  # once: ``unlimit`` may come from another thread at any moment
+        if limit is None:
             return True
-        return self.size <= self.limit // 2 if resuming else self.size < self.limit
+        return self.size <= limit // 2 if resuming else self.size < limit
 
     @property
     def starving(self) -> bool:

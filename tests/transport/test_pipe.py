@@ -7,6 +7,7 @@ import threading
 import time
 import tracemalloc
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -188,6 +189,20 @@ def test_no_limit() -> None:
     assert pipe.has_room(False)
     assert pipe.has_room(True)
     assert Pipe().limit == DEFAULT_LIMIT
+
+
+@pytest.mark.parametrize("resuming", [False, True])
+def test_the_limit_may_go_at_any_moment(resuming: bool) -> None:
+    """As when the loop asks while another thread calls communicate()."""
+    for number in points():
+        pipe = Pipe(limit=100)
+        pipe.feed(bytes(200))
+        unlimit = partial(undisturbed, pipe.unlimit)
+        _, there_was = run_with(lambda pipe=pipe: pipe.has_room(resuming), number, unlimit)
+        assert pipe.limit is None or not there_was
+        if not there_was:
+            break
+    assert number > 0
 
 
 def test_changed_is_told_of_every_drain() -> None:
