@@ -347,7 +347,7 @@ def test_4_gib_that_stream_through_are_not_kept_r24(pod: Pod, cluster) -> None:
 def test_idle_connections_cost_next_to_nothing_r28(pod: Pod, cluster) -> None:
     """R-28: below 0.1 % of a CPU each, and no more wake-ups than pings and pongs."""
     program = """
-kubews.client.PING_INTERVAL = 1.0
+kubews.client.PING_INTERVAL = 2.0
 processes = [pod.popen(["sleep", "1000"], stdin=PIPE, stdout=PIPE) for _ in range(20)]
 for p in processes:
     thread(p.stdout.read)
@@ -363,12 +363,12 @@ def switches():
     return total
 
 count, cpu = switches(), time.process_time()
-time.sleep(3)
+time.sleep(4)
 count, cpu = switches() - count, time.process_time() - cpu
-print(f"{count / 20 / 3:.2f} wake-ups a second, {100 * cpu / 20 / 3:.4f} % of a CPU each, a ping a second")
+print(f"{count / 20 / 4:.2f} wake-ups a second, {100 * cpu / 20 / 4:.4f} % of a CPU each, a ping in 2 s")
 # A ping, and its pong.
-assert count / 20 / 3 < 2.5, count
-assert cpu / 20 / 3 < 0.001, cpu
+assert count / 20 / 4 < 1.5, count
+assert cpu / 20 / 4 < 0.001, cpu
 for p in processes:
     p.close(0)
 ending()

@@ -170,7 +170,7 @@ def test_waiting_for_the_pod(cluster: Any, client: Client) -> None:
     pod = client.pod("on-its-way")
     for open_ in (pod.connect, pod.forward):
         with pytest.raises(kubews.NotReady, match="does not exist"):
-            open_(80, wait_ready=0.3)  # type: ignore[operator]
+            open_(80, wait_ready=seconds(1))  # type: ignore[operator]
 
     def add() -> None:
         time.sleep(0.3)

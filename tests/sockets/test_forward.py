@@ -94,6 +94,7 @@ def test_a_thousand_aborted_connections_leave_it_working_r39(forward: PortForwar
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, abort)
             sock.close()
     with dial(forward, b"source 100000") as sock:
+        sock.settimeout(seconds(120))  # behind a thousand upgrades, where each has its own
         assert len(read_all(sock)) == 100_000
 
 
