@@ -137,7 +137,8 @@ class Popen:
             source = _source(stdin, encoding, errors, held)
             sinks = [
                 _sink(stdout, sys.stdout, encoding, errors, held),
-                _sink(stderr, sys.stderr, encoding, errors, held),
+                # With a terminal there is no stderr to copy.
+                _sink(DEVNULL if tty else stderr, sys.stderr, encoding, errors, held),
             ]
             if wait_ready is not None:
                 self.pod = self.pod.wait_ready(wait_ready)
