@@ -24,6 +24,7 @@ from kubews.errors import (
 from kubews.protocol.channels import STDERR, STDIN, Channels
 from kubews.protocol.channels import STDOUT as STDOUT_CHANNEL
 from kubews.session import open_exec
+from kubews.signals import GRACE, Tree
 from kubews.streams import Stream
 from kubews.targets import Target, target_of
 from kubews.transport import forks
@@ -47,6 +48,9 @@ CompletedProcess = subprocess.CompletedProcess
 
 # As subprocess: the time that a command gets to end after Ctrl-C.
 _CTRL_C_GRACE = 0.25
+
+# Seconds for the Status of a process that is gone.
+_STATUS_GRACE = 1.0
 
 
 class Popen:
@@ -75,6 +79,9 @@ class Popen:
         errors: how to treat what is not text, and turns it on.
         tty: give the process a terminal; stderr then arrives on stdout, and the end of the input is what
             Ctrl-D sends.
+        signals: start the command so that ``send_signal``, ``terminate``, ``kill`` and ``end`` reach it and what
+            it has started, and end it with everything when the ``with`` block is left before it has ended
+            (needs ``sh`` in the container; what is missing is then exit code 127). See ``kubews.signals``.
         request_stdin: ask for a stdin that is never written. Kata runtimes end a command without one
             after its first output (kata-containers #13640).
         wait_ready: seconds to wait for the container to run; None does not wait.
@@ -110,6 +117,7 @@ class Popen:
         encoding: Optional[str] = None,
         errors: Optional[str] = None,
         tty: bool = False,
+        signals: bool = False,
         request_stdin: bool = False,
         wait_ready: Optional[float] = None,
         connect_timeout: Optional[float] = None,
@@ -132,6 +140,12 @@ class Popen:
         # want to know: leaving the block need not tell it then.
         self._told = False
         self._unsent: Optional[Unsent] = None
+        self._tree: Optional[Tree] = None
+        self.stdin: Any = None
+        self.stdout: Any = None
+        self.stderr: Any = None
+        self._copiers: list[OutputCopier] = []
+        self._input: Optional[InputCopier] = None
         self.pod = target_of(pod, namespace, container, client)
         with contextlib.ExitStack() as held:
             source = _source(stdin, encoding, errors, held)
@@ -145,6 +159,9 @@ class Popen:
             deadline = Deadline(connect_timeout)
             # Of deploy/web it is one pod from now on; what this process is asked later is asked of it.
             self.pod = self.pod.pin(deadline)
+            if signals:
+                self._tree = Tree(self.pod)
+                argv = self._tree.wrap(argv)
             self._session = open_exec(
                 self.pod,
                 argv,
@@ -152,9 +169,14 @@ class Popen:
                 merged=stderr is STDOUT,
                 tty=tty,
                 deadline=deadline,
+                codec=Channels if self._tree is None else self._tree.codec,
             )
             self._connection = self._session.connection
             held.callback(self._connection.close)
+            if self._tree is not None:
+                held.callback(self._end_tree)
+                limit = deadline.at_most(self.pod.client.connect_timeout)
+                self.pid = self._tree.wait_started(limit)
             self._wire_up(stdin, stdout, stderr, bufsize, source, sinks)
             held.pop_all()  # the copiers close the files, and the user the connection
         forks.tell(self)
@@ -168,11 +190,6 @@ class Popen:
         source: Optional[Source],
         sinks: list[Optional[Sink]],
     ) -> None:
-        self.stdin: Any = None
-        self.stdout: Any = None
-        self.stderr: Any = None
-        self._copiers: list[OutputCopier] = []
-        self._input: Optional[InputCopier] = None
         if stdin is PIPE:
             raw = Stream(self._session, STDIN)
             self.stdin = raw
@@ -401,25 +418,79 @@ class Popen:
             "round: a command that knows how much to read (head -c N) with popen(stdin=PIPE), or tty=True"
         )
 
-    def send_signal(self, sig: int) -> None:
-        """Not possible yet: the API server passes no signals.
+    def send_signal(self, sig: int, *, children: bool = True) -> None:
+        """Send a signal to the process and to everything that it has started; needs ``signals=True``.
+
+        A second exec in the same container does that. It reaches children under ``nohup`` and those that
+        the process has left behind, too; see ``kubews.signals``.
+
+        Args:
+            sig: its number in Linux, or one of ``signal.Signals``.
+            children: False for the process alone.
 
         Raises:
-            io.UnsupportedOperation: says what to do instead. Nothing if the process has ended.
+            io.UnsupportedOperation: it was started without ``signals=True``, and runs.
+            SignalRefused: the container's user may not.
+            KubewsError: the container could not be reached, or not be looked into.
+
+        Threads: blocks.
         """
-        if self.poll() is None:
-            raise io.UnsupportedOperation(
-                "the API server passes no signals to a process; popen(..., signals=True) will, in a "
-                "later version. Until then: run(['kill', ...]) in the container, or tty=True and \\x03"
-            )
+        if self._tree is not None:
+            self._tree.send(sig, children=children)
+        elif self.poll() is None:
+            raise self._unreachable()
 
     def terminate(self) -> None:
-        """Not possible yet; see ``send_signal``."""
+        """Send SIGTERM; see ``send_signal``."""
         self.send_signal(15)
 
     def kill(self) -> None:
-        """Not possible yet; see ``send_signal``."""
+        """Send SIGKILL; see ``send_signal``."""
         self.send_signal(9)
+
+    def end(self, grace: float = GRACE) -> bool:
+        """Send SIGTERM, SIGKILL to what still runs after a while, and look whether anything is left.
+
+        It does so over a connection of its own, also when this one is lost or closed.
+
+        Args:
+            grace: seconds between the two signals.
+
+        Returns:
+            Whether the process and everything that it has started is seen to be gone.
+
+        Raises:
+            io.UnsupportedOperation: it was started without ``signals=True``.
+            KubewsError: see ``send_signal``.
+
+        Threads: blocks a little longer than ``grace``, if anything needs that.
+        """
+        if self._tree is None:
+            raise self._unreachable()
+        gone = self._tree.end(grace)
+        self._await_status(gone)
+        return gone
+
+    def _unreachable(self) -> io.UnsupportedOperation:
+        return io.UnsupportedOperation(
+            "the API server passes no signals to a process. Start it with signals=True, which needs sh in "
+            "the container; else there are run(['kill', ...]) in the container, and tty=True and \\x03"
+        )
+
+    def _end_tree(self) -> None:
+        """End what nobody will wait for."""
+        if self._tree is None or self._connection.succeeded():
+            return
+        for _, pipe in self._outputs():
+            if pipe is not None:
+                pipe.discard()  # or what is to end could wait for a reader
+        self._await_status(self._tree.end_or_warn())
+
+    def _await_status(self, gone: bool) -> None:
+        """Take the exit code of what is known to be gone, if the connection can tell it."""
+        with contextlib.suppress(Expired, ConnectionLost):
+            status = self._connection.status.get(Deadline(_STATUS_GRACE if gone else 0.0))
+            self._returncode = status.exit_code
 
     def close(self, timeout: Optional[float] = 1.0) -> None:
         """Close the connection and the streams; whoever reads or writes is woken.
@@ -452,8 +523,11 @@ class Popen:
             elif issubclass(kind, KeyboardInterrupt) and self._tty and self.stdin is not None:
                 self._interrupt()
         finally:
-            # After an exception nobody wants to wait for a server that may not answer.
-            self.close(1.0 if kind is None else 0.0)
+            try:
+                self._end_tree()
+            finally:
+                # After an exception nobody wants to wait for a server that may not answer.
+                self.close(1.0 if kind is None else 0.0)
 
     def _leave(self) -> None:
         for stream, pipe in self._outputs():

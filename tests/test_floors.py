@@ -23,6 +23,7 @@ FLOORS = [
     ["copier"],
     ["targets"],
     ["session", "tunnels", "listeners", "podsocket"],
+    ["signals"],
     ["popen", "forwarder"],
     ["options"],
     ["process", "portforward"],

@@ -93,10 +93,12 @@ def test_without_a_shell_a_list_runs_and_the_rest_names_the_cure(
     pod = client.pod(bare.pod)
     argv = [*bare.program, "$HOME; a  b"]
     assert pod.check_output(argv) == b"$HOME; a  b\n"
-    with pytest.raises(kubews.ExecError, match=r"shell=True and cwd= need sh, .* as a list"):
+    with pytest.raises(kubews.ExecError, match=r"shell=True, cwd= and .* need sh, .* as a list"):
         pod.run("echo", shell=True)
     with pytest.raises(kubews.ExecError, match=r"need sh, .* without cwd="):
         pod.run(argv, cwd="/")
+    with pytest.raises(kubews.ExecError, match=r"need sh, .* and signals="):
+        pod.run(argv, signals=True)
     with pytest.raises(kubews.ExecError, match=r"env= needs env, .* in the pod's spec"):
         pod.run(argv, env={"A": "b"})
     # One that the user has named himself needs no explanation.

@@ -1,0 +1,290 @@
+"""Signals for a command in a container, and for all that it has started there.
+
+The API server passes no signals, and a connection that closes ends nothing. So the command is started by a
+wrapper (``command.marked``) that the container's ``sh`` runs before it becomes the command. It reports its
+process id, and sets a random mark in the environment, which every child inherits. A signal is sent by a
+second exec, as the same user in the same container, whose ``sh`` looks through ``/proc``. What belongs to
+the command is
+
+- the process that was reported, if it has the reported time of start: the number may be another's by now;
+- what is in its session, which runtimes make for every exec: children under ``nohup`` too;
+- what has the mark, so also what has made a session of its own, or lives on when its parents have ended;
+- what is below one of these, so also programs that have overwritten or emptied their environment.
+
+Only a daemon that has done all of it, a session of its own, an empty environment, no parent left, is not
+found. The image needs a POSIX ``sh``, with ``kill``, ``read`` and ``echo`` built in as in dash, bash and
+busybox, and nothing else.
+"""
+
+from __future__ import annotations
+
+import functools
+import secrets
+import signal
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Optional
+
+from kubews.command import MARK, marked
+from kubews.errors import ExecError, KubewsError, SignalRefused, TimeoutExpired
+from kubews.protocol.channels import STDOUT, Channels
+from kubews.protocol.report import ReportingChannels
+from kubews.session import open_exec
+from kubews.targets import Target
+from kubews.transport.deadline import Deadline
+from kubews.transport.wait import Expired, Outcome
+
+#: Seconds from SIGTERM to SIGKILL.
+GRACE = 2.0
+
+# Seconds for a second exec. It takes a tenth of one; but one may wait for it after Ctrl-C.
+_ANSWER = 10.0
+# Between two looks, in seconds: the first, and the longest.
+_FIRST_PAUSE = 0.02
+_PAUSE = 0.5
+
+# The numbers of Linux, which a container runs; this machine may have others, or no such names.
+_TERM = 15
+_KILL = 9
+_NOTHING = 0
+
+# Prints three lines: what the signal was sent to, what is left of the command, what could not be signalled.
+# A process that forks while it is looked for has a child that the next look finds, so there are looks until
+# one finds nobody new, and after SIGKILL until one finds nobody at all. read drops the zero bytes of an
+# environment. The name in stat, in parentheses, may hold blanks, parentheses and newlines; the fields behind
+# it are numbered by proc(5): state is the third, and the time of start the 22nd.
+_SIGNAL = (
+    f"mark={MARK}=$1"
+    r""" top=$2 since=${3:-0} signal=$4 alone=$5
+exec 2>/dev/null
+[ -r /proc/$$/stat ] || exit 3
+look() {
+  text=
+  while IFS= read -r line || [ "$line" ]; do text="$text $line"; done <"/proc/$1/stat"
+  set -- ${text##*)}
+  state=${1:-gone} parent=$2 session=$4 begun=${20}
+}
+marked() {
+  while IFS= read -r line || [ "$line" ]; do
+    case $line in *"$mark"*) return 0 ;; esac
+  done <"/proc/$1/environ"
+  return 1
+}
+scan() {
+  found=' ' others=
+  for each in /proc/[0-9]*; do
+    pid=${each#/proc/}
+    look "$pid"
+    case $state in gone | Z | X) continue ;; esac
+    [ "$begun" -ge "$since" ] || continue
+    if [ "$pid" = "$top" ]; then found="$found$pid "
+    elif [ "$alone" ]; then continue
+    elif [ "$session" = "$top" ] || marked "$pid"; then found="$found$pid "
+    else others="$others $pid:$parent"
+    fi
+  done
+  more=$others
+  while [ "$more" ]; do
+    more=
+    for each in $others; do
+      case $found in
+        *" ${each%:*} "*) ;;
+        *" ${each#*:} "*) found="$found${each%:*} " more=1 ;;
+      esac
+    done
+  done
+}
+look "$top"
+[ "$state" = gone ] || [ "$begun" = "$since" ] || top=
+sent=' ' refused= looks=0
+while [ $((looks += 1)) -le 100 ]; do
+  scan
+  new=
+  for pid in $found; do
+    case $sent in *" $pid "*) continue ;; esac
+    sent="$sent$pid " new=1
+    kill "-$signal" "$pid" || refused="$refused $pid"
+  done
+  [ "$new" ] && continue
+  case $signal$found in 9' '[0-9]* | KILL' '[0-9]*) ;; *) break ;; esac
+done
+echo "sent $sent"
+echo "left $found"
+echo "refused $refused"
+"""
+)
+
+
+@dataclass(frozen=True)
+class _Answer:
+    sent: tuple[int, ...]
+    left: tuple[int, ...]
+    refused: tuple[int, ...]
+
+
+class Tree:
+    """A command that was started with a mark, and all that it has started.
+
+    Args:
+        target: the pod itself, see ``pin``.
+
+    Threads: any.
+    """
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._mark = secrets.token_hex(16)
+        self._report: Outcome[Optional[str]] = Outcome()
+
+    def wrap(self, argv: Sequence[str]) -> list[str]:
+        """Return what to run instead, so that the command and its children can be found."""
+        return marked(argv, self._mark)
+
+    @property
+    def codec(self) -> Callable[..., Channels]:
+        """The codec for its connection, which takes the report out of its output."""
+        return functools.partial(ReportingChannels, mark=self._mark, reported=self._report.set)
+
+    def wait_started(self, deadline: Deadline) -> Optional[int]:
+        """Wait for the report; none comes if the command could not be started.
+
+        Returns:
+            The process id in the container, None if it is not known.
+
+        Threads: blocks.
+        """
+        try:
+            line = self._report.get(deadline)
+        except Expired:
+            return None
+        number = (line or "").split(" ", 1)[0]
+        return int(number) if number.isdigit() else None
+
+    def send(self, sig: int, *, children: bool = True) -> tuple[int, ...]:
+        """Send a signal.
+
+        Args:
+            sig: its number in Linux, or a ``signal.Signals``; 0 only looks.
+            children: whether to everything that the command has started, too.
+
+        Returns:
+            The process ids, in the container, of what still ran a moment later.
+
+        Raises:
+            SignalRefused: the container's user may not signal what has become another user's.
+            TimeoutExpired: there was no answer; whether the signal was sent is unknown.
+            ApiError: the server refused.
+            ConnectFailed: it could not be reached.
+            ExecError: it could not look into the container.
+
+        Threads: blocks.
+        """
+        answer = self._ask(_word(sig), children)
+        refused = sorted({*answer.refused} & {*answer.left})
+        if refused:
+            raise SignalRefused(
+                f"{self._target.where}: the container's user may not send signal {sig:d} to process "
+                f"{', '.join(map(str, refused))}, which is another user's"
+            )
+        return answer.left
+
+    def end(self, grace: float = GRACE) -> bool:
+        """Send SIGTERM, and SIGKILL to what still runs after a while.
+
+        Args:
+            grace: seconds between the two.
+
+        Returns:
+            Whether nothing is left, as a look into the container has shown.
+
+        Raises:
+            KubewsError: as for ``send``.
+
+        Threads: blocks a little longer than ``grace``, if anything needs that.
+        """
+        deadline = Deadline(grace)
+        left = self.send(_TERM)
+        pause = _FIRST_PAUSE
+        while left and not deadline.expired():
+            time.sleep(min(pause, deadline.remaining() or 0.0))
+            pause = min(2 * pause, _PAUSE)
+            left = self.send(_NOTHING)
+        return not (left and self.send(_KILL))
+
+    def end_or_warn(self) -> bool:
+        """End it, with a RuntimeWarning if it cannot be known to have ended; return whether it has.
+
+        Threads: blocks.
+        """
+        try:
+            if self.end():
+                return True
+            why = "some of it does not go, even by SIGKILL"
+        except (KubewsError, OSError) as exc:
+            why = str(exc)
+        warnings.warn(
+            f"{self._target.where}: the command, or what it has started, may still run: {why}",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+        return False
+
+    def _ask(self, word: str, children: bool) -> _Answer:
+        """Run the script in the container."""
+        pid, begun = self._identity()
+        arguments = [self._mark, pid, begun, word, "" if children else "alone"]
+        deadline = Deadline(_ANSWER)
+        session = open_exec(
+            self._target,
+            ["sh", "-c", _SIGNAL, "sh", *arguments],
+            stdin=False,
+            merged=False,
+            tty=False,
+            deadline=deadline,
+        )
+        connection = session.connection
+        try:
+            status = connection.status.get(deadline)
+            if not connection.pipes[STDOUT].wait_end(deadline):
+                raise Expired
+            output = connection.pipes[STDOUT].take_all()
+        except Expired as exc:
+            raise TimeoutExpired(f"kill -{word} in {self._target.where}", _ANSWER) from exc
+        finally:
+            connection.close(1.0 if connection.status.done() else 0.0)
+        if not status.success:
+            raise ExecError(
+                f"{self._target.where}: no signal could be sent: "
+                + (status.message if status.exit_code != 3 else "there is no /proc to look into"),
+                status=status.document,
+            )
+        return _answer(output)
+
+    def _identity(self) -> tuple[str, str]:
+        """Return the process id and the time of start that were reported."""
+        line = self._report.get(Deadline(0)) if self._report.done() else None
+        fields = (line or "").rpartition(")")[2].split()
+        if len(fields) < 20 or line is None:
+            return "", ""
+        return line.split(" ", 1)[0], fields[19]
+
+
+def _word(sig: int) -> str:
+    """Return a signal as ``kill`` takes it: by name, where its number is this machine's own."""
+    if isinstance(sig, signal.Signals):
+        return sig.name.removeprefix("SIG")
+    if not isinstance(sig, int):
+        raise TypeError(f"a signal is a number or one of signal.Signals, not {sig!r}")
+    if not 0 <= sig <= 64:
+        raise ValueError(f"there is no signal {sig}: Linux has 1 to 64")
+    return str(int(sig))
+
+
+def _answer(output: bytes) -> _Answer:
+    lines = {}
+    for line in output.decode("ascii", "replace").splitlines():
+        name, _, rest = line.partition(" ")
+        lines[name] = tuple(int(number) for number in rest.split())
+    return _Answer(lines["sent"], lines["left"], lines["refused"])
