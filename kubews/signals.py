@@ -105,9 +105,9 @@ while [ $((looks += 1)) -le 100 ]; do
   for pid in $found; do
     case $sent in *" $pid "*) continue ;; esac
     sent="$sent$pid " new=1
-    kill "-$signal" "$pid" || refused="$refused $pid"
+    [ "$signal" = 0 ] || kill "-$signal" "$pid" || refused="$refused $pid"
   done
-  [ "$new" ] && continue
+  [ "$new" ] && [ "$signal" != 0 ] && continue
   case $signal$found in 9' '[0-9]* | KILL' '[0-9]*) ;; *) break ;; esac
 done
 echo "sent $sent"

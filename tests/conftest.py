@@ -9,13 +9,15 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import shutil
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cluster import DEFAULT_VERSION, versions
-from clusters import AnyCluster, make_cluster, minor
+from cluster import BUSYBOX, DEFAULT_VERSION, versions
+from clusters import AnyCluster, added, make_cluster, minor
 from support import eventually, resources
 
 from kubews import Client, Pod
@@ -125,6 +127,20 @@ def old(request: pytest.FixtureRequest, pytestconfig: pytest.Config) -> Iterator
     with LocalCluster(version="1.28", process=True) as cluster:
         cluster.add_pod("web-0", {"app": ["sh", "-c", "exec sleep 100000"]})
         yield cluster
+
+
+@pytest.fixture(scope="module")
+def busybox(cluster: AnyCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A pod whose sh, env and everything else are busybox."""
+    applets = tmp_path_factory.mktemp("applets")
+    if isinstance(cluster, LocalCluster):
+        if shutil.which("busybox") is None:
+            pytest.skip(
+                "LocalCluster's pods have the programs of this machine: there is no busybox"
+            )
+        subprocess.run(["busybox", "--install", "-s", str(applets)], check=True, timeout=30)
+    with added(cluster, "busybox", BUSYBOX, None, applets) as pod:
+        yield pod
 
 
 @pytest.fixture
