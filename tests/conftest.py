@@ -67,7 +67,10 @@ def of_local_cluster(path: Path) -> bool:
 def of_this_machine(item: pytest.Item) -> bool:
     """Tell whether a test of parity runs its body with the standard library, which knows no cluster."""
     callspec = getattr(item, "callspec", None)
-    return callspec is not None and callspec.params.get("sp") == "subprocess"
+    return callspec is not None and "subprocess" in (
+        callspec.params.get("sp"),
+        callspec.params.get("killing"),
+    )
 
 
 def is_real(config: pytest.Config) -> bool:
