@@ -175,8 +175,7 @@ class Popen:
             held.callback(self._connection.close)
             if self._tree is not None:
                 held.callback(self._end_tree)
-                limit = deadline.at_most(self.pod.client.connect_timeout)
-                self.pid = self._tree.wait_started(limit)
+                self.pid = self._tree.wait_started(deadline)
             self._wire_up(stdin, stdout, stderr, bufsize, source, sinks)
             held.pop_all()  # the copiers close the files, and the user the connection
         forks.tell(self)
@@ -495,7 +494,7 @@ class Popen:
     def close(self, timeout: Optional[float] = 1.0) -> None:
         """Close the connection and the streams; whoever reads or writes is woken.
 
-        The remote process is not ended by that: its stdin ends, and its output goes nowhere.
+        The remote process is not ended by that: its stdin ends, and its output goes nowhere. See ``end``.
 
         Args:
             timeout: seconds to say goodbye to the server.

@@ -21,6 +21,7 @@ from __future__ import annotations
 import functools
 import secrets
 import signal
+import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -148,15 +149,15 @@ class Tree:
         return functools.partial(ReportingChannels, mark=self._mark, reported=self._report.set)
 
     def wait_started(self, deadline: Deadline) -> Optional[int]:
-        """Wait for the report; none comes if the command could not be started.
+        """Wait for the report, at most some seconds; none comes if the command could not be started.
 
         Returns:
-            The process id in the container, None if it is not known.
+            The process id in the container, None if it is not known. Signals reach it all the same.
 
         Threads: blocks.
         """
         try:
-            line = self._report.get(deadline)
+            line = self._report.get(deadline.at_most(_ANSWER))
         except Expired:
             return None
         number = (line or "").split(" ", 1)[0]
@@ -181,7 +182,7 @@ class Tree:
 
         Threads: blocks.
         """
-        answer = self._ask(_word(sig), children)
+        answer = self._ask(sig, children)
         refused = sorted({*answer.refused} & {*answer.left})
         if refused:
             raise SignalRefused(
@@ -200,18 +201,18 @@ class Tree:
             Whether nothing is left, as a look into the container has shown.
 
         Raises:
-            KubewsError: as for ``send``.
+            KubewsError: as for ``send``, but for what is refused: that is left.
 
         Threads: blocks a little longer than ``grace``, if anything needs that.
         """
         deadline = Deadline(grace)
-        left = self.send(_TERM)
+        left = self._ask(_TERM).left
         pause = _FIRST_PAUSE
         while left and not deadline.expired():
             time.sleep(min(pause, deadline.remaining() or 0.0))
             pause = min(2 * pause, _PAUSE)
-            left = self.send(_NOTHING)
-        return not (left and self.send(_KILL))
+            left = self._ask(_NOTHING).left
+        return not (left and self._ask(_KILL).left)
 
     def end_or_warn(self) -> bool:
         """End it, with a RuntimeWarning if it cannot be known to have ended; return whether it has.
@@ -231,8 +232,9 @@ class Tree:
         )
         return False
 
-    def _ask(self, word: str, children: bool) -> _Answer:
+    def _ask(self, sig: int, children: bool = True) -> _Answer:
         """Run the script in the container."""
+        word = _word(sig)
         pid, begun = self._identity()
         arguments = [self._mark, pid, begun, word, "" if children else "alone"]
         deadline = Deadline(_ANSWER)
@@ -272,8 +274,8 @@ class Tree:
 
 
 def _word(sig: int) -> str:
-    """Return a signal as ``kill`` takes it: by name, where its number is this machine's own."""
-    if isinstance(sig, signal.Signals):
+    """Return a signal as ``kill`` takes it: by name where numbers may be other ones than Linux has."""
+    if isinstance(sig, signal.Signals) and sys.platform != "linux":
         return sig.name.removeprefix("SIG")
     if not isinstance(sig, int):
         raise TypeError(f"a signal is a number or one of signal.Signals, not {sig!r}")

@@ -391,6 +391,7 @@ def test_a_process_of_another_user_is_told_of(local, client: Client, tmp_path_fa
         (shells / "sh").chmod(0o755)
         with pytest.raises(kubews.SignalRefused, match=f"signal 15 to process {process.pid}, "):
             process.terminate()
+        assert not process.end(grace=0)
         (shells / "sh").unlink()
         process.kill()
         assert process.wait(seconds(10)) == 137
