@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import contextlib
-import io
 import subprocess
 import sys
 import threading
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Optional, Union
 from kubews.client import Client
 from kubews.command import Args, StrOrBytesPath, command, cure
 from kubews.copier import InputCopier, OutputCopier
+from kubews.ending import Ending
 from kubews.errors import (
     ConnectionLost,
     ExecError,
@@ -24,7 +24,7 @@ from kubews.errors import (
 from kubews.protocol.channels import STDERR, STDIN, Channels
 from kubews.protocol.channels import STDOUT as STDOUT_CHANNEL
 from kubews.session import open_exec
-from kubews.signals import GRACE, Tree
+from kubews.signals import Tree
 from kubews.streams import Stream
 from kubews.targets import Target, target_of
 from kubews.transport import forks
@@ -49,11 +49,8 @@ CompletedProcess = subprocess.CompletedProcess
 # As subprocess: the time that a command gets to end after Ctrl-C.
 _CTRL_C_GRACE = 0.25
 
-# Seconds for the Status of a process that is gone.
-_STATUS_GRACE = 1.0
 
-
-class Popen:
+class Popen(Ending):
     """A process in a pod.
 
     The arguments, attributes and methods that ``subprocess.Popen`` has too mean the same. What differs:
@@ -132,7 +129,6 @@ class Popen:
         self._text = bool(text or universal_newlines or encoding or errors)
         self._encoding, self._errors = encoding, errors
         self._tty = tty
-        self._returncode: Optional[int] = None
         self._lock = threading.RLock()
         self._communicating = False
         self._results: Optional[tuple[Any, Any]] = None
@@ -140,7 +136,6 @@ class Popen:
         # want to know: leaving the block need not tell it then.
         self._told = False
         self._unsent: Optional[Unsent] = None
-        self._tree: Optional[Tree] = None
         self.stdin: Any = None
         self.stdout: Any = None
         self.stderr: Any = None
@@ -174,7 +169,7 @@ class Popen:
             self._connection = self._session.connection
             held.callback(self._connection.close)
             if self._tree is not None:
-                held.callback(self._end_tree)
+                held.callback(self._end_unfinished)
                 self.pid = self._tree.wait_started(deadline)
             self._wire_up(stdin, stdout, stderr, bufsize, source, sinks)
             held.pop_all()  # the copiers close the files, and the user the connection
@@ -417,80 +412,6 @@ class Popen:
             "round: a command that knows how much to read (head -c N) with popen(stdin=PIPE), or tty=True"
         )
 
-    def send_signal(self, sig: int, *, children: bool = True) -> None:
-        """Send a signal to the process and to everything that it has started; needs ``signals=True``.
-
-        A second exec in the same container does that. It reaches children under ``nohup`` and those that
-        the process has left behind, too; see ``kubews.signals``.
-
-        Args:
-            sig: its number in Linux, or one of ``signal.Signals``.
-            children: False for the process alone.
-
-        Raises:
-            io.UnsupportedOperation: it was started without ``signals=True``, and runs.
-            SignalRefused: the container's user may not.
-            KubewsError: the container could not be reached, or not be looked into.
-
-        Threads: blocks.
-        """
-        if self._tree is not None:
-            self._tree.send(sig, children=children)
-        elif self.poll() is None:
-            raise self._unreachable()
-
-    def terminate(self) -> None:
-        """Send SIGTERM; see ``send_signal``."""
-        self.send_signal(15)
-
-    def kill(self) -> None:
-        """Send SIGKILL; see ``send_signal``."""
-        self.send_signal(9)
-
-    def end(self, grace: float = GRACE) -> bool:
-        """Send SIGTERM, SIGKILL to what still runs after a while, and look whether anything is left.
-
-        It does so over a connection of its own, also when this one is lost or closed.
-
-        Args:
-            grace: seconds between the two signals.
-
-        Returns:
-            Whether the process and everything that it has started is seen to be gone.
-
-        Raises:
-            io.UnsupportedOperation: it was started without ``signals=True``.
-            KubewsError: see ``send_signal``.
-
-        Threads: blocks a little longer than ``grace``, if anything needs that.
-        """
-        if self._tree is None:
-            raise self._unreachable()
-        gone = self._tree.end(grace)
-        self._await_status(gone)
-        return gone
-
-    def _unreachable(self) -> io.UnsupportedOperation:
-        return io.UnsupportedOperation(
-            "the API server passes no signals to a process. Start it with signals=True, which needs sh in "
-            "the container; else there are run(['kill', ...]) in the container, and tty=True and \\x03"
-        )
-
-    def _end_tree(self) -> None:
-        """End what nobody will wait for."""
-        if self._tree is None or self._connection.succeeded():
-            return
-        for _, pipe in self._outputs():
-            if pipe is not None:
-                pipe.discard()  # or what is to end could wait for a reader
-        self._await_status(self._tree.end_or_warn())
-
-    def _await_status(self, gone: bool) -> None:
-        """Take the exit code of what is known to be gone, if the connection can tell it."""
-        with contextlib.suppress(Expired, ConnectionLost):
-            status = self._connection.status.get(Deadline(_STATUS_GRACE if gone else 0.0))
-            self._returncode = status.exit_code
-
     def close(self, timeout: Optional[float] = 1.0) -> None:
         """Close the connection and the streams; whoever reads or writes is woken.
 
@@ -523,7 +444,7 @@ class Popen:
                 self._interrupt()
         finally:
             try:
-                self._end_tree()
+                self._end_unfinished(pipe for _, pipe in self._outputs() if pipe is not None)
             finally:
                 # After an exception nobody wants to wait for a server that may not answer.
                 self.close(1.0 if kind is None else 0.0)

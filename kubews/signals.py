@@ -46,19 +46,23 @@ _ANSWER = 10.0
 _FIRST_PAUSE = 0.02
 _PAUSE = 0.5
 
-# The numbers of Linux, which a container runs; this machine may have others, or no such names.
-_TERM = 15
-_KILL = 9
+#: The numbers of Linux, which a container runs; this machine may have others, or no such names.
+TERM = 15
+KILL = 9
 _NOTHING = 0
 
-# Prints three lines: what the signal was sent to, what is left of the command, what could not be signalled.
+# What the script below exits with if it cannot look.
+_NO_PROC = 3
+
+# Arguments: the mark as it stands in the environment; the process id and the time of start that were reported,
+# or nothing; the signal; and whether the process is meant alone. Prints two lines: what of it ran when all was
+# done, and what could not be signalled.
 # A process that forks while it is looked for has a child that the next look finds, so there are looks until
 # one finds nobody new, and after SIGKILL until one finds nobody at all. read drops the zero bytes of an
 # environment. The name in stat, in parentheses, may hold blanks, parentheses and newlines; the fields behind
 # it are numbered by proc(5): state is the third, and the time of start the 22nd.
-_SIGNAL = (
-    f"mark={MARK}=$1"
-    r""" top=$2 since=${3:-0} signal=$4 alone=$5
+_SIGNAL = r"""
+mark=$1 top=$2 since=${3:-0} signal=$4 alone=$5
 exec 2>/dev/null
 [ -r /proc/$$/stat ] || exit 3
 look() {
@@ -111,16 +115,13 @@ while [ $((looks += 1)) -le 100 ]; do
   [ "$new" ] && [ "$signal" != 0 ] && continue
   case $signal$found in 9' '[0-9]* | KILL' '[0-9]*) ;; *) break ;; esac
 done
-echo "sent $sent"
 echo "left $found"
 echo "refused $refused"
 """
-)
 
 
 @dataclass(frozen=True)
 class _Answer:
-    sent: tuple[int, ...]
     left: tuple[int, ...]
     refused: tuple[int, ...]
 
@@ -206,13 +207,13 @@ class Tree:
         Threads: blocks a little longer than ``grace``, if anything needs that.
         """
         deadline = Deadline(grace)
-        left = self._ask(_TERM).left
+        left = self._ask(TERM).left
         pause = _FIRST_PAUSE
         while left and not deadline.expired():
             time.sleep(min(pause, deadline.remaining() or 0.0))
             pause = min(2 * pause, _PAUSE)
             left = self._ask(_NOTHING).left
-        return not (left and self._ask(_KILL).left)
+        return not (left and self._ask(KILL).left)
 
     def end_or_warn(self) -> bool:
         """End it, with a RuntimeWarning if it cannot be known to have ended; return whether it has.
@@ -236,7 +237,7 @@ class Tree:
         """Run the script in the container."""
         word = _word(sig)
         pid, begun = self._identity()
-        arguments = [self._mark, pid, begun, word, "" if children else "alone"]
+        arguments = [f"{MARK}={self._mark}", pid, begun, word, "" if children else "alone"]
         deadline = Deadline(_ANSWER)
         session = open_exec(
             self._target,
@@ -257,10 +258,11 @@ class Tree:
         finally:
             connection.close(1.0 if connection.status.done() else 0.0)
         if not status.success:
+            why = (
+                status.message if status.exit_code != _NO_PROC else "there is no /proc to look into"
+            )
             raise ExecError(
-                f"{self._target.where}: no signal could be sent: "
-                + (status.message if status.exit_code != 3 else "there is no /proc to look into"),
-                status=status.document,
+                f"{self._target.where}: no signal could be sent: {why}", status=status.document
             )
         return _answer(output)
 
@@ -285,8 +287,7 @@ def _word(sig: int) -> str:
 
 
 def _answer(output: bytes) -> _Answer:
-    lines = {}
-    for line in output.decode("ascii", "replace").splitlines():
-        name, _, rest = line.partition(" ")
-        lines[name] = tuple(int(number) for number in rest.split())
-    return _Answer(lines["sent"], lines["left"], lines["refused"])
+    left, refused = (
+        tuple(int(number) for number in line.split()[1:]) for line in output.splitlines()
+    )
+    return _Answer(left, refused)

@@ -24,6 +24,7 @@ FLOORS = [
     ["targets"],
     ["session", "tunnels", "listeners", "podsocket"],
     ["signals"],
+    ["ending"],
     ["popen", "forwarder"],
     ["options"],
     ["process", "portforward"],

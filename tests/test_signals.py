@@ -370,8 +370,8 @@ def test_a_process_that_has_got_the_number_of_another_is_left_alone(
         return done.stdout.splitlines()[0]
 
     for other in (begun - 1, begun + 1):
-        assert look(other, "9").split() == ["sent"]
-    assert look(begun).split() == ["sent", str(stranger)]
+        assert look(other, "9").split() == ["left"]
+    assert look(begun).split() == ["left", str(stranger)]
 
 
 @pytest.mark.skipif(
