@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import contextlib
 import subprocess
 import sys
@@ -10,6 +9,7 @@ import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Optional, Union
 
+from kubews import redirection
 from kubews.client import Client
 from kubews.command import Args, StrOrBytesPath, command, cure
 from kubews.copier import InputCopier, OutputCopier
@@ -32,7 +32,7 @@ from kubews.transport.deadline import NEVER, Deadline
 from kubews.transport.outbox import Unsent
 from kubews.transport.pipe import Pipe
 from kubews.transport.wait import Expired
-from kubews.userfiles import InputFile, OutputFile, Sink, Source, sink_for
+from kubews.userfiles import InputFile, OutputFile, Sink, Source
 from kubews.wrappers import BUFFER_SIZE, ReadStream, TextReadStream, TextWriteStream
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ class Popen(Ending):
         argv = command(args, shell=shell, cwd=cwd, env=env)
         if text is not None and universal_newlines is not None and text != universal_newlines:
             raise ValueError("text and universal_newlines are the same and cannot differ")
-        _check(stdin, stdout, bufsize, encoding, errors)
+        redirection.check(stdin, stdout, bufsize, encoding, errors)
         self.args = args
         self.pid: Optional[int] = None
         self._text = bool(text or universal_newlines or encoding or errors)
@@ -143,11 +143,11 @@ class Popen(Ending):
         self._input: Optional[InputCopier] = None
         self.pod = target_of(pod, namespace, container, client)
         with contextlib.ExitStack() as held:
-            source = _source(stdin, encoding, errors, held)
+            source = redirection.source_of(stdin, encoding, errors, held)
             sinks = [
-                _sink(stdout, sys.stdout, encoding, errors, held),
+                redirection.sink_of(stdout, sys.stdout, encoding, errors, held),
                 # With a terminal there is no stderr to copy.
-                _sink(DEVNULL if tty else stderr, sys.stderr, encoding, errors, held),
+                redirection.sink_of(DEVNULL if tty else stderr, sys.stderr, encoding, errors, held),
             ]
             if wait_ready is not None:
                 self.pod = self.pod.wait_ready(wait_ready)
@@ -476,55 +476,6 @@ class Popen(Ending):
             self._connection.status.get(Deadline(_CTRL_C_GRACE))
         except (TimeoutError, StreamBroken, ConnectionLost):
             pass
-
-
-def _check(
-    stdin: InputFile,
-    stdout: OutputFile,
-    bufsize: int,
-    encoding: Optional[str],
-    errors: Optional[str],
-) -> None:
-    if stdout is STDOUT or stdin is STDOUT:
-        raise ValueError("STDOUT can only be used for stderr")
-    if not isinstance(bufsize, int):
-        raise TypeError("bufsize must be an integer")
-    if bufsize < -1:
-        raise ValueError(f"bufsize must be -1, 0 or a number of bytes, not {bufsize}")
-    if encoding is not None:
-        codecs.lookup(encoding)
-    if errors is not None:
-        codecs.lookup_error(errors)
-
-
-def _source(
-    wanted: InputFile,
-    encoding: Optional[str],
-    errors: Optional[str],
-    held: contextlib.ExitStack,
-) -> Optional[Source]:
-    """Choose where input is copied from; None if it is not."""
-    if wanted in (None, PIPE, DEVNULL):
-        return None
-    source = Source(wanted, encoding, errors)
-    held.callback(source.close)
-    return source
-
-
-def _sink(
-    wanted: OutputFile,
-    default: Any,
-    encoding: Optional[str],
-    errors: Optional[str],
-    held: contextlib.ExitStack,
-) -> Optional[Sink]:
-    """Choose where output is copied to; None if it is not."""
-    target = default if wanted is None else wanted
-    if target is None or wanted in (PIPE, DEVNULL, STDOUT):
-        return None
-    sink = sink_for(target, encoding, errors, text=wanted is None)
-    held.callback(sink.close)
-    return sink
 
 
 def _close(stream: Any) -> None:

@@ -18,7 +18,7 @@ FLOORS = [
     ["protocol", "config"],
     ["transport"],
     ["client", "bridge", "userfiles", "command", "documents"],
-    ["streams", "choice", "ports", "refusals"],
+    ["streams", "choice", "ports", "refusals", "redirection"],
     ["wrappers"],
     ["copier"],
     ["targets"],
