@@ -137,8 +137,8 @@ def test_a_timeout_ends_the_process_r50(pod: Pod, options: dict[str, Any]) -> No
     """R-50: as subprocess.run kills its child."""
     script = "nohup sleep 1000 >/dev/null 2>&1 & echo $! $$; sleep 1000"
     with pytest.raises(kubews.TimeoutExpired) as caught:
-        pod.run(script, shell=True, stdout=PIPE, signals=True, timeout=seconds(1), **options)
-    assert caught.value.timeout == seconds(1)
+        pod.run(script, shell=True, stdout=PIPE, signals=True, timeout=seconds(1.5), **options)
+    assert caught.value.timeout == seconds(1.5)
     pids = [int(number) for number in caught.value.stdout.split()]
     assert len(pids) == 2
     assert gone(pod, *pids)
