@@ -102,6 +102,37 @@ def test_terminate_and_kill_reach_all_that_was_started_r50(each: Pod, method, co
     assert other.returncode == 143
 
 
+@pytest.fixture(scope="module")
+def empty_path(
+    cluster: AnyCluster, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[str, str]]:
+    """A pod whose PATH has one empty directory, and that directory."""
+    programs = str(tmp_path_factory.mktemp("programs"))
+    cluster.add_pod("poor", {"app": ["/bin/sleep", "100000"]}, env={"PATH": programs})
+    with cluster.client() as client:
+        client.pod("poor").check_call(["/bin/mkdir", "-p", programs])
+    yield "poor", programs
+    cluster.delete_pod("poor")
+
+
+@pytest.mark.parametrize("shell", ["dash", "bash", "busybox"])
+def test_nothing_but_a_shell_is_needed_r50(
+    client: Client, pod: Pod, empty_path: tuple[str, str], shell: str
+) -> None:
+    path = pod.run(["sh", "-c", f"command -v {shell}"], stdout=PIPE, text=True).stdout.strip()
+    if not path:
+        pytest.skip(f"there is no {shell} in the image of this pod")
+    poor, programs = client.pod(empty_path[0]), empty_path[1]
+    poor.check_call(["/bin/ln", "-sf", path, f"{programs}/sh"])
+    script = "/bin/sleep 1000 & echo $$ $!; wait"
+    with poor.popen(script, shell=True, stdout=PIPE, signals=True) as process:
+        pids = [int(number) for number in process.stdout.readline().split()]
+        assert process.pid == pids[0]
+        assert process.end()
+    assert process.returncode == 143
+    assert gone(poor, *pids)
+
+
 def test_what_a_process_has_left_behind_is_reached_r50(pod: Pod) -> None:
     script = "nohup sleep 1000 >/dev/null 2>&1 & echo $!; exit 3"
     with pod.popen(script, shell=True, stdout=PIPE, signals=True) as process:
