@@ -40,7 +40,7 @@ from kubews.transport.wait import Expired, Outcome
 #: Seconds from SIGTERM to SIGKILL.
 GRACE = 2.0
 
-# Seconds for a second exec. It takes a tenth of one; but one may wait for it after Ctrl-C.
+# Seconds for a second exec, which takes a tenth of one: somebody may wait for it who has pressed Ctrl-C.
 _ANSWER = 10.0
 # Between two looks, in seconds: the first, and the longest.
 _FIRST_PAUSE = 0.02
@@ -179,10 +179,15 @@ class Tree:
             TimeoutExpired: there was no answer; whether the signal was sent is unknown.
             ApiError: the server refused.
             ConnectFailed: it could not be reached.
-            ExecError: it could not look into the container.
+            ExecError: it could not look into the container, or it does not know the command alone.
 
         Threads: blocks.
         """
+        if not children and not self._identity()[0]:
+            raise ExecError(
+                f"{self._target.where}: the command has not reported its process id, and cannot be told "
+                "from its children: send the signal to all, or once it has"
+            )
         answer = self._ask(sig, children)
         refused = sorted({*answer.refused} & {*answer.left})
         if refused:

@@ -370,6 +370,8 @@ def test_without_a_report_the_mark_does(pod: Pod) -> None:
     """As when Ctrl-C came before it."""
     process, pids = family(pod)
     process._tree._report = Outcome()
+    with pytest.raises(kubews.ExecError, match="process id"):
+        process.send_signal(signal.SIGUSR1, children=False)
     assert process.end()
     process.close()
     assert gone(pod, *pids)
