@@ -15,7 +15,7 @@ from kubews.transport.pipe import Pipe
 from kubews.transport.wait import Expired
 
 # Seconds for the Status of a process that is gone.
-_STATUS_GRACE = 1.0
+_STATUS_GRACE = 5.0
 
 
 class Ending:
@@ -93,8 +93,8 @@ class Ending:
 
     def _end_unfinished(self, unread: Iterable[Pipe] = ()) -> None:
         """End what nobody will wait for; drop its output, or it could wait for a reader."""
-        if self._tree is None or self._connection.succeeded():
-            return
+        if self._tree is None or not self._tree.own or self._connection.succeeded():
+            return  # a fork ends nothing of its parent's unless it is told to
         for pipe in unread:
             pipe.discard()
         self._await_status(self._tree.end_or_warn())

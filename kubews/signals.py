@@ -34,6 +34,7 @@ from kubews.protocol.channels import STDOUT, Channels
 from kubews.protocol.report import ReportingChannels
 from kubews.session import open_exec
 from kubews.targets import Target
+from kubews.transport import forks
 from kubews.transport.deadline import Deadline
 from kubews.transport.wait import Expired, Outcome
 
@@ -139,6 +140,13 @@ class Tree:
         self._target = target
         self._mark = secrets.token_hex(16)
         self._report: Outcome[Optional[str]] = Outcome()
+        #: Whether it was started by this process, and not by the one that this is a fork of.
+        self.own = True
+        forks.tell(self)
+
+    def _after_fork(self) -> None:
+        self._report._after_fork()
+        self.own = False
 
     def wrap(self, argv: Sequence[str]) -> list[str]:
         """Return what to run instead, so that the command and its children can be found."""
