@@ -77,8 +77,9 @@ class Popen(Ending):
         tty: give the process a terminal; stderr then arrives on stdout, and the end of the input is what
             Ctrl-D sends.
         signals: start the command so that ``send_signal``, ``terminate``, ``kill`` and ``end`` reach it and what
-            it has started, and end it with everything when the ``with`` block is left before it has ended
-            (needs ``sh`` in the container; what is missing is then exit code 127). See ``kubews.signals``.
+            it has started, and end it with all that when the ``with`` block is left before it has ended.
+            ``pid`` is then its process id in the container. Needs ``sh`` there; a program that is missing is
+            then exit code 127. See ``kubews.signals``.
         request_stdin: ask for a stdin that is never written. Kata runtimes end a command without one
             after its first output (kata-containers #13640).
         wait_ready: seconds to wait for the container to run; None does not wait.
