@@ -19,7 +19,7 @@ busybox, and nothing else.
 from __future__ import annotations
 
 import functools
-import secrets
+import os
 import signal
 import sys
 import time
@@ -138,7 +138,7 @@ class Tree:
 
     def __init__(self, target: Target) -> None:
         self._target = target
-        self._mark = secrets.token_hex(16)
+        self._mark = os.urandom(16).hex()
         self._report: Outcome[Optional[str]] = Outcome()
         #: Whether it was started by this process, and not by the one that this is a fork of.
         self.own = True
