@@ -59,7 +59,7 @@ _NO_PROC = 3
 # or nothing; the signal; and whether the process is meant alone. Prints two lines: what of it ran when all was
 # done, and what could not be signalled.
 # A process that forks while it is looked for has a child that the next look finds, so there are looks until
-# one finds nobody new, and after SIGKILL until one finds nobody at all. read drops the zero bytes of an
+# one finds nobody new, and after SIGKILL until one finds nobody that could be killed. read drops the zero bytes of an
 # environment. The name in stat, in parentheses, may hold blanks, parentheses and newlines; the fields behind
 # it are numbered by proc(5): state is the third, and the time of start the 22nd.
 _SIGNAL = r"""
@@ -104,17 +104,22 @@ scan() {
 }
 look "$top"
 [ "$state" = gone ] || [ "$begun" = "$since" ] || top=
-sent=' ' refused= looks=0
-while [ $((looks += 1)) -le 100 ]; do
+sent=' ' refused=' ' looks=0
+while [ $((looks += 1)) -le 30 ]; do
   scan
-  new=
+  new= more=
   for pid in $found; do
+    case $refused in *" $pid "*) continue ;; esac
+    more=1
     case $sent in *" $pid "*) continue ;; esac
     sent="$sent$pid " new=1
-    [ "$signal" = 0 ] || kill "-$signal" "$pid" || refused="$refused $pid"
+    [ "$signal" = 0 ] || kill "-$signal" "$pid" || refused="$refused$pid "
   done
-  [ "$new" ] && [ "$signal" != 0 ] && continue
-  case $signal$found in 9' '[0-9]* | KILL' '[0-9]*) ;; *) break ;; esac
+  case $signal in
+    0) break ;;
+    9 | KILL) [ "$more" ] || break ;;
+    *) [ "$new" ] || break ;;
+  esac
 done
 echo "left $found"
 echo "refused $refused"

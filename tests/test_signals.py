@@ -413,8 +413,6 @@ def test_a_process_that_has_got_the_number_of_another_is_left_alone(
 )
 def test_a_process_of_another_user_is_told_of(local, client: Client, tmp_path_factory) -> None:
     shells = tmp_path_factory.mktemp("shells")
-    shells.parent.chmod(0o755)
-    shells.chmod(0o755)
     path = f"{shells}:{os.environ['PATH']}"
     local.add_pod("lesser", {"app": ["sleep", "100000"]}, env={"PATH": path})
     pod = client.pod("lesser")
