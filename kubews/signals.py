@@ -7,13 +7,14 @@ second exec, as the same user in the same container, whose ``sh`` looks through 
 the command is
 
 - the process that was reported, if it has the reported time of start: the number may be another's by now;
-- what is in its session, which runtimes make for every exec: children under ``nohup`` too;
+- what is in its session, if it leads one: runc makes a session for every exec (``nsexec.c``), Kata only with a
+  terminal (``rustjail``);
 - what has the mark, so also what has made a session of its own, or lives on when its parents have ended;
 - what is below one of these, so also programs that have overwritten or emptied their environment.
 
 Only a daemon that has done all of it, a session of its own, an empty environment, no parent left, is not
 found. The image needs a POSIX ``sh``, with ``kill``, ``read`` and ``echo`` built in as in dash, bash and
-busybox, and nothing else.
+busybox, and nothing else; the container needs ``/proc``, which all have.
 """
 
 from __future__ import annotations
