@@ -51,6 +51,7 @@ _PLACES = {
             "ReadTimeout",
             "RemoteProtocolError",
             "ServerError",
+            "SignalRefused",
             "StreamBroken",
             "TimeoutExpired",
             "TooManyRequests",

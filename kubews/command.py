@@ -10,17 +10,29 @@ from typing import Optional, Union
 StrOrBytesPath = Union[str, bytes, "os.PathLike[str]", "os.PathLike[bytes]"]
 Args = Union[StrOrBytesPath, Sequence[StrOrBytesPath]]
 
+#: The environment variable by which a marked command and what it has started are known.
+MARK = "KUBEWS_PROCESS"
+
 # The shell of the container changes the directory and is then replaced by the command.
 _CHDIR = 'cd -- "$1" || exit 127; shift; exec "$@"'
 
 # env would take the name of a program with an equals sign for another variable.
 _EXEC = 'exec "$@"'
 
+# Reports the shell, which the command replaces, as kubews.protocol.report expects it, and marks all that
+# the command will start. In a subshell, so that no variable is set that the command would see. Only builtins,
+# and nothing is read or written but one line.
+_REPORT = (
+    f"{MARK}=$1; export {MARK}; "
+    '(exec 3>&2 2>/dev/null; line=; read -r line </proc/$$/stat; echo "$1 $line" >&3); '
+    'shift; exec "$@"'
+)
+
 # What runc and crun say of a program that is not in the image, and what to do about those of ours.
 _ABSENT = re.compile(r"""["`](sh|env)["`].* not found in \$PATH""")
 _CURES = {
-    "sh": "shell=True and cwd= need sh, which this image does not have: run one of its own programs, as "
-    "a list and without cwd=",
+    "sh": "shell=True, cwd= and signals=True need sh, which this image does not have: run one of its own "
+    "programs, as a list and without cwd= and signals=",
     "env": "env= needs env, which this image does not have: set the variable in the pod's spec",
 }
 
@@ -58,6 +70,18 @@ def command(
     if any("\0" in argument for argument in argv):
         raise ValueError("embedded null byte: no argument of a process can hold one")
     return argv
+
+
+def marked(argv: Sequence[str], mark: str) -> list[str]:
+    """Wrap an argument vector so that the command reports itself and is marked; see ``kubews.signals``.
+
+    What is missing, or cannot be executed, is then exit code 127 or 126, from the container's ``sh``.
+
+    Args:
+        argv: what ``command`` has built.
+        mark: one word.
+    """
+    return ["sh", "-c", _REPORT, "sh", mark, *argv]
 
 
 def cure(message: str) -> str:

@@ -12,6 +12,7 @@
       PortRefused(ConnectionRefusedError)  the pod's port could not be connected to
       ConnectionLost(ConnectionError)      the stream ended without a Status: .partial .received
       ExecError                            a Status that is no exit code: .status
+      SignalRefused(PermissionError)       the container's user may not signal a process
       NotReady(TimeoutError)               wait_ready= saw no running container, or no pod of deploy/web runs
       StreamBroken(BrokenPipeError)        write after the process or the connection ended
       HalfCloseUnsupported(io.UnsupportedOperation)   v4 cannot end stdin
@@ -177,6 +178,10 @@ class ExecError(KubewsError):
         super().__init__(message)
         self.status: Mapping[str, Any] = status or {}
         self.partial = partial
+
+
+class SignalRefused(KubewsError, PermissionError):
+    """The container's user may not send a signal to a process that has become another user's."""
 
 
 class NotReady(KubewsError, TimeoutError):

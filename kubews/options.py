@@ -31,6 +31,7 @@ class _Common(TypedDict, total=False):
     cwd: Optional[StrOrBytesPath]
     env: Optional[Mapping[str, str]]
     tty: bool
+    signals: bool
     request_stdin: bool
     wait_ready: Optional[float]
     connect_timeout: Optional[float]

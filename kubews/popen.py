@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import codecs
 import contextlib
-import io
 import subprocess
 import sys
 import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Optional, Union
 
+from kubews import redirection
 from kubews.client import Client
 from kubews.command import Args, StrOrBytesPath, command, cure
 from kubews.copier import InputCopier, OutputCopier
+from kubews.ending import Ending
 from kubews.errors import (
     ConnectionLost,
     ExecError,
@@ -24,6 +24,7 @@ from kubews.errors import (
 from kubews.protocol.channels import STDERR, STDIN, Channels
 from kubews.protocol.channels import STDOUT as STDOUT_CHANNEL
 from kubews.session import open_exec
+from kubews.signals import Tree
 from kubews.streams import Stream
 from kubews.targets import Target, target_of
 from kubews.transport import forks
@@ -31,7 +32,7 @@ from kubews.transport.deadline import NEVER, Deadline
 from kubews.transport.outbox import Unsent
 from kubews.transport.pipe import Pipe
 from kubews.transport.wait import Expired
-from kubews.userfiles import InputFile, OutputFile, Sink, Source, sink_for
+from kubews.userfiles import InputFile, OutputFile, Sink, Source
 from kubews.wrappers import BUFFER_SIZE, ReadStream, TextReadStream, TextWriteStream
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ CompletedProcess = subprocess.CompletedProcess
 _CTRL_C_GRACE = 0.25
 
 
-class Popen:
+class Popen(Ending):
     """A process in a pod.
 
     The arguments, attributes and methods that ``subprocess.Popen`` has too mean the same. What differs:
@@ -75,6 +76,10 @@ class Popen:
         errors: how to treat what is not text, and turns it on.
         tty: give the process a terminal; stderr then arrives on stdout, and the end of the input is what
             Ctrl-D sends.
+        signals: start the command so that ``send_signal``, ``terminate``, ``kill`` and ``end`` reach it and what
+            it has started, and end it with all that when the ``with`` block is left before it has ended.
+            ``pid`` is then its process id in the container. Needs ``sh`` there; a program that is missing is
+            then exit code 127. See ``kubews.signals``.
         request_stdin: ask for a stdin that is never written. Kata runtimes end a command without one
             after its first output (kata-containers #13640).
         wait_ready: seconds to wait for the container to run; None does not wait.
@@ -110,6 +115,7 @@ class Popen:
         encoding: Optional[str] = None,
         errors: Optional[str] = None,
         tty: bool = False,
+        signals: bool = False,
         request_stdin: bool = False,
         wait_ready: Optional[float] = None,
         connect_timeout: Optional[float] = None,
@@ -118,13 +124,12 @@ class Popen:
         argv = command(args, shell=shell, cwd=cwd, env=env)
         if text is not None and universal_newlines is not None and text != universal_newlines:
             raise ValueError("text and universal_newlines are the same and cannot differ")
-        _check(stdin, stdout, bufsize, encoding, errors)
+        redirection.check(stdin, stdout, bufsize, encoding, errors)
         self.args = args
         self.pid: Optional[int] = None
         self._text = bool(text or universal_newlines or encoding or errors)
         self._encoding, self._errors = encoding, errors
         self._tty = tty
-        self._returncode: Optional[int] = None
         self._lock = threading.RLock()
         self._communicating = False
         self._results: Optional[tuple[Any, Any]] = None
@@ -132,18 +137,27 @@ class Popen:
         # want to know: leaving the block need not tell it then.
         self._told = False
         self._unsent: Optional[Unsent] = None
+        self.stdin: Any = None
+        self.stdout: Any = None
+        self.stderr: Any = None
+        self._copiers: list[OutputCopier] = []
+        self._input: Optional[InputCopier] = None
         self.pod = target_of(pod, namespace, container, client)
         with contextlib.ExitStack() as held:
-            source = _source(stdin, encoding, errors, held)
+            source = redirection.source_of(stdin, encoding, errors, held)
             sinks = [
-                _sink(stdout, sys.stdout, encoding, errors, held),
-                _sink(stderr, sys.stderr, encoding, errors, held),
+                redirection.sink_of(stdout, sys.stdout, encoding, errors, held),
+                # With a terminal there is no stderr to copy.
+                redirection.sink_of(DEVNULL if tty else stderr, sys.stderr, encoding, errors, held),
             ]
             if wait_ready is not None:
                 self.pod = self.pod.wait_ready(wait_ready)
             deadline = Deadline(connect_timeout)
             # Of deploy/web it is one pod from now on; what this process is asked later is asked of it.
             self.pod = self.pod.pin(deadline)
+            if signals:
+                self._tree = Tree(self.pod)
+                argv = self._tree.wrap(argv)
             self._session = open_exec(
                 self.pod,
                 argv,
@@ -151,9 +165,13 @@ class Popen:
                 merged=stderr is STDOUT,
                 tty=tty,
                 deadline=deadline,
+                codec=Channels if self._tree is None else self._tree.codec,
             )
             self._connection = self._session.connection
             held.callback(self._connection.close)
+            if self._tree is not None:
+                held.callback(self._end_unfinished)
+                self.pid = self._tree.wait_started(deadline)
             self._wire_up(stdin, stdout, stderr, bufsize, source, sinks)
             held.pop_all()  # the copiers close the files, and the user the connection
         forks.tell(self)
@@ -167,11 +185,6 @@ class Popen:
         source: Optional[Source],
         sinks: list[Optional[Sink]],
     ) -> None:
-        self.stdin: Any = None
-        self.stdout: Any = None
-        self.stderr: Any = None
-        self._copiers: list[OutputCopier] = []
-        self._input: Optional[InputCopier] = None
         if stdin is PIPE:
             raw = Stream(self._session, STDIN)
             self.stdin = raw
@@ -400,30 +413,10 @@ class Popen:
             "round: a command that knows how much to read (head -c N) with popen(stdin=PIPE), or tty=True"
         )
 
-    def send_signal(self, sig: int) -> None:
-        """Not possible yet: the API server passes no signals.
-
-        Raises:
-            io.UnsupportedOperation: says what to do instead. Nothing if the process has ended.
-        """
-        if self.poll() is None:
-            raise io.UnsupportedOperation(
-                "the API server passes no signals to a process; popen(..., signals=True) will, in a "
-                "later version. Until then: run(['kill', ...]) in the container, or tty=True and \\x03"
-            )
-
-    def terminate(self) -> None:
-        """Not possible yet; see ``send_signal``."""
-        self.send_signal(15)
-
-    def kill(self) -> None:
-        """Not possible yet; see ``send_signal``."""
-        self.send_signal(9)
-
     def close(self, timeout: Optional[float] = 1.0) -> None:
         """Close the connection and the streams; whoever reads or writes is woken.
 
-        The remote process is not ended by that: its stdin ends, and its output goes nowhere.
+        The remote process is not ended by that: its stdin ends, and its output goes nowhere. See ``end``.
 
         Args:
             timeout: seconds to say goodbye to the server.
@@ -451,8 +444,11 @@ class Popen:
             elif issubclass(kind, KeyboardInterrupt) and self._tty and self.stdin is not None:
                 self._interrupt()
         finally:
-            # After an exception nobody wants to wait for a server that may not answer.
-            self.close(1.0 if kind is None else 0.0)
+            try:
+                self._end_unfinished(pipe for _, pipe in self._outputs() if pipe is not None)
+            finally:
+                # After an exception nobody wants to wait for a server that may not answer.
+                self.close(1.0 if kind is None else 0.0)
 
     def _leave(self) -> None:
         for stream, pipe in self._outputs():
@@ -481,55 +477,6 @@ class Popen:
             self._connection.status.get(Deadline(_CTRL_C_GRACE))
         except (TimeoutError, StreamBroken, ConnectionLost):
             pass
-
-
-def _check(
-    stdin: InputFile,
-    stdout: OutputFile,
-    bufsize: int,
-    encoding: Optional[str],
-    errors: Optional[str],
-) -> None:
-    if stdout is STDOUT or stdin is STDOUT:
-        raise ValueError("STDOUT can only be used for stderr")
-    if not isinstance(bufsize, int):
-        raise TypeError("bufsize must be an integer")
-    if bufsize < -1:
-        raise ValueError(f"bufsize must be -1, 0 or a number of bytes, not {bufsize}")
-    if encoding is not None:
-        codecs.lookup(encoding)
-    if errors is not None:
-        codecs.lookup_error(errors)
-
-
-def _source(
-    wanted: InputFile,
-    encoding: Optional[str],
-    errors: Optional[str],
-    held: contextlib.ExitStack,
-) -> Optional[Source]:
-    """Choose where input is copied from; None if it is not."""
-    if wanted in (None, PIPE, DEVNULL):
-        return None
-    source = Source(wanted, encoding, errors)
-    held.callback(source.close)
-    return source
-
-
-def _sink(
-    wanted: OutputFile,
-    default: Any,
-    encoding: Optional[str],
-    errors: Optional[str],
-    held: contextlib.ExitStack,
-) -> Optional[Sink]:
-    """Choose where output is copied to; None if it is not."""
-    target = default if wanted is None else wanted
-    if target is None or wanted in (PIPE, DEVNULL, STDOUT):
-        return None
-    sink = sink_for(target, encoding, errors, text=wanted is None)
-    held.callback(sink.close)
-    return sink
 
 
 def _close(stream: Any) -> None:

@@ -87,7 +87,8 @@ def run(
         ``args``, ``returncode``, ``stdout`` and ``stderr``.
 
     Raises:
-        TimeoutExpired: with the output so far. The connection is closed; the process may still run.
+        TimeoutExpired: with the output so far. The connection is closed, and the process still runs, unless
+            ``signals=True`` was given: then it is ended first, which may take some seconds more.
         ProcessError: with ``check``.
         ConnectionLost: how the process ended is unknown; ``partial`` has the output so far.
         ExecError: the command could not start, or broke on the way.

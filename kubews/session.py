@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from kubews.protocol.channels import OFFER, STDERR, STDOUT, Channels
 from kubews.protocol.requests import exec_path
@@ -53,6 +53,7 @@ def open_exec(
     merged: bool,
     tty: bool,
     deadline: Deadline,
+    codec: Callable[..., Channels] = Channels,
 ) -> Session:
     """Start a command in a container.
 
@@ -63,6 +64,7 @@ def open_exec(
         merged: whether stderr is read together with stdout, in the order of arrival.
         tty: whether the process gets a terminal; there is no stderr then.
         deadline: for everything; the client's ``connect_timeout`` holds too.
+        codec: ``Channels``, or what is called as it is.
 
     Raises:
         ApiError: the server refused.
@@ -90,7 +92,7 @@ def open_exec(
         return target.client.open(
             path,
             OFFER,
-            functools.partial(Channels, tty=tty),
+            functools.partial(codec, tty=tty),
             inbound=inbound,
             where=target.where,
             what=f"exec in {target.where}",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Union
 
 import pytest
@@ -27,3 +30,18 @@ def make_cluster(config: pytest.Config) -> AnyCluster:
 def minor(cluster: AnyCluster) -> int:
     """Return 36 for Kubernetes 1.36."""
     return int(cluster.version.split(".")[1])
+
+
+@contextlib.contextmanager
+def added(
+    cluster: AnyCluster, name: str, image: str, command: list[str] | None, path: Path
+) -> Iterator[str]:
+    """Have a pod of an image, which in LocalCluster is a directory of programs."""
+    if isinstance(cluster, LocalCluster):
+        cluster.add_pod(name, {"app": None}, env={"PATH": str(path)})
+    elif cluster.node is None:
+        pytest.skip(f"{image} is only in a cluster of our own")
+    else:
+        cluster.add_pod(name, {"app": command}, image=image)
+    yield name
+    cluster.delete_pod(name)

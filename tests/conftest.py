@@ -9,13 +9,15 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import shutil
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cluster import DEFAULT_VERSION, versions
-from clusters import AnyCluster, make_cluster, minor
+from cluster import BUSYBOX, DEFAULT_VERSION, versions
+from clusters import AnyCluster, added, make_cluster, minor
 from support import eventually, resources
 
 from kubews import Client, Pod
@@ -71,7 +73,10 @@ def of_local_cluster(path: Path) -> bool:
 def of_this_machine(item: pytest.Item) -> bool:
     """Tell whether a test of parity runs its body with the standard library, which knows no cluster."""
     callspec = getattr(item, "callspec", None)
-    return callspec is not None and callspec.params.get("sp") == "subprocess"
+    return callspec is not None and "subprocess" in (
+        callspec.params.get("sp"),
+        callspec.params.get("killing"),
+    )
 
 
 def is_real(config: pytest.Config) -> bool:
@@ -131,6 +136,20 @@ def old(request: pytest.FixtureRequest, pytestconfig: pytest.Config) -> Iterator
     with LocalCluster(version="1.28", process=True) as cluster:
         cluster.add_pod("web-0", {"app": ["sh", "-c", "exec sleep 100000"]})
         yield cluster
+
+
+@pytest.fixture(scope="module")
+def busybox(cluster: AnyCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A pod whose sh, env and everything else are busybox."""
+    applets = tmp_path_factory.mktemp("applets")
+    if isinstance(cluster, LocalCluster):
+        if shutil.which("busybox") is None:
+            pytest.skip(
+                "LocalCluster's pods have the programs of this machine: there is no busybox"
+            )
+        subprocess.run(["busybox", "--install", "-s", str(applets)], check=True, timeout=30)
+    with added(cluster, "busybox", BUSYBOX, None, applets) as pod:
+        yield pod
 
 
 @pytest.fixture

@@ -81,6 +81,30 @@ def check(program: str, pod: Pod, cluster) -> None:
     assert ended.took < 5
 
 
+def test_a_fork_that_leaves_the_block_ends_nothing_but_may_r50(pod: Pod, cluster) -> None:
+    """R-50, R-52: what is ended without a word is the parent's, and what is ended by name is whoever's."""
+    program = """
+process = pod.popen(["sleep", "1000"], signals=True)
+
+def leave():
+    try:
+        with process:
+            raise ZeroDivisionError
+    except ZeroDivisionError:
+        pass
+
+reap(in_fork(leave))
+process.send_signal(0)
+assert process.poll() is None
+reap(in_fork(process.kill))
+assert process.wait(10) == 137
+assert process.end()
+process.close()
+ending()
+"""
+    check(program, pod, cluster)
+
+
 @pytest.mark.parametrize(
     "options", ["", ", bufsize=0", ", text=True", ", stderr=STDOUT, bufsize=100"]
 )

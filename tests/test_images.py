@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import shutil
-import subprocess
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import NamedTuple
 
 import pytest
-from cluster import BUSYBOX, NOSHELL
-from clusters import AnyCluster
+from cluster import NOSHELL
+from clusters import added
 
 import kubews
 from kubews import Client, Pod
@@ -25,21 +22,6 @@ class Bare(NamedTuple):
     program: list[str]
 
 
-@contextlib.contextmanager
-def added(
-    cluster: AnyCluster, name: str, image: str, command: list[str] | None, path: Path
-) -> Iterator[str]:
-    """Have a pod of an image, which in LocalCluster is a directory of programs."""
-    if isinstance(cluster, LocalCluster):
-        cluster.add_pod(name, {"app": None}, env={"PATH": str(path)})
-    elif cluster.node is None:
-        pytest.skip(f"{image} is only in a cluster of our own")
-    else:
-        cluster.add_pod(name, {"app": command}, image=image)
-    yield name
-    cluster.delete_pod(name)
-
-
 @pytest.fixture(scope="module")
 def bare(cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bare]:
     """A pod without sh, env and tar."""
@@ -47,20 +29,6 @@ def bare(cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bare]:
     nothing = tmp_path_factory.mktemp("nothing")
     with added(cluster, "bare", NOSHELL, ["/noshell", "pause"], nothing) as pod:
         yield Bare(pod, program)
-
-
-@pytest.fixture(scope="module")
-def busybox(cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A pod whose sh, env and everything else are busybox."""
-    applets = tmp_path_factory.mktemp("applets")
-    if isinstance(cluster, LocalCluster):
-        if shutil.which("busybox") is None:
-            pytest.skip(
-                "LocalCluster's pods have the programs of this machine: there is no busybox"
-            )
-        subprocess.run(["busybox", "--install", "-s", str(applets)], check=True, timeout=30)
-    with added(cluster, "busybox", BUSYBOX, None, applets) as pod:
-        yield pod
 
 
 @pytest.fixture(params=["web-0", "busybox"])
@@ -93,10 +61,12 @@ def test_without_a_shell_a_list_runs_and_the_rest_names_the_cure(
     pod = client.pod(bare.pod)
     argv = [*bare.program, "$HOME; a  b"]
     assert pod.check_output(argv) == b"$HOME; a  b\n"
-    with pytest.raises(kubews.ExecError, match=r"shell=True and cwd= need sh, .* as a list"):
+    with pytest.raises(kubews.ExecError, match=r"shell=True, cwd= and .* need sh, .* as a list"):
         pod.run("echo", shell=True)
     with pytest.raises(kubews.ExecError, match=r"need sh, .* without cwd="):
         pod.run(argv, cwd="/")
+    with pytest.raises(kubews.ExecError, match=r"need sh, .* and signals="):
+        pod.run(argv, signals=True)
     with pytest.raises(kubews.ExecError, match=r"env= needs env, .* in the pod's spec"):
         pod.run(argv, env={"A": "b"})
     # One that the user has named himself needs no explanation.

@@ -348,6 +348,17 @@ def test_a_tty_joins_the_streams_and_control_d_ends_input(pod: Pod) -> None:
         assert process.stderr is None
 
 
+def test_a_tty_leaves_the_file_for_stderr_alone(pod: Pod, tmp_path) -> None:
+    with open(tmp_path / "err", "wb") as file, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for stderr in (None, file):
+            with pod.popen(["true"], stdout=PIPE, stderr=stderr, tty=True) as process:
+                process.wait(seconds(10))
+        del process
+        gc.collect()
+    assert [str(warning.message) for warning in caught] == []
+
+
 def test_ctrl_c_reaches_a_terminal_process(pod: Pod) -> None:
     with pytest.raises(KeyboardInterrupt):
         with pod.popen(["sleep", "60"], stdin=PIPE, stdout=PIPE, tty=True) as process:

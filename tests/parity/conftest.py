@@ -18,13 +18,15 @@ from kubews import Pod
 NAMES = ["CompletedProcess", "DEVNULL", "PIPE", "STDOUT", "TimeoutExpired"]
 
 
-def in_pod(pod: Pod) -> Any:
+def in_pod(pod: Pod, **options: Any) -> Any:
     """What a program imports in place of subprocess: the same names, with the pod filled in."""
     functions = ["run", "call", "check_call", "check_output", "getoutput", "getstatusoutput"]
     return SimpleNamespace(
-        **{name: functools.partial(getattr(kubews, name), pod=pod) for name in functions},
+        **{
+            name: functools.partial(getattr(kubews, name), pod=pod, **options) for name in functions
+        },
         **{name: getattr(kubews, name) for name in NAMES},
-        Popen=functools.partial(kubews.Popen, pod=pod),
+        Popen=functools.partial(kubews.Popen, pod=pod, **options),
         CalledProcessError=kubews.ProcessError,
     )
 
@@ -33,6 +35,12 @@ def in_pod(pod: Pod) -> Any:
 def sp(request: pytest.FixtureRequest, pod: Pod) -> Any:
     """The module under test."""
     return subprocess if request.param == "subprocess" else in_pod(pod)
+
+
+@pytest.fixture(params=["subprocess", "kubews"])
+def killing(request: pytest.FixtureRequest, pod: Pod) -> Any:
+    """The module under test, with ``signals=True`` where that is needed."""
+    return subprocess if request.param == "subprocess" else in_pod(pod, signals=True)
 
 
 @pytest.fixture

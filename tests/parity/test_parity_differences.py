@@ -262,9 +262,12 @@ TABLE = {
         io.RawIOBase,
         "a buffer would be flushed, or lost, by a finalizer",
     ),
-    "pid": Difference(has_pid, True, False, "the API does not tell it"),
+    "pid": Difference(has_pid, True, False, "the API does not tell it; signals=True does"),
     "signals": Difference(
-        signal, None, io.UnsupportedOperation, "the API server passes none to a process"
+        signal,
+        None,
+        io.UnsupportedOperation,
+        "the API server passes none to a process; see signals=True",
     ),
     "communicate again": Difference(
         communicate_twice, ValueError, (b"x", None), "the results are kept: Ctrl-C loses nothing"

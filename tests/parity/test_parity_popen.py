@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import subprocess
 from typing import Any
 
@@ -198,6 +199,57 @@ def test_signals_after_the_end_do_nothing(sp: Any) -> None:
         process.terminate()
         process.kill()
     assert process.returncode == 0
+
+
+def died_of(process: Any, number: int) -> bool:
+    """subprocess says -n, and a Status what a shell would say."""
+    return process.returncode == (
+        -number if isinstance(process, subprocess.Popen) else 128 + number
+    )
+
+
+@pytest.mark.parametrize(
+    ("call", "number"),
+    [
+        (lambda process: process.terminate(), signal.SIGTERM),
+        (lambda process: process.kill(), signal.SIGKILL),
+        (lambda process: process.send_signal(signal.SIGHUP), signal.SIGHUP),
+        (lambda process: process.send_signal(2), signal.SIGINT),
+    ],
+)
+def test_signals_r50(killing: Any, call: Any, number: int) -> None:
+    with killing.Popen(["sleep", "20"]) as process:
+        assert process.pid > 0
+        assert call(process) is None
+        process.wait(seconds(20))
+        assert died_of(process, number)
+        assert call(process) is None  # nothing to do
+    assert died_of(process, number)
+
+
+def test_a_signal_that_is_caught_r50(killing: Any) -> None:
+    script = "trap 'echo caught; exit 3' TERM; echo ready; while :; do sleep 0.05; done"
+    with killing.Popen(["sh", "-c", script], stdout=killing.PIPE, text=True) as process:
+        assert process.stdout.readline() == "ready\n"
+        process.terminate()
+        assert process.stdout.readline() == "caught\n"
+        assert process.wait(seconds(20)) == 3
+
+
+def test_a_killed_process_leaves_its_output_r50(killing: Any) -> None:
+    script = "echo out; echo err >&2; exec sleep 20"
+    pipes = {"stdout": killing.PIPE, "stderr": killing.PIPE}
+    with killing.Popen(["sh", "-c", script], **pipes) as process:
+        with pytest.raises(killing.TimeoutExpired):
+            process.communicate(timeout=seconds(0.5))
+        process.kill()
+        assert process.communicate(timeout=seconds(20)) == (b"out\n", b"err\n")
+        assert died_of(process, signal.SIGKILL)
+
+
+def test_the_process_id_is_its_own_r50(killing: Any) -> None:
+    with killing.Popen(["sh", "-c", "echo $$"], stdout=killing.PIPE) as process:
+        assert process.pid == int(process.stdout.read())
 
 
 def test_repr_tells_args_and_returncode(sp: Any) -> None:

@@ -10,7 +10,7 @@ import sys
 from typing import Any
 
 import pytest
-from support import seconds
+from support import eventually, seconds
 
 SAY = "printf out; printf err >&2; exit 3"
 
@@ -226,6 +226,18 @@ def test_timeout(sp: Any) -> None:
         with pytest.raises(sp.TimeoutExpired):
             call(["sleep", "20"], timeout=seconds(0.3))
     assert sp.run(["true"], timeout=seconds(20)).returncode == 0
+
+
+def test_a_timeout_ends_the_process_r50(killing: Any) -> None:
+    with pytest.raises(killing.TimeoutExpired) as caught:
+        killing.run(
+            ["sh", "-c", "echo $$; exec sleep 1000"], stdout=killing.PIPE, timeout=seconds(0.7)
+        )
+    look = 'read -r line <"/proc/$1/stat" && case ${line##*)} in " Z"*) false ;; esac'
+    pid = str(int(caught.value.stdout))
+    assert eventually(
+        lambda: killing.call(["sh", "-c", look, "sh", pid], stderr=killing.DEVNULL) != 0
+    )
 
 
 def test_the_output_of_a_timeout_is_bytes_in_text_mode_too(sp: Any) -> None:
