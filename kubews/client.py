@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import ssl
 import threading
@@ -10,13 +11,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Optional, Protocol, TypeVar
 
 from kubews import __version__
-from kubews.config import ClientCertificate, Config, Credentials
-from kubews.errors import KubewsError, Unauthorized
+from kubews.config import ClientCertificate, Config
+from kubews.errors import ConfigError, KubewsError, Unauthorized
+from kubews.identity import Identity, Shown
+from kubews.protocol.access import ACCESS_REVIEWS, access_review
 from kubews.protocol.codec import Codec
 from kubews.transport import forks, http
 from kubews.transport.backpressure import DEFAULT_LIMITS, Limits
 from kubews.transport.connection import Connection
-from kubews.transport.deadline import Deadline
+from kubews.transport.deadline import NEVER, Deadline
 from kubews.transport.dial import dial, tls_context
 from kubews.transport.http import Response
 from kubews.transport.loop import Loop
@@ -57,20 +60,31 @@ class Client:
 
     Args:
         config: what to connect to; by default what kubectl would use, else the pod's service account.
-        connect_timeout: seconds for TCP, TLS and the answer of the server together.
+        connect_timeout: seconds for TCP, TLS and the answer of the server together. What a credential
+            plugin takes before is not counted: it may wait for the user.
+        headers: to send with every request, of streams too.
+        explain: after a 403 instead of a stream, ask the server which verb is missing: one or two
+            requests more.
 
     Raises:
-        ConfigError: no usable configuration.
+        ConfigError: no usable configuration, or headers that cannot be sent.
 
     Threads: any number may share one client; it has no state that a call changes for another.
     """
 
     def __init__(
-        self, config: Optional[Config] = None, *, connect_timeout: float = CONNECT_TIMEOUT
+        self,
+        config: Optional[Config] = None,
+        *,
+        connect_timeout: float = CONNECT_TIMEOUT,
+        headers: Optional[Mapping[str, str]] = None,
+        explain: bool = False,
     ) -> None:
         self.config = Config.load() if config is None else config
         self.connect_timeout = connect_timeout
-        self._credentials = Credentials(self.config.user)
+        self.explains = explain
+        self._headers = http.additional_headers(headers or {})
+        self._identity = Identity(self.config)
         self._lock = threading.RLock()
         # Guarded by _lock. Making a context reads all authorities; the files may change, so it is
         # kept with what it was made of.
@@ -118,7 +132,7 @@ class Client:
             path: with query, percent-encoded, without the server's own prefix.
             body: or None.
             headers: beside those for ``Host``, ``User-Agent`` and the credentials.
-            timeout: seconds for everything, ``connect_timeout`` by default.
+            timeout: seconds for everything; by default ``connect_timeout``, beside what a credential plugin takes.
 
         Returns:
             The answer, of code 200 to 299.
@@ -129,15 +143,15 @@ class Client:
 
         Threads: blocks.
         """
-        deadline = Deadline(self.connect_timeout if timeout is None else timeout)
         what = f"{method} {path.partition('?')[0]}"
 
-        def attempt() -> Response:
-            sock = self._dial(deadline)
+        def attempt(shown: Shown, soon: Deadline) -> Response:
+            sock = self._dial(shown, soon)
             try:
-                sent = {"Accept": "application/json", **self._headers(), **(headers or {})}
+                sent = {"Accept": "application/json", **(headers or {})}
                 target = self.config.cluster.path_prefix + path
-                response = http.request(sock, method, target, sent, body, deadline)
+                everything = self._with_headers(shown, sent)
+                response = http.request(sock, method, target, everything, body, soon)
             finally:
                 sock.close()
             _log.debug("%s: HTTP %d %s", what, response.code, response.reason)
@@ -145,7 +159,8 @@ class Client:
                 raise http.api_error(response, what)
             return response
 
-        return self._refreshing(attempt)
+        limit = self.connect_timeout if timeout is None else timeout
+        return self._authenticated(attempt, Deadline(timeout), limit)
 
     def get(self, path: str, *, timeout: Optional[float] = None) -> Any:
         """Get a JSON document; arguments and exceptions as for ``request``.
@@ -153,6 +168,55 @@ class Client:
         Threads: blocks.
         """
         return self.request("GET", path, timeout=timeout).json()
+
+    def authenticate(self, deadline: Deadline = NEVER) -> None:
+        """Have credentials ready, which may take the user's time: for who counts his own afterwards.
+
+        Args:
+            deadline: for a plugin or an issuer.
+
+        Raises:
+            CredentialsError: they cannot be had.
+
+        Threads: blocks.
+        """
+        self._identity.show(deadline)
+
+    def can_i(
+        self,
+        verb: str,
+        resource: str,
+        *,
+        namespace: Optional[str] = None,
+        name: str = "",
+        timeout: Optional[float] = None,
+    ) -> bool:
+        """Ask the server whether this user may do something, as ``kubectl auth can-i`` does.
+
+        Args:
+            verb: such as ``get``.
+            resource: such as ``pods``, ``pods/exec``, ``deployments.apps`` or ``deployments.apps/scale``.
+            namespace: by default the context's; ``""`` for all of them, and for what is in none.
+            name: of one object; by default any.
+            timeout: seconds, as for ``request``.
+
+        Returns:
+            Whether it is allowed now. Every user who is known to the server may ask.
+
+        Raises:
+            ApiError: the server does not answer this.
+            ConnectFailed: no connection, or it broke.
+
+        Threads: blocks.
+        """
+        where = self.config.namespace if namespace is None else namespace
+        body = json.dumps(access_review(verb, resource, where, name)).encode()
+        sent = {"Content-Type": "application/json"}
+        answer = self.request(
+            "POST", ACCESS_REVIEWS, body=body, headers=sent, timeout=timeout
+        ).json()
+        status = answer.get("status") if isinstance(answer, dict) else None
+        return isinstance(status, dict) and status.get("allowed") is True
 
     def upgrade(
         self, path: str, subprotocols: Sequence[str], what: str, deadline: Deadline
@@ -171,19 +235,19 @@ class Client:
 
         Threads: blocks.
         """
-        soon = deadline.at_most(self.connect_timeout)
 
-        def attempt() -> Wire:
-            sock = self._dial(soon)
+        def attempt(shown: Shown, soon: Deadline) -> Wire:
+            sock = self._dial(shown, soon)
             try:
                 target = self.config.cluster.path_prefix + path
-                return upgrade(sock, target, self._headers(), subprotocols, what, soon)
+                everything = self._with_headers(shown, {})
+                return upgrade(sock, target, everything, subprotocols, what, soon)
             except BaseException as exc:
                 _log.debug("%s: no stream: %s", what, exc)
                 sock.close()
                 raise
 
-        wire = self._refreshing(attempt)
+        wire = self._authenticated(attempt, deadline, self.connect_timeout)
         _log.debug("%s: connected, %s", what, wire.subprotocol)
         return wire
 
@@ -276,39 +340,46 @@ class Client:
     def _after_fork(self) -> None:
         # Another thread may have been inside.
         self._lock = threading.RLock()
-        self._credentials = Credentials(self.config.user)
+        self._identity = Identity(self.config)
 
-    def _refreshing(self, attempt: Callable[[], T]) -> T:
+    def _authenticated(
+        self, attempt: Callable[[Shown, Deadline], T], deadline: Deadline, limit: float
+    ) -> T:
+        """Attempt something with credentials, and if the server refuses them once more with new ones."""
+        shown = self._identity.show(deadline)
         try:
-            return attempt()
+            return attempt(shown, deadline.at_most(limit))
         except Unauthorized:
             # A token that was replaced a moment ago looks like this; what was read is read anew.
-            self._credentials.forget()
-        return attempt()
+            self._identity.refused(shown)
+        shown = self._identity.show(deadline)
+        return attempt(shown, deadline.at_most(limit))
 
-    def _headers(self) -> dict[str, str]:
-        cluster = self.config.cluster
-        return {
-            "Host": cluster.netloc,
-            "User-Agent": f"kubews/{__version__}",
-            **self._credentials.headers(secure=cluster.scheme == "https"),
-        }
+    def _with_headers(self, shown: Shown, own: Mapping[str, str]) -> http.Headers:
+        fixed = {"Host": self.config.cluster.netloc, "User-Agent": f"kubews/{__version__}"}
+        said = {**fixed, **self._headers, **own}
+        # Of one name the last, however it is spelled.
+        single = {name.lower(): (name, value) for name, value in said.items()}
+        return http.check_headers([*single.values(), *shown.headers])
 
-    def _dial(self, deadline: Deadline) -> Any:
+    def _dial(self, shown: Shown, deadline: Deadline) -> Any:
         if self._closed:
             raise KubewsError(f"{self!r} is closed")
         cluster = self.config.cluster
+        if cluster.proxy_url:  # going round it would lead somewhere else
+            raise ConfigError(
+                f'proxy-url of cluster "{cluster.name}" is not supported by kubews yet'
+            )
         return dial(
             cluster.host,
             cluster.port,
-            context=self._tls() if cluster.scheme == "https" else None,
+            context=self._tls(shown.certificate) if cluster.scheme == "https" else None,
             server_hostname=cluster.tls_server_name,
             deadline=deadline,
         )
 
-    def _tls(self) -> ssl.SSLContext:
+    def _tls(self, certificate: Optional[ClientCertificate]) -> ssl.SSLContext:
         cluster = self.config.cluster
-        certificate = self._credentials.client_certificate()
         made_of: tuple[Optional[str], Optional[ClientCertificate]] = (cluster.ca_pem(), certificate)
         with self._lock:
             kept = self._context

@@ -17,6 +17,7 @@ FLOORS = [
     ["errors"],
     ["protocol", "config"],
     ["transport"],
+    ["identity"],
     ["client", "bridge", "userfiles", "command", "documents"],
     ["streams", "choice", "ports", "refusals"],
     ["wrappers"],

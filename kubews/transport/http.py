@@ -7,13 +7,14 @@ import io
 import json
 import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Optional
 
 from kubews.errors import (
     ApiError,
     BadRequest,
+    ConfigError,
     ConnectFailed,
     ConnectTimeout,
     Forbidden,
@@ -37,6 +38,45 @@ ERROR_BODY_TIMEOUT = 2.0
 _MAX_HEAD = 64 * 1024
 _MAX_BODY = 64 << 20
 _END_OF_HEAD = re.compile(rb"\n\r?\n")
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+# What would end the line and begin another header, or is not a character of HTTP at all.
+_NOT_IN_VALUE = re.compile(r"[^\t\x20-\x7e\x80-\xff]")
+
+_OURS = frozenset(
+    {"authorization", "connection", "content-length", "host", "transfer-encoding", "upgrade"}
+)
+
+#: Header lines in their order; a name may come more than once.
+Headers = Sequence[tuple[str, str]]
+
+
+def check_headers(headers: Iterable[tuple[str, str]]) -> Headers:
+    """Refuse what would not be the header that it is meant to be.
+
+    Raises:
+        ConfigError: a name or a value has characters in it that no header can have; no value is shown.
+    """
+    checked = tuple(headers)
+    for name, value in checked:
+        if not _NAME.fullmatch(name):
+            raise ConfigError(f"{name!r} is not the name of an HTTP header")
+        if _NOT_IN_VALUE.search(value):
+            raise ConfigError(
+                f"the value of {name} has characters in it that no HTTP header can have"
+            )
+    return checked
+
+
+def additional_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """Check headers that a user wants to send with every request.
+
+    Raises:
+        ConfigError: it is none, or one that the configuration or the protocol makes.
+    """
+    for name, _ in check_headers(headers.items()):
+        if name.lower() in _OURS or name.lower().startswith(("impersonate-", "sec-websocket-")):
+            raise ConfigError(f"{name} is made of the configuration, and not a header to be given")
+    return dict(headers)
 
 
 class DeadlineSocket:
@@ -179,7 +219,7 @@ def request(
     sock: socket.socket,
     method: str,
     target: str,
-    headers: Mapping[str, str],
+    headers: Headers,
     body: Optional[bytes],
     deadline: Deadline,
 ) -> Response:
@@ -189,7 +229,7 @@ def request(
         sock: connected; the caller closes it.
         method: such as ``GET``.
         target: path and query.
-        headers: with ``Host``.
+        headers: with ``Host``; checked by ``check_headers``.
         body: or None.
         deadline: for request and answer together.
 
@@ -204,7 +244,7 @@ def request(
     connection.sock = wrapped = DeadlineSocket(sock, deadline, _MAX_HEAD + _MAX_BODY)
     try:
         connection.putrequest(method, target, skip_host=True, skip_accept_encoding=True)
-        for name, value in headers.items():
+        for name, value in headers:
             connection.putheader(name, value)
         if body is not None:
             connection.putheader("Content-Length", str(len(body)))

@@ -11,7 +11,7 @@ import secrets
 import selectors
 import socket
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional, cast
 
 import websocket
@@ -19,7 +19,14 @@ from websocket import ABNF
 
 from kubews.errors import ConnectFailed, ConnectTimeout, KubewsError, RemoteProtocolError
 from kubews.transport.deadline import Deadline
-from kubews.transport.http import MAX_ERROR_BODY, DeadlineSocket, Response, api_error, read_refusal
+from kubews.transport.http import (
+    MAX_ERROR_BODY,
+    DeadlineSocket,
+    Headers,
+    Response,
+    api_error,
+    read_refusal,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -225,7 +232,7 @@ def frame(payload: Buffer, opcode: int = BINARY) -> bytes:
 def upgrade(
     sock: socket.socket,
     target: str,
-    headers: Mapping[str, str],
+    headers: Headers,
     subprotocols: Sequence[str],
     what: str,
     deadline: Deadline,
@@ -235,7 +242,7 @@ def upgrade(
     Args:
         sock: connected; the caller closes it if this raises.
         target: path and query.
-        headers: with ``Host``; checked for line breaks by whoever made them.
+        headers: with ``Host``; checked by ``check_headers``.
         subprotocols: in order of preference, sent as one header line (servers read only the first).
         what: the request in words, for errors.
         deadline: for request and answer together.
@@ -250,14 +257,14 @@ def upgrade(
     """
     handshake = _HandshakeSocket(sock, deadline, _MAX_HEAD + MAX_ERROR_BODY)
     client: Any = websocket.WebSocket(enable_multithread=False)
-    host = headers["Host"]
+    host = dict(headers)["Host"]
     failure = None
     try:
         client.connect(
             _URL + target,
             socket=handshake,
             host=host,
-            header=[f"{name}: {value}" for name, value in headers.items() if name != "Host"],
+            header=[f"{name}: {value}" for name, value in headers if name != "Host"],
             subprotocols=list(subprotocols),
             suppress_origin=True,
             redirect_limit=0,

@@ -9,7 +9,17 @@ from typing import Any
 
 import pytest
 
-from kubews.config import Cluster, Config, User, incluster, kubeconfig
+from kubews.config import (
+    Cluster,
+    Config,
+    ExecPlugin,
+    Impersonation,
+    Oidc,
+    User,
+    incluster,
+    kubeconfig,
+    parsing,
+)
 from kubews.errors import ConfigError, CredentialsError
 
 MINIMAL = """
@@ -197,7 +207,11 @@ def test_every_supported_field_arrives(kubeconfig: Any, machine: Path, pem: Any)
                 "certificate-authority-data": pem.b64(pem.ca),
                 "tls-server-name": "api",
                 "disable-compression": True,
-                "extensions": [{"name": "x", "extension": {}}],
+                "proxy-url": "http://proxy:3128",
+                "extensions": [
+                    {"name": "x", "extension": {}},
+                    {"name": "client.authentication.k8s.io/exec", "extension": {"audience": "a"}},
+                ],
             },
             user={
                 "client-certificate-data": pem.b64(pem.cert),
@@ -208,7 +222,14 @@ def test_every_supported_field_arrives(kubeconfig: Any, machine: Path, pem: Any)
         )
     )
     assert config.cluster == Cluster(
-        "https://k:6443", None, pem.ca, tls_server_name="api", name="kube"
+        "https://k:6443",
+        None,
+        pem.ca,
+        tls_server_name="api",
+        proxy_url="http://proxy:3128",
+        disable_compression=True,
+        exec_extension='{"audience": "a"}',
+        name="kube",
     )
     assert config.user == User(
         token="t",
@@ -216,6 +237,42 @@ def test_every_supported_field_arrives(kubeconfig: Any, machine: Path, pem: Any)
         client_certificate_data=pem.cert,
         client_key_data=pem.key,
         name="alice",
+    )
+    config = Config.load(
+        kubeconfig.write(
+            user={
+                "exec": {
+                    **EXEC, "command": "./plugin", "args": ["a", "b"], "installHint": "hint",
+                    "env": [{"name": "N", "value": "v"}], "provideClusterInfo": True,
+                },
+                "as": "root", "as-uid": "7", "as-groups": ["g", "h"], "as-user-extra": {"k": ["v"]},
+            }
+        )
+    )  # fmt: skip
+    assert config.user == User(
+        exec=ExecPlugin(
+            str(machine / "plugin"), ("a", "b"), (("N", "v"),),
+            "client.authentication.k8s.io/v1", "hint", True, "Never",
+        ),
+        impersonate=Impersonation("root", "7", ("g", "h"), (("k", ("v",)),)),
+        name="alice",
+    )  # fmt: skip
+    config = Config.load(
+        kubeconfig.write(
+            user={
+                "auth-provider": {
+                    "name": "oidc",
+                    "config": {
+                        **OIDC, "client-secret": "s", "idp-certificate-authority": "ca",
+                        "idp-certificate-authority-data": pem.b64(pem.ca), "id-token": "i",
+                        "refresh-token": "r", "extra-scopes": "x",
+                    },
+                }
+            }
+        )
+    )  # fmt: skip
+    assert config.user.oidc == Oidc(
+        "https://idp", "kube", "s", "ca", pem.ca, "i", "r", str(machine / "config"), "alice"
     )
     config = Config.load(kubeconfig.write(user={"username": "u", "password": "p"}))
     assert config.user == User(username="u", password="p", name="alice")
@@ -245,7 +302,10 @@ def test_paths_are_relative_to_their_file(machine: Path, kubeconfig: Any, pem: A
 CLUSTERS = [
     ({"server": ""}, 'no server found for cluster "kube"'),
     ({"server": "ftp://k"}, 'cluster "kube": server has a scheme'),
-    ({"proxy-url": "http://p:s3cret@h"}, 'proxy-url of cluster "kube" is not supported'),
+    *(
+        ({"proxy-url": url}, "invalid 'proxy-url' for cluster \"kube\"")
+        for url in ("socks5h://p:s3cret@h", "s3cret:3128", "http://", "http://[s3cret", "http://h:0")
+    ),
     (
         {"certificate-authority": "a", "certificate-authority-data": "YQ=="},
         "certificate-authority-data and certificate-authority are both specified for kube",
@@ -268,14 +328,34 @@ def test_clusters_that_are_refused(kubeconfig: Any, cluster: dict[str, Any], tex
 
 
 CERT = {"client-certificate-data": "YQ=="}
+EXEC = {
+    "apiVersion": "client.authentication.k8s.io/v1",
+    "command": "plugin",
+    "interactiveMode": "Never",
+}
+OIDC = {"idp-issuer-url": "https://idp", "client-id": "kube"}
+# fmt: off
 USERS = [
-    ({"exec": {"command": "s3cret"}}, 'exec of user "alice" is not supported'),
-    ({"exec": {}}, "exec of user"),
-    ({"auth-provider": {"name": "oidc"}}, "auth-provider of user"),
-    ({"as": "root", "token": "s3cret"}, "as of user"),
-    ({"as-uid": "1"}, "as-uid of user"),
-    ({"as-groups": ["g"]}, "as-groups of user"),
-    ({"as-user-extra": {"k": ["v"]}}, "as-user-extra of user"),
+    ({"exec": {"args": ["s3cret"]}}, r"\[command must be specified for alice to use exec"),
+    ({"exec": {"command": "x"}}, "apiVersion must be specified for alice to use exec"),
+    ({"exec": {**EXEC, "interactiveMode": ""}}, "interactiveMode must be specified for alice"),
+    ({"exec": {**EXEC, "interactiveMode": "Ask"}}, 'invalid interactiveMode for alice: "Ask"'),
+    ({"exec": {**EXEC, "env": [{"value": "s3cret"}]}}, "env variable name must be specified for"),
+    ({"exec": {**EXEC, "apiVersion": "client.authentication.k8s.io/v1alpha1"}},
+     'exec plugin: invalid apiVersion "client.authentication.k8s.io/v1alpha1" for alice'),
+    ({"exec": EXEC, "auth-provider": {"name": "oidc", "config": OIDC}},
+     "authProvider cannot be provided in combination with an exec plugin for alice"),
+    ({"auth-provider": {"name": "gcp"}},
+     "The gcp auth plugin has been removed .*gke-gcloud-auth-plugin"),
+    ({"auth-provider": {"name": "azure"}}, "The azure auth plugin has been removed .*kubelogin"),
+    ({"auth-provider": {"name": "x"}}, 'no Auth Provider found for name "x"'),
+    ({"auth-provider": {"name": "oidc", "config": {"client-secret": "s3cret"}}},
+     "Must provide idp-issuer-url .*, Must provide client-id"),
+    ({"auth-provider": {"name": "oidc", "config": {
+        **OIDC, "idp-certificate-authority-data": "s3cret!"}}},
+     "idp-certificate-authority-data in auth-provider of user alice is not valid base64"),
+    *(({key: value, "token": "s3cret"}, "requesting uid, groups or user-extra for alice without")
+      for key, value in (("as-uid", "1"), ("as-groups", ["g"]), ("as-user-extra", {"k": ["v"]}))),
     ({"token": "s3cret", "username": "u"}, r"found for alice; found \[token basicAuth\], only one"),
     ({"tokenFile": "f", "password": "s3cret"}, r"found \[tokenFile basicAuth\], only one"),
     (CERT, "client-key-data or client-key must be specified for alice"),
@@ -293,10 +373,11 @@ USERS = [
     ),
     ({**CERT, "client-key": "no"}, "unable to read client-key .*/no for alice due to open"),
     (
-        {"client-certificate": "no", "client-key": "no", "as": "x"},
-        r"\[as of user .*, unable to read client-cert .*, unable to read client-key .*\]",
+        {"client-certificate": "no", "client-key": "no", "as-uid": "x"},
+        r"\[unable to read client-cert .*, unable to read client-key .*, requesting uid, .*\]",
     ),
 ]
+# fmt: on
 
 
 @pytest.mark.parametrize(("user", "text"), USERS)
@@ -308,7 +389,7 @@ def test_users_that_are_refused(kubeconfig: Any, user: dict[str, Any], text: str
     assert "s3cret" not in "".join(traceback.format_exception(caught.value))
 
 
-def test_what_is_not_chosen_may_be_unsupported(kubeconfig: Any) -> None:
+def test_what_is_not_chosen_may_be_wrong(kubeconfig: Any) -> None:
     path = kubeconfig.write(
         user={"token": "t"},
         users=[
@@ -321,7 +402,7 @@ def test_what_is_not_chosen_may_be_unsupported(kubeconfig: Any) -> None:
         ],
     )
     assert Config.load(path).user.token == "t"
-    with pytest.raises(CredentialsError, match="exec of user"):
+    with pytest.raises(CredentialsError, match="apiVersion must be specified for plugin"):
         Config.load(path, context="plugin")
 
 
@@ -418,9 +499,9 @@ def test_without_libyaml(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None
     import yaml
 
     monkeypatch.delattr(yaml, "CSafeLoader", raising=False)
-    kubeconfig._loader_class.cache_clear()
+    parsing._loader_class.cache_clear()
     try:
-        assert issubclass(kubeconfig._loader_class(), yaml.SafeLoader)
+        assert issubclass(parsing._loader_class(), yaml.SafeLoader)
         assert Config.load(minimal(machine / "one", "one")).context == "one"
         for text in ("token: *s3cret", "token: 's3cret", "a: s3cret: b", "[" * 5000):
             (machine / "bad").write_text(text)
@@ -429,7 +510,7 @@ def test_without_libyaml(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None
             shown = "".join(traceback.format_exception(caught.value))
             assert "s3cret" not in shown
     finally:
-        kubeconfig._loader_class.cache_clear()
+        parsing._loader_class.cache_clear()
 
 
 def test_no_secret_in_the_repr_of_what_is_between(machine: Path) -> None:

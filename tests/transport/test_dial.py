@@ -332,7 +332,7 @@ def test_with_tls_1_3_the_server_complains_later() -> None:
         with pytest.raises(
             errors.ConnectFailed, match=r"(?i)certificate.required|reset|broken pipe"
         ):
-            upgrade(sock, "/", {"Host": "h"}, ["v5"], "exec", Deadline(seconds(5)))
+            upgrade(sock, "/", [("Host", "h")], ["v5"], "exec", Deadline(seconds(5)))
 
 
 @pytest.mark.parametrize(
