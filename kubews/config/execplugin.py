@@ -240,6 +240,7 @@ class _Run:
                 os.killpg(process.pid, signal.SIGKILL)
             else:
                 process.kill()
+        process.wait()
 
     def _late(self) -> AuthPluginError:
         return _failure(
