@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from pathlib import Path
@@ -299,10 +300,16 @@ def is_gone(pid: int) -> bool:
         return True
 
 
+def reading() -> bool:
+    return any(thread.name.startswith("kubews plugin") for thread in threading.enumerate())
+
+
 def test_ctrl_c_ends_it(plugins: Plugins) -> None:
     plugin = plugins.write("echo $$ > pid; exec sleep 1000")
 
     def interrupt() -> None:
+        # In the midst of Popen nobody knows the process yet.
+        assert eventually(reading, 30)
         assert eventually(lambda: Path("pid").exists() and Path("pid").read_text(), 30)
         os.kill(os.getpid(), signal.SIGINT)
 

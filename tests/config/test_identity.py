@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,7 @@ def test_ctrl_c_leaves_it_to_the_next(plugins: Plugins) -> None:
         assert eventually(lambda: plugins.runs == 1, 30)
         others.append(in_thread(mine.show, Deadline(seconds(60))))
         assert eventually(lambda: waiting(mine) == 1, 30)
+        assert eventually(lambda: "kubews plugin" in str(threading.enumerate()), 30)
         os.kill(os.getpid(), signal.SIGINT)
 
     interrupting = in_thread(interrupt)
