@@ -64,6 +64,7 @@ class Source:
 
     def __init__(self, oidc: Oidc, fetch: Fetch) -> None:
         self._oidc = oidc
+        self._on_file = oidc  # what the file was last seen to hold
         self._fetch = fetch
 
     def issue(self, refused: Optional[str], timeout: Optional[float] = None) -> Issued:
@@ -80,13 +81,30 @@ class Source:
         """
         found = self._good(self._oidc.id_token, refused)
         if found is None:
-            self._oidc = _reread(self._oidc)
+            self._reread()
             found = self._good(self._oidc.id_token, refused)
         if found is None:
             self._refresh(timeout)
             token = clean(self._oidc.id_token, f"the id_token of {self._oidc.issuer}")
             found = Issued(token, expires=self._expires(token))
         return found
+
+    def _reread(self) -> None:
+        """Take the tokens that the file has now, if another program has put others there."""
+        oidc = self._on_file
+        if not oidc.file:
+            return
+        try:
+            entry = kubeconfig.read(oidc.file).users.get(oidc.entry)
+            now = make_oidc(entry) if entry is not None else None
+        except ConfigError:
+            return  # being written, or broken since: what was read once counts
+        if now is None or (now.issuer, now.client_id) != (oidc.issuer, oidc.client_id):
+            return
+        if (now.id_token, now.refresh_token) != (oidc.id_token, oidc.refresh_token):
+            self._oidc = self._on_file = replace(
+                oidc, id_token=now.id_token, refresh_token=now.refresh_token
+            )
 
     def _good(self, token: str, refused: Optional[str]) -> Optional[Issued]:
         if not token or token == refused:
@@ -112,6 +130,7 @@ class Source:
         self._oidc = replace(oidc, id_token=id_token, refresh_token=refresh_token)
         try:
             writeback.write_tokens(oidc, self._oidc)
+            self._on_file = self._oidc
         except (ConfigError, OSError) as exc:
             # They are good as long as this process lives; whoever comes later may have to log in.
             _log.warning("could not persist new tokens of user %s: %s", oidc.entry, exc)
@@ -210,19 +229,3 @@ def _json(body: bytes) -> Mapping[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return document if isinstance(document, dict) else {}
-
-
-def _reread(oidc: Oidc) -> Oidc:
-    """Take the tokens that the file has now, which another program may have got."""
-    if not oidc.file:
-        return oidc
-    try:
-        entry = kubeconfig.read(oidc.file).users.get(oidc.entry)
-        now = make_oidc(entry) if entry is not None else None
-    except ConfigError:
-        return oidc  # being written, or broken since: what was read once counts
-    if now is None or (now.issuer, now.client_id) != (oidc.issuer, oidc.client_id):
-        return oidc
-    return replace(
-        oidc, id_token=now.id_token, refresh_token=now.refresh_token or oidc.refresh_token
-    )
