@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import logging
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
+import leaks
 import pytest
 from cluster import DEFAULT_VERSION, versions
 from clusters import AnyCluster, make_cluster, minor
@@ -46,6 +48,9 @@ def pytest_configure(config: pytest.Config) -> None:
     # A shell that runs scripts starts what it puts into the background with SIGINT ignored, and every
     # process below inherits that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # All that it could ever say is searched for secrets.
+    logging.getLogger("kubews").setLevel(logging.DEBUG)
+    leaks.watch()
     # Who believes to test his cluster shall not test ours.
     kubeconfig, ours = config.getoption("--kubeconfig"), config.getoption("--real-cluster")
     for option in ("--context", "--image"):
@@ -55,6 +60,14 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError("--real-cluster is one of our own: not together with --kubeconfig")
     if config.getoption("--local-version") and is_real(config):
         raise pytest.UsageError("--local-version is LocalCluster's: not together with a real one")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Fail a test that has printed a secret."""
+    report = yield
+    leaks.check(report)
+    return report
 
 
 def of_local_cluster(path: Path) -> bool:
