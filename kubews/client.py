@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import json
 import logging
-import ssl
 import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Optional, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Optional, Protocol
 
-from kubews import __version__
-from kubews.config import ClientCertificate, Config
-from kubews.errors import ConfigError, KubewsError, Unauthorized
-from kubews.identity import Identity, Shown
+from kubews.access import Access
+from kubews.config import Config
+from kubews.errors import KubewsError
 from kubews.protocol.access import ACCESS_REVIEWS, access_review
 from kubews.protocol.codec import Codec
 from kubews.transport import forks, http
 from kubews.transport.backpressure import DEFAULT_LIMITS, Limits
 from kubews.transport.connection import Connection
 from kubews.transport.deadline import NEVER, Deadline
-from kubews.transport.dial import dial, tls_context
 from kubews.transport.http import Response
 from kubews.transport.loop import Loop
 from kubews.transport.wire import Wire, upgrade
@@ -31,8 +28,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from kubews.pod import Pod
-
-T = TypeVar("T")
 
 # Silent unless the program configures it. No header, token or command line is ever said here.
 _log = logging.getLogger("kubews")
@@ -83,12 +78,9 @@ class Client:
         self.config = Config.load() if config is None else config
         self.connect_timeout = connect_timeout
         self.explains = explain
-        self._headers = http.additional_headers(headers or {})
-        self._identity = Identity(self.config)
-        self._lock = threading.RLock()
-        # Guarded by _lock. Making a context reads all authorities; the files may change, so it is
-        # kept with what it was made of.
-        self._context: Optional[tuple[object, ssl.SSLContext]] = None
+        self._headers = dict(headers or {})
+        self._access = Access(self.config, self._headers)
+        self._lock = threading.RLock()  # guards what follows
         self._connections: weakref.WeakSet[Closable] = weakref.WeakSet()
         self._closed = False
         forks.tell(self)
@@ -145,22 +137,19 @@ class Client:
         """
         what = f"{method} {path.partition('?')[0]}"
 
-        def attempt(shown: Shown, soon: Deadline) -> Response:
-            sock = self._dial(shown, soon)
-            try:
-                sent = {"Accept": "application/json", **(headers or {})}
-                target = self.config.cluster.path_prefix + path
-                everything = self._with_headers(shown, sent)
-                response = http.request(sock, method, target, everything, body, soon)
-            finally:
-                sock.close()
+        def ask(sock: Any, everything: http.Headers, soon: Deadline) -> Response:
+            target = self.config.cluster.path_prefix + path
+            response = http.request(sock, method, target, everything, body, soon)
+            sock.close()
             _log.debug("%s: HTTP %d %s", what, response.code, response.reason)
             if not 200 <= response.code < 300:
                 raise http.api_error(response, what)
             return response
 
+        self._check_open()
         limit = self.connect_timeout if timeout is None else timeout
-        return self._authenticated(attempt, Deadline(timeout), limit)
+        sent = {"Accept": "application/json", **(headers or {})}
+        return self._access.use(ask, sent, Deadline(timeout), limit)
 
     def get(self, path: str, *, timeout: Optional[float] = None) -> Any:
         """Get a JSON document; arguments and exceptions as for ``request``.
@@ -180,7 +169,7 @@ class Client:
 
         Threads: blocks.
         """
-        self._identity.show(deadline)
+        self._access.identity.show(deadline)
 
     def can_i(
         self,
@@ -236,18 +225,16 @@ class Client:
         Threads: blocks.
         """
 
-        def attempt(shown: Shown, soon: Deadline) -> Wire:
-            sock = self._dial(shown, soon)
+        def ask(sock: Any, everything: http.Headers, soon: Deadline) -> Wire:
             try:
                 target = self.config.cluster.path_prefix + path
-                everything = self._with_headers(shown, {})
                 return upgrade(sock, target, everything, subprotocols, what, soon)
             except BaseException as exc:
                 _log.debug("%s: no stream: %s", what, exc)
-                sock.close()
                 raise
 
-        wire = self._authenticated(attempt, deadline, self.connect_timeout)
+        self._check_open()
+        wire = self._access.use(ask, {}, deadline, self.connect_timeout)
         _log.debug("%s: connected, %s", what, wire.subprotocol)
         return wire
 
@@ -260,8 +247,7 @@ class Client:
         Threads: any.
         """
         with self._lock:
-            if self._closed:
-                raise KubewsError(f"{self!r} is closed")
+            self._check_open()
             self._connections.add(connection)
 
     def open(
@@ -340,60 +326,11 @@ class Client:
     def _after_fork(self) -> None:
         # Another thread may have been inside.
         self._lock = threading.RLock()
-        self._identity = Identity(self.config)
+        self._access = Access(self.config, self._headers)
 
-    def _authenticated(
-        self, attempt: Callable[[Shown, Deadline], T], deadline: Deadline, limit: float
-    ) -> T:
-        """Attempt something with credentials, and if the server refuses them once more with new ones."""
-        shown = self._identity.show(deadline)
-        try:
-            return attempt(shown, deadline.at_most(limit))
-        except Unauthorized:
-            # A token that was replaced a moment ago looks like this; what was read is read anew.
-            self._identity.refused(shown)
-        shown = self._identity.show(deadline)
-        return attempt(shown, deadline.at_most(limit))
-
-    def _with_headers(self, shown: Shown, own: Mapping[str, str]) -> http.Headers:
-        fixed = {"Host": self.config.cluster.netloc, "User-Agent": f"kubews/{__version__}"}
-        said = {**fixed, **self._headers, **own}
-        # Of one name the last, however it is spelled.
-        single = {name.lower(): (name, value) for name, value in said.items()}
-        return http.check_headers([*single.values(), *shown.headers])
-
-    def _dial(self, shown: Shown, deadline: Deadline) -> Any:
+    def _check_open(self) -> None:
         if self._closed:
             raise KubewsError(f"{self!r} is closed")
-        cluster = self.config.cluster
-        if cluster.proxy_url:  # going round it would lead somewhere else
-            raise ConfigError(
-                f'proxy-url of cluster "{cluster.name}" is not supported by kubews yet'
-            )
-        return dial(
-            cluster.host,
-            cluster.port,
-            context=self._tls(shown.certificate) if cluster.scheme == "https" else None,
-            server_hostname=cluster.tls_server_name,
-            deadline=deadline,
-        )
-
-    def _tls(self, certificate: Optional[ClientCertificate]) -> ssl.SSLContext:
-        cluster = self.config.cluster
-        made_of: tuple[Optional[str], Optional[ClientCertificate]] = (cluster.ca_pem(), certificate)
-        with self._lock:
-            kept = self._context
-        if kept is not None and kept[0] == made_of:
-            return kept[1]
-        context = tls_context(
-            ca_pem=made_of[0],
-            verify=not cluster.insecure_skip_tls_verify,
-            certificate_pem=certificate.cert_pem if certificate else None,
-            key_pem=certificate.key_pem if certificate else None,
-        )
-        with self._lock:
-            self._context = (made_of, context)
-        return context
 
 
 def _log_end(what: str, connection: Connection) -> None:

@@ -18,6 +18,7 @@ FLOORS = [
     ["protocol", "config"],
     ["transport"],
     ["identity"],
+    ["access"],
     ["client", "bridge", "userfiles", "command", "documents"],
     ["streams", "choice", "ports", "refusals"],
     ["wrappers"],

@@ -285,8 +285,9 @@ def test_a_closed_client_says_so(zoo) -> None:
 
 
 def test_certificates_and_contexts_are_kept_while_they_are_the_same(zoo_client: Client) -> None:
-    certificates = [zoo_client._identity.show(NEVER).certificate for _ in range(2)]
-    first, second = map(zoo_client._tls, certificates)
+    access = zoo_client._access
+    certificates = [access.identity.show(NEVER).certificate for _ in range(2)]
+    first, second = map(access.tls, certificates)
     assert first is second
 
 
