@@ -59,8 +59,8 @@ def of_stream(exc: Forbidden, resource: str, namespace: str, missing: Sequence[s
     if not exc.body:  # not of the authorization filter, but of the negotiation
         return "kubews speaks v5.channel.k8s.io and v4.channel.k8s.io"
     if missing:
-        verbs = " and ".join(missing)
-        return f"The user lacks the verb {verbs} on {resource} in namespace {namespace}"
+        verbs = f"verb{'s' * (len(missing) > 1)} {' and '.join(missing)}"
+        return f"The user lacks the {verbs} on {resource} in namespace {namespace}"
     return (
         f"The user needs the verbs get and create on {resource} in namespace {namespace} "
         "(servers before 1.35 ask for get only)"

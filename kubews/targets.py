@@ -168,6 +168,7 @@ class Target:
         if self._kind is choice.POD:
             if isinstance(wanted, int):
                 return self.name, wanted
+            self.client.authenticate(deadline)
             remaining = deadline.at_most(self.client.connect_timeout).remaining()
             return self.name, ports.of_pod(self.get(remaining), wanted)
         resolved = self.resolve(deadline)

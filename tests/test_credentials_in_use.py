@@ -254,10 +254,10 @@ def test_missing_rights_are_named_when_asked_for_r34(place: Place) -> None:
     """R-34: the message of a 403 says what is missing here, and not what may be."""
     with Client(place.config(User(token=place.idle_token)), explain=True) as client:
         with pytest.raises(
-            Forbidden, match="lacks the verb get and create on pods/exec in namespace"
+            Forbidden, match="lacks the verbs get and create on pods/exec in namespace"
         ):
             client.pod("web-0").run(["true"])
-        with pytest.raises(Forbidden, match="lacks the verb get and create on pods/portforward"):
+        with pytest.raises(Forbidden, match="lacks the verbs get and create on pods/portforward"):
             client.pod("web-0").connect(NOBODY)
     with Client(place.config(User(token=place.idle_token))) as client:
         with pytest.raises(Forbidden, match="needs the verbs get and create on pods/exec"):

@@ -235,6 +235,8 @@ class Config:
 
     def __repr__(self) -> str:
         user = f"{self.user.name} ({self.user.kind})".lstrip()
+        if self.user.impersonate is not None:
+            user += f" as {self.user.impersonate.user}"
         return (
             f"Config(context={self.context!r}, server={self.cluster.server!r}, "
             f"user={user!r}, namespace={self.namespace!r})"

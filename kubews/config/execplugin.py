@@ -294,10 +294,13 @@ class _Output:
             document = parse(stdout, "decoding stdout")
         except ConfigError as exc:
             raise self._failure(f"printed no ExecCredential: {exc}") from None
-        if not isinstance(document, dict) or document.get("kind") != "ExecCredential":
-            raise self._failure(
-                "printed no ExecCredential: decoding stdout: its kind is another, or missing"
-            )
+        # As for client-go the kind may be missing, and the version may not.
+        if not isinstance(document, dict) or document.get("kind") not in (
+            "ExecCredential",
+            "",
+            None,
+        ):
+            raise self._failure("printed no ExecCredential: decoding stdout: it is of another kind")
         wanted, returned = self._plugin.api_version, document.get("apiVersion")
         if returned != wanted:
             said = returned if isinstance(returned, str) and len(returned) < 80 else "none"

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from kubews.errors import AuthPluginError, ConfigError, CredentialsError
 
 CLUSTER = Cluster("https://kube:6443", name="kube")
 SECRET = "s3cret-of-plugin"
+KUBECTL = shutil.which("kubectl", path=os.path.dirname(sys.executable)) or "kubectl"
 
 
 @pytest.fixture
@@ -90,7 +92,6 @@ def test_told_of_the_cluster(plugins: Plugins, machine: Path, pem: Any) -> None:
 
 
 def test_told_the_same_as_by_kubectl(plugins: Plugins, machine: Path, pem: Any) -> None:
-    kubectl = shutil.which("kubectl", path=os.path.dirname(sys.executable)) or "kubectl"
     script = f"env > env; echo \"$@\" > args; echo '{credential(token='t')}'"
     plugin = plugins.write(
         script,
@@ -121,7 +122,7 @@ def test_told_the_same_as_by_kubectl(plugins: Plugins, machine: Path, pem: Any) 
         "contexts": [{"name": "c", "context": {"cluster": "k", "user": "u"}}],
     }
     (machine / "config").write_text(json.dumps(document))
-    command = [kubectl, "--kubeconfig", "config", "get", "--raw", "/version"]
+    command = [KUBECTL, "--kubeconfig", "config", "get", "--raw", "/version"]
     subprocess.run(command, capture_output=True, timeout=seconds(60))
     theirs = said()
     from kubews import Config
@@ -191,18 +192,14 @@ def test_when_it_expires(plugins: Plugins, text: Any, expected: Any) -> None:
     assert execplugin.run(plugin, CLUSTER, seconds(30)).expires == expected
 
 
-def test_yaml_is_taken_too(plugins: Plugins) -> None:
-    text = f"kind: ExecCredential\napiVersion: {V1}\nstatus:\n  token: t\n"
-    assert execplugin.run(plugins.printing(text), CLUSTER, seconds(30)).token == "t"
-
-
 # -- how it fails
 
 OUTPUTS = [
     (f'{{"token": "{SECRET}"', "decoding stdout: yaml: line 2"),
-    ("", "its kind is another, or missing"),
-    (f"[{SECRET}]", "its kind is another, or missing"),
-    (json.dumps({"kind": "Pod", "apiVersion": V1}), "its kind is another"),
+    ("", "it is of another kind"),
+    (f"[{SECRET}]", "it is of another kind"),
+    (json.dumps({"kind": "Pod", "apiVersion": V1}), "it is of another kind"),
+    (json.dumps({"kind": "ExecCredential"}), "plugin returned version none"),
     (
         credential(V1BETA1, token=SECRET),
         f"is configured to use API version {V1}, plugin returned version {V1BETA1}",
@@ -232,6 +229,39 @@ def test_output_that_cannot_be_used_r31(plugins: Plugins, output: str, text: str
     exc = failing(plugins.printing(output))
     assert text in str(exc)
     assert f"exec plugin {plugins.root}/plugin" in str(exc)
+
+
+def test_kubectl_refuses_the_same_outputs(machine: Path) -> None:
+    """And takes what has no kind, or is YAML."""
+    taken = [
+        f"apiVersion: {V1}\nstatus: {{token: t}}\n",
+        json.dumps({"apiVersion": V1, "status": {"token": " t\n"}}),
+    ]
+    outputs = [output for output, _ in OUTPUTS] + taken
+
+    def ask(number: int) -> str:
+        folder = machine / str(number)
+        folder.mkdir()
+        plugin = Plugins(folder).printing(outputs[number])
+        entry = {"command": plugin.command, "apiVersion": V1, "interactiveMode": "Never"}
+        document = {
+            "current-context": "c",
+            "clusters": [{"name": "k", "cluster": {"server": "https://127.0.0.1:1"}}],
+            "users": [{"name": "u", "user": {"exec": entry}}],
+            "contexts": [{"name": "c", "context": {"cluster": "k", "user": "u"}}],
+        }
+        (folder / "config").write_text(json.dumps(document))
+        command = [KUBECTL, "--kubeconfig", str(folder / "config"), "get", "--raw", "/version"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds(60))
+        return done.stderr
+
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(ask, range(len(outputs))))
+    for output, answer in zip(outputs, answers, strict=True):
+        assert ("getting credentials" in answer) is (output not in taken), (output, answer)
+    for output in taken:
+        issued = execplugin.run(Plugins(machine).printing(output), CLUSTER, seconds(30))
+        assert issued.token == "t"
 
 
 @pytest.mark.parametrize(
