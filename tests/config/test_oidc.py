@@ -19,6 +19,7 @@ from issuer import Issuer, jwt
 from support import in_thread, seconds
 
 from kubews import Client, Config
+from kubews.config import writeback
 from kubews.errors import ConfigError, CredentialsError
 from kubews.identity import Identity, Shown
 from kubews.testing import LocalCluster
@@ -198,12 +199,17 @@ def test_kubectl_and_kubews_take_turns(issuer: Issuer, machine: Path) -> None:
 
 @pytest.mark.parametrize("how", ["locked", "gone", "no entry"])
 def test_tokens_that_cannot_be_written_are_kept_for_now(
-    issuer: Issuer, machine: Path, how: str, caplog: pytest.LogCaptureFixture
+    issuer: Issuer,
+    machine: Path,
+    how: str,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """kubectl would throw away what it has got, and the refresh token with it."""
     path = write(machine / "config", issuer.config())
     mine = Identity(Config.load(path))
     if how == "locked":
+        monkeypatch.setattr(writeback, "_LOCK_TIMEOUT", 0.1)
         (machine / "config.lock").touch()
     elif how == "gone":
         path.unlink()
