@@ -38,6 +38,7 @@ class Cluster:
         certificate_authority_data: the PEM bundle itself; goes before the file.
         insecure_skip_tls_verify: accept any certificate. Not together with an authority.
         tls_server_name: the name to send and to verify instead of the host.
+        proxy_url: ``http``, ``https`` or ``socks5`` URL of the proxy to go through; it may hold a password.
         name: name of the kubeconfig entry, for messages.
 
     Raises:
@@ -51,6 +52,7 @@ class Cluster:
     certificate_authority_data: Optional[bytes] = field(default=None, repr=False)
     insecure_skip_tls_verify: bool = False
     tls_server_name: Optional[str] = None
+    proxy_url: Optional[str] = field(default=None, repr=False)
     name: str = ""
 
     def __post_init__(self) -> None:

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
+from kubews.config import proxies
 from kubews.config.cluster import Cluster, Config, StrPath, User, read_file, why
 from kubews.config.entries import Entry, File, decode_file
 from kubews.errors import ConfigError, CredentialsError
@@ -257,8 +258,7 @@ def _cluster(entry: Entry) -> Cluster:
     problems = []
     if not entry.get("server"):
         problems.append(f'no server found for cluster "{name}"')
-    if entry.get("proxy-url"):
-        problems.append(f'proxy-url of cluster "{name}" is not supported by kubews yet')
+    problems += proxies.problems(entry.get("proxy-url"), name)
     if entry.get("certificate-authority") and entry.get("certificate-authority-data"):
         problems.append(
             f"certificate-authority-data and certificate-authority are both specified for {name}. "
@@ -274,6 +274,7 @@ def _cluster(entry: Entry) -> Cluster:
             certificate_authority_data=entry.get("certificate-authority-data"),
             insecure_skip_tls_verify=bool(entry.get("insecure-skip-tls-verify")),
             tls_server_name=entry.get("tls-server-name"),
+            proxy_url=entry.get("proxy-url"),
             name=name,
         )
     except ConfigError as exc:

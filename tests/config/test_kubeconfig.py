@@ -245,7 +245,7 @@ def test_paths_are_relative_to_their_file(machine: Path, kubeconfig: Any, pem: A
 CLUSTERS = [
     ({"server": ""}, 'no server found for cluster "kube"'),
     ({"server": "ftp://k"}, 'cluster "kube": server has a scheme'),
-    ({"proxy-url": "http://p:s3cret@h"}, 'proxy-url of cluster "kube" is not supported'),
+    ({"proxy-url": "ftp://p:s3cret@h"}, "invalid .proxy-url. for cluster .kube.: unsupported scheme .ftp."),
     (
         {"certificate-authority": "a", "certificate-authority-data": "YQ=="},
         "certificate-authority-data and certificate-authority are both specified for kube",
