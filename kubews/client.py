@@ -10,16 +10,17 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Optional, Protocol, TypeVar
 
 from kubews import __version__
-from kubews.config import ClientCertificate, Config, Credentials
+from kubews.config import ClientCertificate, Config, Credentials, proxies
 from kubews.errors import KubewsError, Unauthorized
 from kubews.protocol.codec import Codec
 from kubews.transport import forks, http
 from kubews.transport.backpressure import DEFAULT_LIMITS, Limits
 from kubews.transport.connection import Connection
 from kubews.transport.deadline import Deadline
-from kubews.transport.dial import dial, tls_context
+from kubews.transport.dial import dial
 from kubews.transport.http import Response
 from kubews.transport.loop import Loop
+from kubews.transport.tls import Socket, tls_context
 from kubews.transport.wire import Wire, upgrade
 
 if TYPE_CHECKING:
@@ -57,7 +58,9 @@ class Client:
 
     Args:
         config: what to connect to; by default what kubectl would use, else the pod's service account.
-        connect_timeout: seconds for TCP, TLS and the answer of the server together.
+        connect_timeout: seconds for TCP, a proxy, TLS and the answer of the server together.
+        strict_x509: refuse certificates that break rules of RFC 5280, as Python does by default from 3.13
+            on. Many clusters have such, and kubectl accepts them.
 
     Raises:
         ConfigError: no usable configuration.
@@ -66,15 +69,20 @@ class Client:
     """
 
     def __init__(
-        self, config: Optional[Config] = None, *, connect_timeout: float = CONNECT_TIMEOUT
+        self,
+        config: Optional[Config] = None,
+        *,
+        connect_timeout: float = CONNECT_TIMEOUT,
+        strict_x509: bool = False,
     ) -> None:
         self.config = Config.load() if config is None else config
         self.connect_timeout = connect_timeout
+        self.strict_x509 = strict_x509
         self._credentials = Credentials(self.config.user)
         self._lock = threading.RLock()
         # Guarded by _lock. Making a context reads all authorities; the files may change, so it is
-        # kept with what it was made of.
-        self._context: Optional[tuple[object, ssl.SSLContext]] = None
+        # kept with what it was made of: the one for the cluster, and the one for an https proxy.
+        self._contexts: dict[bool, tuple[object, ssl.SSLContext]] = {}
         self._connections: weakref.WeakSet[Closable] = weakref.WeakSet()
         self._closed = False
         forks.tell(self)
@@ -294,34 +302,41 @@ class Client:
             **self._credentials.headers(secure=cluster.scheme == "https"),
         }
 
-    def _dial(self, deadline: Deadline) -> Any:
+    def _dial(self, deadline: Deadline) -> Socket:
         if self._closed:
             raise KubewsError(f"{self!r} is closed")
         cluster = self.config.cluster
+        proxy = proxies.choose(cluster)
         return dial(
             cluster.host,
             cluster.port,
             context=self._tls() if cluster.scheme == "https" else None,
             server_hostname=cluster.tls_server_name,
+            proxy=proxy,
+            proxy_context=self._tls(True) if proxy and proxy.scheme == "https" else None,
             deadline=deadline,
         )
 
-    def _tls(self) -> ssl.SSLContext:
+    def _tls(self, to_proxy: bool = False) -> ssl.SSLContext:
+        # For an https proxy client-go takes the settings of the cluster. Such proxies have certificates
+        # of public authorities too.
         cluster = self.config.cluster
         certificate = self._credentials.client_certificate()
         made_of: tuple[Optional[str], Optional[ClientCertificate]] = (cluster.ca_pem(), certificate)
         with self._lock:
-            kept = self._context
+            kept = self._contexts.get(to_proxy)
         if kept is not None and kept[0] == made_of:
             return kept[1]
         context = tls_context(
             ca_pem=made_of[0],
             verify=not cluster.insecure_skip_tls_verify,
+            strict=self.strict_x509,
+            and_system=to_proxy,
             certificate_pem=certificate.cert_pem if certificate else None,
             key_pem=certificate.key_pem if certificate else None,
         )
         with self._lock:
-            self._context = (made_of, context)
+            self._contexts[to_proxy] = (made_of, context)
         return context
 
 

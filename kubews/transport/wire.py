@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import secrets
 import selectors
-import socket
 import ssl
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional, cast
@@ -23,6 +22,8 @@ from kubews.transport.http import MAX_ERROR_BODY, DeadlineSocket, Response, api_
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
+
+    from kubews.transport.tls import Socket
 
 CONT = ABNF.OPCODE_CONT
 TEXT = ABNF.OPCODE_TEXT
@@ -107,7 +108,7 @@ class Wire:
     Threads: one; it alone may touch the socket, because two threads inside one SSL object break it.
     """
 
-    def __init__(self, sock: socket.socket, subprotocol: str, ahead: bytes = b"") -> None:
+    def __init__(self, sock: Socket, subprotocol: str, ahead: bytes = b"") -> None:
         sock.setblocking(False)
         self._sock = sock
         self.subprotocol = subprotocol
@@ -223,7 +224,7 @@ def frame(payload: Buffer, opcode: int = BINARY) -> bytes:
 
 
 def upgrade(
-    sock: socket.socket,
+    sock: Socket,
     target: str,
     headers: Mapping[str, str],
     subprotocols: Sequence[str],

@@ -31,8 +31,10 @@ from support import seconds
 
 from kubews import errors
 from kubews.transport import dial as dial_module
+from kubews.transport import tls as tls_module
 from kubews.transport.deadline import NEVER, Deadline
-from kubews.transport.dial import dial, tls_context
+from kubews.transport.dial import dial
+from kubews.transport.tls import tls_context
 from kubews.transport.wire import upgrade
 
 HANDSHAKE = (OSError, ssl.SSLError)
@@ -302,7 +304,7 @@ def test_the_client_key_is_never_left_on_disk(
             super().load_cert_chain(certfile, *args, **options)
 
     monkeypatch.setattr(
-        dial_module, "ssl", types.SimpleNamespace(**{**vars(ssl), "SSLContext": Spy})
+        tls_module, "ssl", types.SimpleNamespace(**{**vars(ssl), "SSLContext": Spy})
     )
     before = len(os.listdir("/proc/self/fd"))
     cert, key = client_certificate()
@@ -570,7 +572,7 @@ def test_a_name_that_nobody_resolves_is_waited_for_within_the_limit_r9(
 
     monkeypatch.setattr(socket, "getaddrinfo", slow)
     begin = time.monotonic()
-    with pytest.raises(errors.ConnectTimeout, match=r"no address of nowhere\.example within"):
+    with pytest.raises(errors.ConnectTimeout, match=r"no address of nowhere\.example:443 within"):
         dial("nowhere.example", 443, context=None, deadline=Deadline(0.2))
     assert time.monotonic() - begin < seconds(1)
     over.set()
