@@ -307,6 +307,8 @@ class Client:
             raise KubewsError(f"{self!r} is closed")
         cluster = self.config.cluster
         proxy = proxies.choose(cluster)
+        if proxy is not None:
+            _log.debug("connecting through the proxy %s", proxy)
         return dial(
             cluster.host,
             cluster.port,
