@@ -114,12 +114,12 @@ def test_what_is_not_read_waits_and_comes_whole(client: Client, tight_proxy: Rea
     """A pause of the reader stops the sender through both TLS, and loses nothing."""
     with through(client, tight_proxy.url()) as proxied:
         pod = proxied.pod("web-0")
-        with pod.popen(["seq", "4000000"], stdout=PIPE) as process:
+        with pod.popen(["seq", "2000000"], stdout=PIPE) as process:
             connection = process._session.connection
             assert eventually(lambda: connection.pipes[1].size >= 4 << 20, 20)
             received = hashlib.sha256(process.stdout.read())
             assert process.wait(seconds(10)) == 0
-    numbers = "".join(f"{number}\n" for number in range(1, 4_000_001))
+    numbers = "".join(f"{number}\n" for number in range(1, 2_000_001))
     assert received.digest() == hashlib.sha256(numbers.encode()).digest()
 
 
