@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import ssl
 import threading
@@ -59,11 +60,13 @@ class Client:
     Args:
         config: what to connect to; by default what kubectl would use, else the pod's service account.
         connect_timeout: seconds for TCP, a proxy, TLS and the answer of the server together.
+        proxy_url: ``http``, ``https`` or ``socks5`` URL of the proxy to go through, in place of the
+            kubeconfig's and of the environment's; ``""`` leaves it to the environment.
         strict_x509: refuse certificates that break rules of RFC 5280, as Python does by default from 3.13
             on. Many clusters have such, and kubectl accepts them.
 
     Raises:
-        ConfigError: no usable configuration.
+        ConfigError: no usable configuration, or a proxy that is none.
 
     Threads: any number may share one client; it has no state that a call changes for another.
     """
@@ -73,9 +76,14 @@ class Client:
         config: Optional[Config] = None,
         *,
         connect_timeout: float = CONNECT_TIMEOUT,
+        proxy_url: Optional[str] = None,
         strict_x509: bool = False,
     ) -> None:
         self.config = Config.load() if config is None else config
+        if proxy_url is not None:
+            cluster = dataclasses.replace(self.config.cluster, proxy_url=proxy_url)
+            self.config = dataclasses.replace(self.config, cluster=cluster)
+        proxies.choose(self.config.cluster)  # what is wrong with it is better said now
         self.connect_timeout = connect_timeout
         self.strict_x509 = strict_x509
         self._credentials = Credentials(self.config.user)

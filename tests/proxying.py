@@ -4,7 +4,6 @@ backpressure that the first lacks: it holds whatever comes in memory."""
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import os
 import signal
@@ -20,8 +19,6 @@ from urllib.parse import quote
 import pytest
 import trustme
 from support import eventually
-
-from kubews import Client
 
 TINY = Path(__file__).with_name("tiny_server.py")
 
@@ -124,12 +121,6 @@ KINDS: dict[str, Callable[[], AbstractContextManager[RealProxy]]] = {
     "https": functools.partial(http_proxy, tls=True),
     "socks5": tiny_proxy,
 }
-
-
-def through(client: Client, url: str) -> Client:
-    """Make a client as this one, with this proxy-url."""
-    cluster = dataclasses.replace(client.config.cluster, proxy_url=url)
-    return Client(dataclasses.replace(client.config, cluster=cluster))
 
 
 def trust(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:

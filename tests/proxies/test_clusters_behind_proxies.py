@@ -12,28 +12,30 @@ from urllib.parse import quote
 
 import pytest
 from faults import Relay
-from proxying import KINDS, PASSWORD, USER, RealProxy, through
+from proxying import KINDS, PASSWORD, USER, RealProxy
 from support import echo, eventually, in_thread, seconds
 
 from kubews import DEVNULL, PIPE, Client, Config, ConnectFailed, ConnectionLost, Pod
 from kubews.config.cluster import Cluster
 from kubews.testing import LocalCluster
 
-#: A server in the pod that prints its port and echoes one connection.
+#: A server in the pod that prints its port and echoes a mebibyte.
 ECHO = """
 import socket
 listener = socket.create_server(("127.0.0.1", 0))
 print(listener.getsockname()[1], flush=True)
-sock = listener.accept()[0]
-while data := sock.recv(65536):
+sock, left = listener.accept()[0], 1 << 20
+while left:
+    data = sock.recv(65536)
     sock.sendall(data)
+    left -= len(data)
 """
 
 
 @pytest.fixture
 def behind(client: Client, proxy: RealProxy, nothing_left_behind: None) -> Iterator[Pod]:
     """The pod, through a proxy."""
-    with through(client, proxy.url()) as proxied:
+    with Client(client.config, proxy_url=proxy.url()) as proxied:
         yield proxied.pod("web-0")
 
 
@@ -41,7 +43,10 @@ def behind(client: Client, proxy: RealProxy, nothing_left_behind: None) -> Itera
 
 
 def test_requests_and_streams_take_the_same_way_r37(client: Client, proxy: RealProxy) -> None:
-    with Relay(proxy.address) as relay, through(client, proxy.url(relay.address[1])) as proxied:
+    with (
+        Relay(proxy.address) as relay,
+        Client(client.config, proxy_url=proxy.url(relay.address[1])) as proxied,
+    ):
         assert proxied.get("/version")["major"] == "1"
         first = len(relay.from_client)
         assert first > 100
@@ -59,7 +64,7 @@ def test_exec_is_exact_both_ways_r29(behind: Pod) -> None:
 
 
 def test_tls_inside_tls_carries_much_both_ways_r29(client: Client, https_proxy: RealProxy) -> None:
-    with through(client, https_proxy.url()) as proxied:
+    with Client(client.config, proxy_url=https_proxy.url()) as proxied:
         echo(proxied.pod("web-0"), 64 << 20, 1 << 16)
 
 
@@ -95,7 +100,7 @@ def test_what_cannot_be_sent_waits_and_comes_whole(client: Client, tight_proxy: 
         time.sleep(0.1)
         return written == before > 0
 
-    with through(client, tight_proxy.url()) as proxied:
+    with Client(client.config, proxy_url=tight_proxy.url()) as proxied:
         pod = proxied.pod("web-0")
         go = f"go-{os.urandom(8).hex()}"
         command = f"until [ -e {go} ]; do sleep 0.02; done; rm {go}; exec sha256sum"
@@ -112,7 +117,7 @@ def test_what_cannot_be_sent_waits_and_comes_whole(client: Client, tight_proxy: 
 
 def test_what_is_not_read_waits_and_comes_whole(client: Client, tight_proxy: RealProxy) -> None:
     """A pause of the reader stops the sender through both TLS, and loses nothing."""
-    with through(client, tight_proxy.url()) as proxied:
+    with Client(client.config, proxy_url=tight_proxy.url()) as proxied:
         pod = proxied.pod("web-0")
         with pod.popen(["seq", "2000000"], stdout=PIPE) as process:
             connection = process._session.connection
@@ -128,7 +133,7 @@ def test_what_comes_is_read_while_nothing_can_be_sent(
 ) -> None:
     """The command writes first and reads then, so what is sent to it waits in both TLS."""
     command = ["sh", "-c", "head -c 20000000 /dev/zero; wc -c"]
-    with through(client, tight_proxy.url()) as proxied:
+    with Client(client.config, proxy_url=tight_proxy.url()) as proxied:
         pod = proxied.pod("web-0")
         done = pod.run(command, input=bytes(10 << 20), capture_output=True, timeout=seconds(30))
     assert len(done.stdout.rstrip(b"\n").strip(b"0123456789")) == 20_000_000
@@ -140,7 +145,7 @@ def test_what_comes_is_read_while_nothing_can_be_sent(
 
 @pytest.mark.parametrize("kind", list(KINDS))
 def test_a_proxy_that_dies_is_a_lost_connection(client: Client, kind: str) -> None:
-    with KINDS[kind]() as proxy, through(client, proxy.url()) as proxied:
+    with KINDS[kind]() as proxy, Client(client.config, proxy_url=proxy.url()) as proxied:
         with pytest.raises(ConnectionLost):
             with proxied.pod("web-0").popen(["cat"], stdin=PIPE, stdout=PIPE, bufsize=0) as process:
                 process.stdin.write(b"before")
@@ -156,7 +161,7 @@ def test_a_proxy_that_dies_in_the_middle_of_the_bytes(
     client: Client, https_proxy: RealProxy, cut: str
 ) -> None:
     with Relay(https_proxy.address, cut_after=1 << 20, cut=cut) as relay:
-        with through(client, https_proxy.url(relay.address[1])) as proxied:
+        with Client(client.config, proxy_url=https_proxy.url(relay.address[1])) as proxied:
             with pytest.raises(ConnectionLost) as caught:
                 proxied.pod("web-0").check_output(["head", "-c", "9000000", "/dev/zero"])
     # A reset takes along what the kernel has and nobody has read yet.
@@ -207,7 +212,7 @@ def test_loopback_is_never_proxied_from_the_environment_r29(
     assert client.get("/version")["major"] == "1"
     # A proxy-url does without such exceptions.
     monkeypatch.setenv("NO_PROXY", "*")
-    with through(client, "http://127.0.0.1:9") as proxied:
+    with Client(client.config, proxy_url="http://127.0.0.1:9") as proxied:
         with pytest.raises(ConnectFailed, match="cannot connect to the proxy http"):
             proxied.get("/version")
 
@@ -216,7 +221,7 @@ def test_nothing_shows_the_credentials_of_a_proxy(
     client: Client, proxy: RealProxy, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    with through(client, proxy.url()) as proxied:
+    with Client(client.config, proxy_url=proxy.url()) as proxied:
         proxied.pod("web-0").check_call(["true"])
         shown = [repr(proxied), repr(proxied.config), repr(proxied.config.cluster), caplog.text]
     assert f"through the proxy {proxy.scheme}://127.0.0.1:{proxy.port} (proxy-url" in caplog.text
