@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from kubews.transport.tls import Socket
 
 _MAX_HEAD = 64 * 1024
-_MAX_SAID = 300  # characters of a refusal's body: proxies send whole pages
+_MAX_SAID = 300  # characters of a refusal: proxies send whole pages
 _SUCCESS = re.compile(rb"HTTP/1\.[01] 2[0-9][0-9][ \r\n]")
-_MARKUP = re.compile(r"(?is)<(script|style|head)\b.*?</\1\s*>|<!--.*?-->|<[^>]*>")
+_TAG = re.compile(r"<([^<>]*)>")
 
 
 def lead_on(sock: Socket, proxy: Proxy, host: str, port: int, deadline: Deadline) -> None:
@@ -79,15 +79,35 @@ def _connect(stream: DeadlineSocket, proxy: Proxy, host: str, port: int) -> None
 
 
 def _explain(refusal: Response, proxy: Proxy, target: str) -> str:
-    text = f"the proxy {proxy} does not connect to {target}: HTTP {refusal.code} {refusal.reason}"
-    if refusal.code == 407:
-        url = f"{proxy.scheme}://USER:PASSWORD@HOST:PORT"
-        if proxy.username is None:
-            return f"{text}. It wants a user name and a password: put them into its URL, {url}"
-        return f"{text}. It does not accept the user name and the password of its URL ({url})"
-    said = html.unescape(_MARKUP.sub(" ", refusal.body.decode("utf-8", "replace")))
-    said = " ".join("".join(c if c.isprintable() else " " for c in said).split())
-    return _without_credentials(f"{text}: {said[:_MAX_SAID]}" if said else text, proxy)
+    said = f"HTTP {refusal.code} {refusal.reason}"
+    cure = ""
+    if refusal.code != 407:
+        page = _without_credentials(refusal.body.decode("utf-8", "replace"), proxy)
+        said += f": {_text(page)}" if page else ""
+    elif proxy.username is None:
+        cure = ". It wants a user name and a password: put them into its URL"
+    else:
+        cure = ". It does not accept the user name and the password of its URL"
+    if cure:
+        cure += f", {proxy.scheme}://USER:PASSWORD@HOST:PORT"
+    said = "".join(c if c.isprintable() else " " for c in _without_credentials(said, proxy))
+    said = " ".join(said.split()).rstrip(":")[:_MAX_SAID]
+    return f"the proxy {proxy} does not connect to {target}: {said}{cure}"
+
+
+def _text(page: str) -> str:
+    """Take the markup out of a page, and what is not to be read."""
+    parts = _TAG.split(page)
+    kept, inside = [parts[0]], ""
+    for tag, text in zip(parts[1::2], parts[2::2], strict=True):
+        name = (tag.split() or [""])[0].lower()
+        if not inside and name in ("head", "script", "style"):
+            inside = f"/{name}"
+        elif name == inside:
+            inside = ""
+        if not inside:
+            kept.append(text)
+    return html.unescape(" ".join(kept))
 
 
 def _basic(proxy: Proxy) -> str:

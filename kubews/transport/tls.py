@@ -22,6 +22,15 @@ if TYPE_CHECKING:
 # Plain text that is encrypted before the kernel is asked to take it: a few records.
 _CHUNK = 1 << 16
 
+# Where systems keep their authorities, for a Python whose OpenSSL looks elsewhere (Go: root_linux.go).
+_BUNDLES = (
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+)
+
 # OpenSSL's codes of what is wrong with a certificate (x509_vfy.h).
 _NOT_NOW, _OTHER_NAME, _UNKNOWN = (9, 10), (62, 64), (2, 18, 19, 20, 21)
 
@@ -92,12 +101,15 @@ def _trust(context: ssl.SSLContext, ca_pem: str) -> None:
 
 def _trust_system(context: ssl.SSLContext) -> None:
     paths = ssl.get_default_verify_paths()
-    if sys.platform == "win32" or paths.cafile or paths.capath:
+    if sys.platform == "win32" or paths.cafile or (paths.capath and os.listdir(paths.capath)):
         context.load_default_certs()
-    else:
+        return
+    bundle = next(filter(os.path.isfile, _BUNDLES), None)
+    if bundle is None:
         import certifi
 
-        context.load_verify_locations(certifi.where())
+        bundle = certifi.where()
+    context.load_verify_locations(bundle)
 
 
 def _load_certificate(context: ssl.SSLContext, certificate_pem: bytes, key_pem: bytes) -> None:

@@ -144,13 +144,18 @@ def test_what_comes_is_read_while_nothing_can_be_sent(
 
 
 @pytest.mark.parametrize("kind", list(KINDS))
-def test_a_proxy_that_dies_is_a_lost_connection(client: Client, kind: str) -> None:
+def test_a_proxy_that_dies_takes_everything_along(client: Client, kind: str) -> None:
+    command = ["timeout", "60", "python3", "-u", "-c", ECHO]
     with KINDS[kind]() as proxy, Client(client.config, proxy_url=proxy.url()) as proxied:
+        pod = proxied.pod("web-0")
         with pytest.raises(ConnectionLost):
-            with proxied.pod("web-0").popen(["cat"], stdin=PIPE, stdout=PIPE, bufsize=0) as process:
-                process.stdin.write(b"before")
-                assert process.stdout.recv(6, timeout=seconds(10)) == b"before"
-                proxy.close()
+            with pod.popen(command, stdin=DEVNULL, stdout=PIPE, text=True) as process:
+                with pod.connect(int(process.stdout.readline()), timeout=seconds(10)) as sock:
+                    sock.sendall(b"x")
+                    assert sock.recv(1) == b"x"
+                    proxy.close()
+                    with pytest.raises(ConnectionError):
+                        sock.recv(1)
                 process.wait(seconds(10))
         with pytest.raises(ConnectFailed, match=f"cannot connect to the proxy {proxy.scheme}://"):
             proxied.get("/version")

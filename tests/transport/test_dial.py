@@ -362,14 +362,25 @@ def test_the_systems_authorities(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
         pass
 
 
-def test_certifi_where_the_system_has_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize("found", ["directory", "bundle", "certifi"])
+def test_where_openssl_knows_of_no_authorities(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, found: str
+) -> None:
+    """An empty directory is none; then the places that Go knows count, and certifi comes last."""
     import certifi
 
-    bundle = tmp_path / "bundle.pem"
+    bundle, empty = tmp_path / "bundle.pem", tmp_path / "empty"
     bundle.write_text(ca_pem())
-    nothing = ssl.DefaultVerifyPaths(None, None, "", "", "", "")
+    empty.mkdir()
+    nothing = ssl.DefaultVerifyPaths(
+        None, str(empty) if found == "directory" else None, "", "", "", ""
+    )
     monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: nothing)
-    monkeypatch.setattr(certifi, "where", lambda: str(bundle))
+    monkeypatch.setattr(
+        tls_module, "_BUNDLES", (str(empty), str(bundle)) if found != "certifi" else (str(empty),)
+    )
+    if found == "certifi":
+        monkeypatch.setattr(certifi, "where", lambda: str(bundle))
     with serving(server_context()) as address, reach(address, context=tls_context()):
         pass
 
