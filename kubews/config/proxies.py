@@ -166,6 +166,11 @@ def _proxy(parts: SplitResult, problem: str, source: str) -> Proxy:
     username, _, password = userinfo.partition(":")
     if _BAD_ESCAPE.search(userinfo):
         raise ConfigError(f"{problem}: a % in the user name or password must be written as %25")
+    if "@" in parts.path + parts.query + parts.fragment:
+        # A part of the password would be the host, and be shown.
+        raise ConfigError(
+            f"{problem}: /, ? and # in the user name or password must be percent-encoded"
+        )
     try:
         host, port = _host(parts.hostname or ""), parts.port
     except ValueError:

@@ -162,6 +162,8 @@ def test_credentials_are_percent_decoded_r29(
         ("10.0.0.1:3128", 'unsupported scheme ""'),
         (f"{SECRET}:pass@proxy.example", 'unsupported scheme ""'),
         (f"http://u:{SECRET}%zz@proxy.example", "must be written as %25"),
+        (f"http://{SECRET}:12/34@proxy.example", "must be percent-encoded"),
+        (f"http://{SECRET}#:34@proxy.example", "must be percent-encoded"),
         (f"http://u:{SECRET}@:3128", "it should look like http"),
         (f"http://u:{SECRET}@proxy.example:0", "it should look like http"),
         (f"http://u:{SECRET}@[proxy.example]:0", "it should look like http"),
