@@ -77,10 +77,11 @@ def nested(
     outer: ssl.SSLContext | None = None,
 ) -> Iterator[tuple[NestedTls, ssl.SSLSocket]]:
     """Give both ends of a connection through the proxy; the server's has one TLS only."""
+    settings = server_context(version)  # here: two threads that made it would make two authorities
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve() -> ssl.SSLSocket:
-            return server_context(version).wrap_socket(listener.accept()[0], server_side=True)
+            return settings.wrap_socket(listener.accept()[0], server_side=True)
 
         accepting = in_thread(serve)
         chosen = proxies.of_cluster(proxy.url(port), "c")
