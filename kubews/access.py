@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 import ssl
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any, Optional, TypeVar
+from typing import Optional, TypeVar
 
 from kubews import __version__
-from kubews.config import ClientCertificate, Config
-from kubews.errors import ConfigError, Unauthorized
+from kubews.config import ClientCertificate, Config, proxies
+from kubews.errors import Unauthorized
 from kubews.identity import Identity, Shown
 from kubews.transport import http
 from kubews.transport.deadline import Deadline
-from kubews.transport.dial import dial, tls_context
+from kubews.transport.dial import dial
+from kubews.transport.tls import Socket, tls_context
 
 T = TypeVar("T")
 
+_log = logging.getLogger("kubews")
+
 #: What is done with a connection: it gets the socket, the headers to send, and until when to be done.
-Use = Callable[[Any, http.Headers, Deadline], T]
+Use = Callable[[Socket, http.Headers, Deadline], T]
 
 
 class Access:
@@ -27,21 +31,26 @@ class Access:
     Args:
         config: which cluster and which user.
         headers: to send with everything.
+        strict_x509: whether certificates must keep every rule of RFC 5280.
 
     Raises:
-        ConfigError: the headers cannot be sent.
+        ConfigError: the headers cannot be sent, or the proxy is none.
 
     Threads: any number at once.
     """
 
-    def __init__(self, config: Config, headers: Mapping[str, str]) -> None:
+    def __init__(
+        self, config: Config, headers: Mapping[str, str], strict_x509: bool = False
+    ) -> None:
         self._cluster = config.cluster
+        proxies.choose(self._cluster)  # what is wrong with it is better said now
+        self._strict_x509 = strict_x509
         self._headers = http.additional_headers(headers)
         self.identity = Identity(config)
         self._lock = threading.RLock()
         # Guarded by _lock. Making a context reads all authorities; the files may change, so it is
-        # kept with what it was made of.
-        self._context: Optional[tuple[object, ssl.SSLContext]] = None
+        # kept with what it was made of: the one for the cluster, and the one for an https proxy.
+        self._contexts: dict[bool, tuple[object, ssl.SSLContext]] = {}
 
     def use(self, use: Use[T], headers: Mapping[str, str], deadline: Deadline, limit: float) -> T:
         """Do something with a new connection, and if the server answers 401 once more with new credentials.
@@ -86,22 +95,31 @@ class Access:
         single = {name.lower(): (name, value) for name, value in said.items()}
         return http.check_headers([*single.values(), *shown.headers])
 
-    def _dial(self, shown: Shown, deadline: Deadline) -> Any:
+    def _dial(self, shown: Shown, deadline: Deadline) -> Socket:
         cluster = self._cluster
-        if cluster.proxy_url:  # going round it would lead somewhere else
-            raise ConfigError(
-                f'proxy-url of cluster "{cluster.name}" is not supported by kubews yet'
-            )
+        proxy = proxies.choose(cluster)
+        if proxy is not None:
+            _log.debug("connecting through the proxy %s", proxy)
+        to_proxy = proxy is not None and proxy.scheme == "https"
         return dial(
             cluster.host,
             cluster.port,
             context=self.tls(shown.certificate) if cluster.scheme == "https" else None,
             server_hostname=cluster.tls_server_name,
+            proxy=proxy,
+            proxy_context=self.tls(shown.certificate, to_proxy=True) if to_proxy else None,
             deadline=deadline,
         )
 
-    def tls(self, certificate: Optional[ClientCertificate]) -> ssl.SSLContext:
+    def tls(
+        self, certificate: Optional[ClientCertificate], *, to_proxy: bool = False
+    ) -> ssl.SSLContext:
         """Return the TLS settings for a client certificate: the same as long as no file has changed.
+
+        Args:
+            certificate: the client's.
+            to_proxy: whether they are for an https proxy. As in client-go they are those of the cluster; but
+                such proxies have certificates of public authorities too.
 
         Raises:
             ConfigError: the authorities cannot be read, or the certificate cannot be used.
@@ -111,15 +129,17 @@ class Access:
         cluster = self._cluster
         made_of: tuple[Optional[str], Optional[ClientCertificate]] = (cluster.ca_pem(), certificate)
         with self._lock:
-            kept = self._context
+            kept = self._contexts.get(to_proxy)
         if kept is not None and kept[0] == made_of:
             return kept[1]
         context = tls_context(
             ca_pem=made_of[0],
             verify=not cluster.insecure_skip_tls_verify,
+            strict=self._strict_x509,
+            and_system=to_proxy,
             certificate_pem=certificate.cert_pem if certificate else None,
             key_pem=certificate.key_pem if certificate else None,
         )
         with self._lock:
-            self._context = (made_of, context)
+            self._contexts[to_proxy] = (made_of, context)
         return context

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Optional, Protocol
 
 from kubews.access import Access
@@ -55,14 +57,18 @@ class Client:
 
     Args:
         config: what to connect to; by default what kubectl would use, else the pod's service account.
-        connect_timeout: seconds for TCP, TLS and the answer of the server together. What a credential
+        connect_timeout: seconds for TCP, a proxy, TLS and the answer of the server together. What a credential
             plugin takes before is not counted: it may wait for the user.
+        proxy_url: ``http``, ``https`` or ``socks5`` URL of the proxy to go through, in place of the
+            kubeconfig's and of the environment's; ``""`` leaves it to the environment.
+        strict_x509: refuse certificates that break rules of RFC 5280, as Python does by default from 3.13
+            on. Many clusters have such, and kubectl accepts them.
         headers: to send with every request, of streams too.
         explain: after a 403 instead of a stream, ask the server which verb is missing: one or two
             requests more.
 
     Raises:
-        ConfigError: no usable configuration, or headers that cannot be sent.
+        ConfigError: no usable configuration, a proxy that is none, or headers that cannot be sent.
 
     Threads: any number may share one client; it has no state that a call changes for another.
     """
@@ -72,14 +78,19 @@ class Client:
         config: Optional[Config] = None,
         *,
         connect_timeout: float = CONNECT_TIMEOUT,
+        proxy_url: Optional[str] = None,
+        strict_x509: bool = False,
         headers: Optional[Mapping[str, str]] = None,
         explain: bool = False,
     ) -> None:
         self.config = Config.load() if config is None else config
+        if proxy_url is not None:
+            cluster = dataclasses.replace(self.config.cluster, proxy_url=proxy_url)
+            self.config = dataclasses.replace(self.config, cluster=cluster)
         self.connect_timeout = connect_timeout
         self.explains = explain
-        self._headers = dict(headers or {})
-        self._access = Access(self.config, self._headers)
+        self._make_access = partial(Access, self.config, dict(headers or {}), strict_x509)
+        self._access = self._make_access()
         self._lock = threading.RLock()  # guards what follows
         self._connections: weakref.WeakSet[Closable] = weakref.WeakSet()
         self._closed = False
@@ -326,7 +337,7 @@ class Client:
     def _after_fork(self) -> None:
         # Another thread may have been inside.
         self._lock = threading.RLock()
-        self._access = Access(self.config, self._headers)
+        self._access = self._make_access()
 
     def _check_open(self) -> None:
         if self._closed:

@@ -8,7 +8,7 @@
           AuthPluginError                  an exec plugin failed: .command .exit_code .stderr .install_hint
       ApiError                             an HTTP status instead of the stream: .code .reason .status
         BadRequest Unauthorized Forbidden NotFound TooManyRequests ServerError
-      ConnectFailed(ConnectionError)       DNS, TCP, TLS
+      ConnectFailed(ConnectionError)       DNS, TCP, proxy, TLS
         ConnectTimeout(TimeoutError)       any of these, or the upgrade, took too long
       PortRefused(ConnectionRefusedError)  the pod's port could not be connected to
       ConnectionLost(ConnectionError)      the stream ended without a Status: .partial .received

@@ -13,8 +13,8 @@ import binascii
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Optional
-from urllib.parse import urlsplit
 
+from kubews.config import proxies
 from kubews.config.cluster import Cluster, read_file
 from kubews.config.entries import Entry
 from kubews.config.user import ExecPlugin, Impersonation, Oidc, User
@@ -41,7 +41,7 @@ def make_cluster(entry: Entry, server: Optional[str] = None) -> Cluster:
     # kubectl's default for what has no server, from the days before kubeconfigs.
     url = server or entry.get("server") or os.environ.get("KUBERNETES_MASTER")
     problems = [] if url else [f'no server found for cluster "{entry.name}"']
-    problems += _proxy_problems(entry)
+    problems += proxies.problems(entry.get("proxy-url"), entry.name)
     if entry.get("certificate-authority") and entry.get("certificate-authority-data"):
         problems.append(
             f"certificate-authority-data and certificate-authority are both specified for {entry.name}. "
@@ -124,26 +124,6 @@ def _check(entry: Entry, problems: Sequence[str], error: type[ConfigError]) -> N
         text = problems[0] if len(problems) == 1 else f"[{', '.join(problems)}]"
         where = f" (in {entry.file})" if entry.file else ""
         raise error(f"invalid configuration: {text}{where}")
-
-
-def _proxy_problems(entry: Entry) -> list[str]:
-    url = entry.get("proxy-url")
-    if not url:
-        return []
-    try:
-        parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https", "socks5") and bool(parts.hostname)
-        usable = usable and parts.port != 0
-    except ValueError:
-        usable = False
-    if usable:
-        return []
-    return [
-        (
-            f"invalid 'proxy-url' for cluster \"{entry.name}\": unsupported scheme or no URL; it must "
-            "look like http://host:3128, with http, https, or socks5"
-        )
-    ]
 
 
 def _method_problems(entry: Entry) -> list[str]:

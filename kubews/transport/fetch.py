@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Optional
 from urllib.parse import urlsplit
 
+from kubews.config import proxies
 from kubews.errors import ConfigError
 from kubews.transport.deadline import Deadline
-from kubews.transport.dial import dial, tls_context
+from kubews.transport.dial import dial
 from kubews.transport.http import check_headers, request
+from kubews.transport.tls import tls_context
 
 FETCH_TIMEOUT = 30.0
 
@@ -53,7 +56,9 @@ def fetch(
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     deadline = Deadline(timeout).at_most(FETCH_TIMEOUT)
     context = tls_context(ca_pem=ca_pem) if secure else None
-    sock = dial(host, port, context=context, deadline=deadline)
+    proxy = proxies.from_environment(parts.scheme, host, port, os.environ)
+    to_proxy = tls_context(and_system=True) if proxy and proxy.scheme == "https" else None
+    sock = dial(host, port, context=context, proxy=proxy, proxy_context=to_proxy, deadline=deadline)
     try:
         response = request(sock, method, target, sent, body, deadline)
     finally:

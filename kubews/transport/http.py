@@ -6,7 +6,6 @@ import http.client
 import io
 import json
 import re
-import socket
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Optional
@@ -30,6 +29,8 @@ from kubews.transport.deadline import Deadline
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
+    from kubews.transport.tls import Socket
+
 #: What is kept of the body of a refusal, and how long it is waited for (client-go: the same 64 KiB,
 #: ``transport/websocket/roundtripper.go``).
 MAX_ERROR_BODY = 64 * 1024
@@ -37,7 +38,8 @@ ERROR_BODY_TIMEOUT = 2.0
 
 _MAX_HEAD = 64 * 1024
 _MAX_BODY = 64 << 20
-_END_OF_HEAD = re.compile(rb"\n\r?\n")
+#: What ends the head of an answer.
+END_OF_HEAD = re.compile(rb"\n\r?\n")
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 # What would end the line and begin another header, or is not a character of HTTP at all.
 _NOT_IN_VALUE = re.compile(r"[^\t\x20-\x7e\x80-\xff]")
@@ -93,7 +95,7 @@ class DeadlineSocket:
     Threads: one.
     """
 
-    def __init__(self, sock: socket.socket, deadline: Deadline, limit: int) -> None:
+    def __init__(self, sock: Socket, deadline: Deadline, limit: int) -> None:
         self._sock = sock
         self.deadline = deadline
         self._limit = limit
@@ -216,7 +218,7 @@ class Response:
 
 
 def request(
-    sock: socket.socket,
+    sock: Socket,
     method: str,
     target: str,
     headers: Headers,
@@ -250,7 +252,7 @@ def request(
             connection.putheader("Content-Length", str(len(body)))
         connection.endheaders(body)
         response = connection.getresponse()
-        if not _END_OF_HEAD.search(wrapped.received()):  # http.client takes the end for it
+        if not END_OF_HEAD.search(wrapped.received()):  # http.client takes the end for it
             raise http.client.RemoteDisconnected("in the middle of the headers")
         return _whole(response, _body(response))
     except TimeoutError as exc:

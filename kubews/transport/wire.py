@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import secrets
 import selectors
-import socket
 import ssl
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional, cast
@@ -30,6 +29,8 @@ from kubews.transport.http import (
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
+
+    from kubews.transport.tls import Socket
 
 CONT = ABNF.OPCODE_CONT
 TEXT = ABNF.OPCODE_TEXT
@@ -114,7 +115,7 @@ class Wire:
     Threads: one; it alone may touch the socket, because two threads inside one SSL object break it.
     """
 
-    def __init__(self, sock: socket.socket, subprotocol: str, ahead: bytes = b"") -> None:
+    def __init__(self, sock: Socket, subprotocol: str, ahead: bytes = b"") -> None:
         sock.setblocking(False)
         self._sock = sock
         self.subprotocol = subprotocol
@@ -230,7 +231,7 @@ def frame(payload: Buffer, opcode: int = BINARY) -> bytes:
 
 
 def upgrade(
-    sock: socket.socket,
+    sock: Socket,
     target: str,
     headers: Headers,
     subprotocols: Sequence[str],

@@ -44,9 +44,10 @@ from kubews.protocol.channels import Channels
 from kubews.transport.backpressure import Limits
 from kubews.transport.connection import Connection
 from kubews.transport.deadline import NEVER, Deadline
-from kubews.transport.dial import dial, tls_context
+from kubews.transport.dial import dial
 from kubews.transport.loop import Loop
 from kubews.transport.outbox import Unsent
+from kubews.transport.tls import tls_context
 from kubews.transport.wire import upgrade
 
 MARK = b"in plain text "
