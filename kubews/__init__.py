@@ -31,6 +31,7 @@ _PLACES = {
     **dict.fromkeys(
         [
             "ApiError",
+            "AuthPluginError",
             "BadRequest",
             "BufferFull",
             "ConfigError",
@@ -83,6 +84,9 @@ if TYPE_CHECKING:
     from kubews.config import Config as Config
     from kubews.errors import (
         ApiError as ApiError,
+    )
+    from kubews.errors import (
+        AuthPluginError as AuthPluginError,
     )
     from kubews.errors import (
         BadRequest as BadRequest,

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import logging
-import ssl
 import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Optional, Protocol, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, Optional, Protocol
 
-from kubews import __version__
-from kubews.config import ClientCertificate, Config, Credentials
-from kubews.errors import KubewsError, Unauthorized
+from kubews.access import Access
+from kubews.config import Config
+from kubews.errors import KubewsError
+from kubews.protocol.access import ACCESS_REVIEWS, access_review
 from kubews.protocol.codec import Codec
 from kubews.transport import forks, http
 from kubews.transport.backpressure import DEFAULT_LIMITS, Limits
 from kubews.transport.connection import Connection
-from kubews.transport.deadline import Deadline
-from kubews.transport.dial import dial, tls_context
+from kubews.transport.deadline import NEVER, Deadline
 from kubews.transport.http import Response
 from kubews.transport.loop import Loop
 from kubews.transport.wire import Wire, upgrade
@@ -28,8 +30,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from kubews.pod import Pod
-
-T = TypeVar("T")
 
 # Silent unless the program configures it. No header, token or command line is ever said here.
 _log = logging.getLogger("kubews")
@@ -57,24 +57,41 @@ class Client:
 
     Args:
         config: what to connect to; by default what kubectl would use, else the pod's service account.
-        connect_timeout: seconds for TCP, TLS and the answer of the server together.
+        connect_timeout: seconds for TCP, a proxy, TLS and the answer of the server together. What a credential
+            plugin takes before is not counted: it may wait for the user.
+        proxy_url: ``http``, ``https`` or ``socks5`` URL of the proxy to go through, in place of the
+            kubeconfig's and of the environment's; ``""`` leaves it to the environment.
+        strict_x509: refuse certificates that break rules of RFC 5280, as Python does by default from 3.13
+            on. Many clusters have such, and kubectl accepts them.
+        headers: to send with every request, of streams too.
+        explain: after a 403 instead of a stream, ask the server which verb is missing: one or two
+            requests more.
 
     Raises:
-        ConfigError: no usable configuration.
+        ConfigError: no usable configuration, a proxy that is none, or headers that cannot be sent.
 
     Threads: any number may share one client; it has no state that a call changes for another.
     """
 
     def __init__(
-        self, config: Optional[Config] = None, *, connect_timeout: float = CONNECT_TIMEOUT
+        self,
+        config: Optional[Config] = None,
+        *,
+        connect_timeout: float = CONNECT_TIMEOUT,
+        proxy_url: Optional[str] = None,
+        strict_x509: bool = False,
+        headers: Optional[Mapping[str, str]] = None,
+        explain: bool = False,
     ) -> None:
         self.config = Config.load() if config is None else config
+        if proxy_url is not None:
+            cluster = dataclasses.replace(self.config.cluster, proxy_url=proxy_url)
+            self.config = dataclasses.replace(self.config, cluster=cluster)
         self.connect_timeout = connect_timeout
-        self._credentials = Credentials(self.config.user)
-        self._lock = threading.RLock()
-        # Guarded by _lock. Making a context reads all authorities; the files may change, so it is
-        # kept with what it was made of.
-        self._context: Optional[tuple[object, ssl.SSLContext]] = None
+        self.explains = explain
+        self._make_access = partial(Access, self.config, dict(headers or {}), strict_x509)
+        self._access = self._make_access()
+        self._lock = threading.RLock()  # guards what follows
         self._connections: weakref.WeakSet[Closable] = weakref.WeakSet()
         self._closed = False
         forks.tell(self)
@@ -118,7 +135,7 @@ class Client:
             path: with query, percent-encoded, without the server's own prefix.
             body: or None.
             headers: beside those for ``Host``, ``User-Agent`` and the credentials.
-            timeout: seconds for everything, ``connect_timeout`` by default.
+            timeout: seconds for everything; by default ``connect_timeout``, beside what a credential plugin takes.
 
         Returns:
             The answer, of code 200 to 299.
@@ -129,23 +146,21 @@ class Client:
 
         Threads: blocks.
         """
-        deadline = Deadline(self.connect_timeout if timeout is None else timeout)
         what = f"{method} {path.partition('?')[0]}"
 
-        def attempt() -> Response:
-            sock = self._dial(deadline)
-            try:
-                sent = {"Accept": "application/json", **self._headers(), **(headers or {})}
-                target = self.config.cluster.path_prefix + path
-                response = http.request(sock, method, target, sent, body, deadline)
-            finally:
-                sock.close()
+        def ask(sock: Any, everything: http.Headers, soon: Deadline) -> Response:
+            target = self.config.cluster.path_prefix + path
+            response = http.request(sock, method, target, everything, body, soon)
+            sock.close()
             _log.debug("%s: HTTP %d %s", what, response.code, response.reason)
             if not 200 <= response.code < 300:
                 raise http.api_error(response, what)
             return response
 
-        return self._refreshing(attempt)
+        self._check_open()
+        limit = self.connect_timeout if timeout is None else timeout
+        sent = {"Accept": "application/json", **(headers or {})}
+        return self._access.use(ask, sent, Deadline(timeout), limit)
 
     def get(self, path: str, *, timeout: Optional[float] = None) -> Any:
         """Get a JSON document; arguments and exceptions as for ``request``.
@@ -153,6 +168,55 @@ class Client:
         Threads: blocks.
         """
         return self.request("GET", path, timeout=timeout).json()
+
+    def authenticate(self, deadline: Deadline = NEVER) -> None:
+        """Have credentials ready, which may take the user's time: for who counts his own afterwards.
+
+        Args:
+            deadline: for a plugin or an issuer.
+
+        Raises:
+            CredentialsError: they cannot be had.
+
+        Threads: blocks.
+        """
+        self._access.identity.show(deadline)
+
+    def can_i(
+        self,
+        verb: str,
+        resource: str,
+        *,
+        namespace: Optional[str] = None,
+        name: str = "",
+        timeout: Optional[float] = None,
+    ) -> bool:
+        """Ask the server whether this user may do something, as ``kubectl auth can-i`` does.
+
+        Args:
+            verb: such as ``get``.
+            resource: such as ``pods``, ``pods/exec``, ``deployments.apps`` or ``deployments.apps/scale``.
+            namespace: by default the context's; ``""`` for all of them, and for what is in none.
+            name: of one object; by default any.
+            timeout: seconds, as for ``request``.
+
+        Returns:
+            Whether it is allowed now. Every user who is known to the server may ask.
+
+        Raises:
+            ApiError: the server does not answer this.
+            ConnectFailed: no connection, or it broke.
+
+        Threads: blocks.
+        """
+        where = self.config.namespace if namespace is None else namespace
+        body = json.dumps(access_review(verb, resource, where, name)).encode()
+        sent = {"Content-Type": "application/json"}
+        answer = self.request(
+            "POST", ACCESS_REVIEWS, body=body, headers=sent, timeout=timeout
+        ).json()
+        status = answer.get("status") if isinstance(answer, dict) else None
+        return isinstance(status, dict) and status.get("allowed") is True
 
     def upgrade(
         self, path: str, subprotocols: Sequence[str], what: str, deadline: Deadline
@@ -171,19 +235,17 @@ class Client:
 
         Threads: blocks.
         """
-        soon = deadline.at_most(self.connect_timeout)
 
-        def attempt() -> Wire:
-            sock = self._dial(soon)
+        def ask(sock: Any, everything: http.Headers, soon: Deadline) -> Wire:
             try:
                 target = self.config.cluster.path_prefix + path
-                return upgrade(sock, target, self._headers(), subprotocols, what, soon)
+                return upgrade(sock, target, everything, subprotocols, what, soon)
             except BaseException as exc:
                 _log.debug("%s: no stream: %s", what, exc)
-                sock.close()
                 raise
 
-        wire = self._refreshing(attempt)
+        self._check_open()
+        wire = self._access.use(ask, {}, deadline, self.connect_timeout)
         _log.debug("%s: connected, %s", what, wire.subprotocol)
         return wire
 
@@ -196,8 +258,7 @@ class Client:
         Threads: any.
         """
         with self._lock:
-            if self._closed:
-                raise KubewsError(f"{self!r} is closed")
+            self._check_open()
             self._connections.add(connection)
 
     def open(
@@ -276,53 +337,11 @@ class Client:
     def _after_fork(self) -> None:
         # Another thread may have been inside.
         self._lock = threading.RLock()
-        self._credentials = Credentials(self.config.user)
+        self._access = self._make_access()
 
-    def _refreshing(self, attempt: Callable[[], T]) -> T:
-        try:
-            return attempt()
-        except Unauthorized:
-            # A token that was replaced a moment ago looks like this; what was read is read anew.
-            self._credentials.forget()
-        return attempt()
-
-    def _headers(self) -> dict[str, str]:
-        cluster = self.config.cluster
-        return {
-            "Host": cluster.netloc,
-            "User-Agent": f"kubews/{__version__}",
-            **self._credentials.headers(secure=cluster.scheme == "https"),
-        }
-
-    def _dial(self, deadline: Deadline) -> Any:
+    def _check_open(self) -> None:
         if self._closed:
             raise KubewsError(f"{self!r} is closed")
-        cluster = self.config.cluster
-        return dial(
-            cluster.host,
-            cluster.port,
-            context=self._tls() if cluster.scheme == "https" else None,
-            server_hostname=cluster.tls_server_name,
-            deadline=deadline,
-        )
-
-    def _tls(self) -> ssl.SSLContext:
-        cluster = self.config.cluster
-        certificate = self._credentials.client_certificate()
-        made_of: tuple[Optional[str], Optional[ClientCertificate]] = (cluster.ca_pem(), certificate)
-        with self._lock:
-            kept = self._context
-        if kept is not None and kept[0] == made_of:
-            return kept[1]
-        context = tls_context(
-            ca_pem=made_of[0],
-            verify=not cluster.insecure_skip_tls_verify,
-            certificate_pem=certificate.cert_pem if certificate else None,
-            key_pem=certificate.key_pem if certificate else None,
-        )
-        with self._lock:
-            self._context = (made_of, context)
-        return context
 
 
 def _log_end(what: str, connection: Connection) -> None:

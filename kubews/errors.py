@@ -5,9 +5,10 @@
     KubewsError
       ConfigError(ValueError)              kubeconfig, context, the name of a target or of a port
         CredentialsError                   a credential that cannot be read or used
+          AuthPluginError                  an exec plugin failed: .command .exit_code .stderr .install_hint
       ApiError                             an HTTP status instead of the stream: .code .reason .status
         BadRequest Unauthorized Forbidden NotFound TooManyRequests ServerError
-      ConnectFailed(ConnectionError)       DNS, TCP, TLS
+      ConnectFailed(ConnectionError)       DNS, TCP, proxy, TLS
         ConnectTimeout(TimeoutError)       any of these, or the upgrade, took too long
       PortRefused(ConnectionRefusedError)  the pod's port could not be connected to
       ConnectionLost(ConnectionError)      the stream ended without a Status: .partial .received
@@ -67,6 +68,33 @@ class ConfigError(KubewsError, ValueError):
 
 class CredentialsError(ConfigError):
     """A credential named by the configuration cannot be read or used."""
+
+
+class AuthPluginError(CredentialsError):
+    """A credential plugin of the kubeconfig gave no credentials. Nobody is asked without them.
+
+    Args:
+        message: what happened, with the command, the end of what it said, and the install hint.
+        command: the program; its arguments may hold secrets and are not told.
+        exit_code: how it ended (negative: by that signal), or None if it did not run to its end.
+        stderr: the last part of what it wrote there, unless it wrote to the terminal itself.
+        install_hint: of the kubeconfig.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        command: str = "",
+        exit_code: Optional[int] = None,
+        stderr: str = "",
+        install_hint: str = "",
+    ) -> None:
+        super().__init__(message)
+        self.command = command
+        self.exit_code = exit_code
+        self.stderr = stderr
+        self.install_hint = install_hint
 
 
 class ApiError(KubewsError):

@@ -1,15 +1,18 @@
 """Why a server refused, and what a person can do about it.
 
-Threads: pure functions.
+Threads: pure functions, but for the one that asks.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Optional
 
 from kubews import documents
+from kubews.client import Client
 from kubews.documents import Json
-from kubews.errors import ApiError, Forbidden
+from kubews.errors import ApiError, Forbidden, KubewsError
+from kubews.transport.deadline import Deadline
 
 
 def with_hint(exc: ApiError, hint: str) -> ApiError:
@@ -24,16 +27,40 @@ def with_hint(exc: ApiError, hint: str) -> ApiError:
     )
 
 
-def of_stream(exc: Forbidden, resource: str, namespace: str) -> str:
+def missing_verbs(client: Client, resource: str, namespace: str, deadline: Deadline) -> list[str]:
+    """Ask which of the verbs that a stream needs are not allowed, if the client is to explain.
+
+    Returns:
+        Nothing if nothing is known.
+
+    Threads: blocks.
+    """
+    if not client.explains:
+        return []
+    try:
+        return [
+            verb
+            for verb in ("get", "create")
+            if not client.can_i(verb, resource, namespace=namespace, timeout=deadline.remaining())
+        ]
+    except KubewsError:
+        return []  # the refusal that is to be explained says more
+
+
+def of_stream(exc: Forbidden, resource: str, namespace: str, missing: Sequence[str] = ()) -> str:
     """Return what to do about a 403 instead of a stream.
 
     Args:
         exc: the refusal.
         resource: such as ``pods/exec``.
         namespace: of the pod.
+        missing: the verbs that the server says are not allowed, if it was asked.
     """
     if not exc.body:  # not of the authorization filter, but of the negotiation
         return "kubews speaks v5.channel.k8s.io and v4.channel.k8s.io"
+    if missing:
+        verbs = f"verb{'s' * (len(missing) > 1)} {' and '.join(missing)}"
+        return f"The user lacks the {verbs} on {resource} in namespace {namespace}"
     return (
         f"The user needs the verbs get and create on {resource} in namespace {namespace} "
         "(servers before 1.35 ask for get only)"

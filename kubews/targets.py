@@ -137,6 +137,7 @@ class Target:
         """
         if self._kind is choice.POD:
             return Resolved(self.name)
+        self.client.authenticate(deadline)
         owner, selector, pods = self._candidates(deadline.at_most(self.client.connect_timeout))
         if pods and self._can_be_opened(pods[0]):
             return Resolved(documents.name_of(pods[0]), pods[0], owner)
@@ -167,6 +168,7 @@ class Target:
         if self._kind is choice.POD:
             if isinstance(wanted, int):
                 return self.name, wanted
+            self.client.authenticate(deadline)
             remaining = deadline.at_most(self.client.connect_timeout).remaining()
             return self.name, ports.of_pod(self.get(remaining), wanted)
         resolved = self.resolve(deadline)
@@ -341,7 +343,9 @@ class Target:
         """
         hint = ""
         if isinstance(exc, Forbidden):
-            hint = refusals.of_stream(exc, resource, self.namespace)
+            end = deadline.at_most(_HINT_TIMEOUT)
+            missing = refusals.missing_verbs(self.client, resource, self.namespace, end)
+            hint = refusals.of_stream(exc, resource, self.namespace, missing)
         elif isinstance(exc, (BadRequest, ServerError, NotFound)):
             hint = self.hint(str(exc), deadline)
         return refusals.with_hint(exc, hint) if hint else exc

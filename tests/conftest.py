@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import logging
 import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
+import leaks
 import pytest
 from cluster import BUSYBOX, DEFAULT_VERSION, versions
 from clusters import AnyCluster, added, make_cluster, minor
@@ -48,6 +50,9 @@ def pytest_configure(config: pytest.Config) -> None:
     # A shell that runs scripts starts what it puts into the background with SIGINT ignored, and every
     # process below inherits that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # All that it could ever say is searched for secrets.
+    logging.getLogger("kubews").setLevel(logging.DEBUG)
+    leaks.watch()
     # Who believes to test his cluster shall not test ours.
     kubeconfig, ours = config.getoption("--kubeconfig"), config.getoption("--real-cluster")
     for option in ("--context", "--image"):
@@ -63,6 +68,14 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     """Have two workers a core for ``-n auto``: half of the time the tests wait for time limits and servers."""
     chosen = os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS")
     return None if chosen or is_real(config) else 2 * (os.cpu_count() or 1)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Fail a test that has printed a secret."""
+    report = yield
+    leaks.check(report)
+    return report
 
 
 def of_local_cluster(path: Path) -> bool:

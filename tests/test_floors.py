@@ -17,6 +17,8 @@ FLOORS = [
     ["errors"],
     ["protocol", "config"],
     ["transport"],
+    ["identity"],
+    ["access"],
     ["client", "bridge", "userfiles", "command", "documents"],
     ["streams", "choice", "ports", "refusals", "redirection"],
     ["wrappers"],
@@ -37,6 +39,9 @@ FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 UPWARD = {("client", "pod")}
 
 FORBIDDEN_IN_PROTOCOL = {"socket", "ssl", "threading", "time", "logging", "websocket", "select"}
+
+# Packages of an extra, imported when they are needed, by one module each.
+EXTRAS = {"transport/wire.py": "websockets", "transport/proxied.py": "python_socks"}
 
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
@@ -102,20 +107,16 @@ def test_one_module_alone_knows_websocket_client() -> None:
     assert knows == {"transport/wire.py"}
 
 
-# What an extra brings, and its module does without.
-OPTIONAL = {("transport/wire.py", "websockets")}
-
-
 def test_nothing_but_the_three_packages_is_needed_at_run_time() -> None:
     allowed = {*sys.stdlib_module_names, "kubews", "websocket", "yaml", "certifi"}
     for path in MODULES:
         inside = path.relative_to(PACKAGE).as_posix()
         if inside.startswith("testing/"):
             continue
+        extra = EXTRAS.get(inside)
         for name, at_run_time in imports(path):
             package = name.split(".")[0]
-            known = package in allowed or (inside, package) in OPTIONAL
-            assert known or not at_run_time, f"{inside} imports {name}"
+            assert not at_run_time or package in {*allowed, extra}, f"{inside} imports {name}"
 
 
 def documented(path: Path) -> Iterator[tuple[str, str, bool]]:

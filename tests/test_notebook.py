@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -113,3 +115,37 @@ def test_a_notebook_r49(kernel: Kernel, pod: Pod) -> None:
     assert kernel.run(fork)[1]["stdout"] == "5\n"
     said = kernel.run("p.stdin.close(); print(p.stdout.read(), p.wait())")
     assert said == ("ok", {"stdout": "b'' 0\n", "stderr": ""})
+
+
+PLUGIN = """#!/bin/sh
+test -t 0 && echo 'a terminal' >&2
+printf 'open https://idp/device and enter ABCD: ' >&2
+read -r line || echo '(nobody answers)' >&2
+echo "$KUBERNETES_EXEC_INFO" > "$1"
+echo '{"kind": "ExecCredential", "apiVersion": "client.authentication.k8s.io/v1", "status": {"token": "t"}}'
+"""
+
+USE_PLUGIN = """
+from kubews.config import Cluster, ExecPlugin, execplugin
+plugin = ExecPlugin({path!r}, args=({info!r},), interactive_mode={mode!r})
+print(execplugin.run(plugin, Cluster("https://kube"), 60).token)
+"""
+
+
+def test_a_plugin_in_a_notebook_r53(kernel: Kernel, tmp_path: Path) -> None:
+    """R-53: what it says is in the cell, and it waits for no answer that nobody can give."""
+    (tmp_path / "plugin").write_text(PLUGIN)
+    (tmp_path / "plugin").chmod(0o755)
+    path, info = str(tmp_path / "plugin"), str(tmp_path / "info")
+    for mode in ("IfAvailable", "Never"):
+        said = kernel.run(USE_PLUGIN.format(path=path, info=info, mode=mode))
+        assert said[0] == "ok"
+        assert said[1] == {
+            "stdout": "t\n",
+            "stderr": "open https://idp/device and enter ABCD: (nobody answers)\n",
+        }
+        assert json.loads((tmp_path / "info").read_text())["spec"] == {"interactive": False}
+    (tmp_path / "info").unlink()
+    said = kernel.run(USE_PLUGIN.format(path=path, info=info, mode="Always"))
+    assert said[0] == "AuthPluginError"
+    assert not (tmp_path / "info").exists()

@@ -14,6 +14,7 @@ from support import eventually, seconds
 import kubews
 from kubews import Client, Pod
 from kubews.testing import FOREVER, Faults, LocalCluster
+from kubews.transport.deadline import NEVER
 
 # Those with a token in every cluster of ours; in others they are made.
 USERS: dict[str, dict[str, list[str]]] = {
@@ -284,8 +285,10 @@ def test_a_closed_client_says_so(zoo) -> None:
 
 
 def test_certificates_and_contexts_are_kept_while_they_are_the_same(zoo_client: Client) -> None:
-    first = zoo_client._tls()
-    assert zoo_client._tls() is first
+    access = zoo_client._access
+    certificates = [access.identity.show(NEVER).certificate for _ in range(2)]
+    first, second = map(access.tls, certificates)
+    assert first is second
 
 
 def test_two_generations_before_the_kubelet_ended_the_websocket() -> None:

@@ -1,4 +1,4 @@
-"""Frozen value objects: a cluster, a user, and the two together as a Config.
+"""Frozen value objects: a cluster, and together with a user a Config.
 
 No repr shows a credential, and no message of an exception raised here shows the value it refuses: a
 server URL may hold a password.
@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Optional, Union
+from typing import Any, Optional, Union
 from urllib.parse import quote, unquote, urlsplit
 
+from kubews.config.user import ANONYMOUS, User
 from kubews.errors import ConfigError
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -38,6 +40,9 @@ class Cluster:
         certificate_authority_data: the PEM bundle itself; goes before the file.
         insecure_skip_tls_verify: accept any certificate. Not together with an authority.
         tls_server_name: the name to send and to verify instead of the host.
+        proxy_url: ``http``, ``https`` or ``socks5`` URL of the proxy to go through; it may hold a password.
+        disable_compression: only told to exec plugins; nothing is ever asked to be compressed here.
+        exec_extension: what the cluster has to say to exec plugins, as JSON.
         name: name of the kubeconfig entry, for messages.
 
     Raises:
@@ -51,6 +56,9 @@ class Cluster:
     certificate_authority_data: Optional[bytes] = field(default=None, repr=False)
     insecure_skip_tls_verify: bool = False
     tls_server_name: Optional[str] = None
+    proxy_url: Optional[str] = field(default=None, repr=False)
+    disable_compression: bool = False
+    exec_extension: Optional[str] = field(default=None, repr=False)
     name: str = ""
 
     def __post_init__(self) -> None:
@@ -119,49 +127,6 @@ class Cluster:
 
 
 @dataclass(frozen=True, repr=False)
-class User:
-    """Who is asking, and what proves it. All fields empty means nobody: anonymous.
-
-    Args:
-        token: bearer token.
-        token_file: path of a file with the token, read anew for every connection; goes before ``token``.
-        client_certificate: path of the PEM certificate.
-        client_certificate_data: the certificate itself; goes before the file.
-        client_key: path of the PEM key.
-        client_key_data: the key itself; goes before the file.
-        username: for HTTP basic authentication, with ``password``.
-        password: for HTTP basic authentication, with ``username``.
-        name: name of the kubeconfig entry, for messages.
-
-    Threads: immutable.
-    """
-
-    token: Optional[str] = None
-    token_file: Optional[str] = None
-    client_certificate: Optional[str] = None
-    client_certificate_data: Optional[bytes] = None
-    client_key: Optional[str] = None
-    client_key_data: Optional[bytes] = None
-    username: Optional[str] = None
-    password: Optional[str] = None
-    name: str = ""
-
-    @property
-    def kind(self) -> str:
-        """Name the ways in which this user proves who it is (``"client certificate, token"``)."""
-        kinds = {
-            "client certificate": self.client_certificate or self.client_certificate_data,
-            "token file": self.token_file,
-            "token": self.token,
-            "basic": self.username or self.password,
-        }
-        return ", ".join(kind for kind, given in kinds.items() if given) or "anonymous"
-
-    def __repr__(self) -> str:
-        return f"User(name={self.name!r}, kind={self.kind!r})"
-
-
-@dataclass(frozen=True, repr=False)
 class Config:
     """A cluster, a user and a namespace: all that a Client needs to know.
 
@@ -178,7 +143,7 @@ class Config:
     """
 
     cluster: Cluster
-    user: User = User()
+    user: User = ANONYMOUS
     namespace: str = "default"
     context: Optional[str] = None
 
@@ -195,6 +160,10 @@ class Config:
         path: Optional[StrPath] = None,
         context: Optional[str] = None,
         namespace: Optional[str] = None,
+        *,
+        cluster: Optional[str] = None,
+        user: Optional[str] = None,
+        server: Optional[str] = None,
     ) -> Config:
         """Load a kubeconfig in kubectl's way; with nothing configured, the pod's service account.
 
@@ -203,6 +172,9 @@ class Config:
                 first to define something wins, else ``~/.kube/config``.
             context: the context to use instead of the current one.
             namespace: the namespace to use instead of the context's.
+            cluster: name of the cluster to use instead of the context's.
+            user: name of the user to use instead of the context's.
+            server: URL to use instead of the cluster's; its ``tls-server-name`` no longer counts then.
 
         Returns:
             What the chosen context says.
@@ -214,7 +186,32 @@ class Config:
         """
         from kubews.config import kubeconfig
 
-        return kubeconfig.load(path, context, namespace)
+        overrides = kubeconfig.Overrides(context, cluster, user, namespace, server)
+        return kubeconfig.load(path, overrides)
+
+    @classmethod
+    def from_dict(
+        cls,
+        document: Mapping[str, Any],
+        context: Optional[str] = None,
+        namespace: Optional[str] = None,
+    ) -> Config:
+        """Take a kubeconfig that is already decoded, such as one that a program has made or received.
+
+        Args:
+            document: what ``yaml.safe_load`` or ``json.load`` gives of such a file. Relative paths in it
+                start from the working directory; nothing is written back to it.
+            context: the context to use instead of the current one.
+            namespace: the namespace to use instead of the context's.
+
+        Raises:
+            ConfigError: an entry or a field cannot be used; the message names it.
+
+        Threads: any; blocks for the time of reading the files that it names.
+        """
+        from kubews.config import kubeconfig
+
+        return kubeconfig.from_dict(document, kubeconfig.Overrides(context, namespace=namespace))
 
     @classmethod
     def in_cluster(cls, namespace: Optional[str] = None) -> Config:
@@ -238,6 +235,8 @@ class Config:
 
     def __repr__(self) -> str:
         user = f"{self.user.name} ({self.user.kind})".lstrip()
+        if self.user.impersonate is not None:
+            user += f" as {self.user.impersonate.user}"
         return (
             f"Config(context={self.context!r}, server={self.cluster.server!r}, "
             f"user={user!r}, namespace={self.namespace!r})"

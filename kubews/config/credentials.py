@@ -1,4 +1,4 @@
-"""Credentials of a user, resolved anew for every connection.
+"""Credentials that a kubeconfig holds or names a file of, resolved anew for every connection.
 
 Tokens and certificates in files are replaced while a program runs (a projected service account token
 lives for an hour), so nothing that was read is trusted for longer than one connection. Once a file has
@@ -10,32 +10,19 @@ from __future__ import annotations
 import base64
 import re
 import threading
-from dataclasses import dataclass, field
 from typing import Optional
 
-from kubews.config.cluster import User, read_file, why
+from kubews.config.certificates import ClientCertificate, read_pair
+from kubews.config.cluster import why
+from kubews.config.user import User
 from kubews.errors import CredentialsError
 
 # What would end a header line, or cannot be in one.
 _NOT_IN_HEADER = re.compile(r"[^\x20-\x7e\xa1-\xff]")
-_ENCRYPTED = re.compile(rb"-----BEGIN ENCRYPTED|Proc-Type:[^\n]*ENCRYPTED")
-
-
-@dataclass(frozen=True)
-class ClientCertificate:
-    """A client certificate with its chain, and its private key, both as PEM.
-
-    Equal ones can share a TLS context.
-
-    Threads: immutable.
-    """
-
-    cert_pem: bytes = field(repr=False)
-    key_pem: bytes = field(repr=False)
 
 
 class Credentials:
-    """What a user shows to the API server.
+    """What a user shows to the API server, as far as no plugin and no issuer has to be asked for it.
 
     Args:
         user: whose credentials these are.
@@ -96,7 +83,7 @@ class Credentials:
         if not secure or not (user.client_certificate or user.client_certificate_data):
             return None
         try:
-            certificate = _read_pair(user)
+            certificate = read_pair(user)
         except CredentialsError:
             with self._lock:
                 kept = self._certificate
@@ -119,7 +106,7 @@ class Credentials:
     def _bearer(self) -> Optional[str]:
         user = self._user
         if not user.token_file:
-            return _clean(user.token, f'token of user "{user.name}"') if user.token else None
+            return clean(user.token, f'token of user "{user.name}"') if user.token else None
         try:
             # Two threads may read at once and the older text be stored last. It is only ever used
             # when a later read fails, so that does no harm, and no thread waits for another's disk.
@@ -128,7 +115,7 @@ class Credentials:
             with self._lock:
                 kept = self._token
             if kept is None and user.token:
-                kept = _clean(user.token, f'token of user "{user.name}"')
+                kept = clean(user.token, f'token of user "{user.name}"')
             if kept is None:
                 raise
             return kept
@@ -145,48 +132,20 @@ def _read_token(path: str) -> str:
         problem = f'failed to read token file "{path}": open {path}: {why(exc)}'
         raise CredentialsError(problem) from exc
     # latin-1 keeps every byte as it is, all the way to the wire.
-    token = _clean(text.strip().decode("latin-1"), f'token file "{path}"')
+    token = clean(text.strip().decode("latin-1"), f'token file "{path}"')
     if not token:
         raise CredentialsError(f'read empty token from file "{path}"')
     return token
 
 
-def _clean(token: str, where: str) -> str:
-    """Strip a token of the line end that editors add, and refuse what would make another header."""
+def clean(token: str, where: str) -> str:
+    """Strip a token of the line end that editors add, and refuse what would make another header.
+
+    Raises:
+        CredentialsError: it has such characters; ``where`` begins the message.
+    """
     token = token.strip()
     if _NOT_IN_HEADER.search(token):
         # Without the token, and without saying which character or where.
         raise CredentialsError(f"{where} has characters in it that no HTTP header can have")
     return token
-
-
-def _read_pair(user: User) -> ClientCertificate:
-    cert, cert_where = _read_pem(
-        user, user.client_certificate_data, user.client_certificate, "client-certificate"
-    )
-    key, key_where = _read_pem(user, user.client_key_data, user.client_key, "client-key")
-    if b"-----BEGIN CERTIFICATE-----" not in cert:
-        raise CredentialsError(f"{cert_where} holds no PEM certificate")
-    if _ENCRYPTED.search(key):
-        raise CredentialsError(
-            f"{key_where} is encrypted; kubectl and kubews take only plain keys: "
-            "remove the pass phrase with `openssl pkey -in KEY -out PLAIN`"
-        )
-    if b"PRIVATE KEY-----" not in key:
-        raise CredentialsError(f"{key_where} holds no PEM private key")
-    return ClientCertificate(cert, key)
-
-
-def _read_pem(
-    user: User, data: Optional[bytes], path: Optional[str], key: str
-) -> tuple[bytes, str]:
-    """Give the PEM of one half of the pair, and the words for where it is from."""
-    if data:
-        return data, f'{key}-data of user "{user.name}"'
-    if not path:
-        raise CredentialsError(
-            f"{key}-data or {key} must be specified for {user.name} "
-            "to use the clientCert authentication method."
-        )
-    word = "client-cert" if key == "client-certificate" else key
-    return read_file(path, word, user.name, CredentialsError), f"{key} {path}"

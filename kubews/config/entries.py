@@ -11,6 +11,7 @@ Threads: values and functions without state.
 from __future__ import annotations
 
 import base64
+import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -55,7 +56,8 @@ def decode_file(document: Any, path: str) -> File:
 
     Args:
         document: the parsed file; None if it is empty.
-        path: the file's name; relative paths in it start from its directory.
+        path: the file's name; relative paths in it start from its directory, or from the working
+            directory if it is empty, of what is no file.
 
     Returns:
         The entries by name, with relative paths made absolute.
@@ -63,7 +65,8 @@ def decode_file(document: Any, path: str) -> File:
     Raises:
         ConfigError: a known field has the wrong type, or a name stands twice; names file, entry and field.
     """
-    base = os.path.dirname(os.path.abspath(path))
+    base = os.path.dirname(os.path.abspath(path)) if path else os.getcwd()
+    said = f'error loading config file "{path}"' if path else "invalid configuration"
     where = "the top level"
     try:
         top = _mapping(document, base)
@@ -76,15 +79,15 @@ def decode_file(document: Any, path: str) -> File:
         where = "current-context"
         current = _text(top.get(where), base)
     except Wrong as exc:
-        raise ConfigError(f'error loading config file "{path}": {where} {exc}') from exc
+        raise ConfigError(f"{said}: {where} {exc}") from exc
     sections = {
-        section: _section(top.get(section), section, path, base)
+        section: _section(top.get(section), section, path, base, said)
         for section in ("clusters", "users", "contexts")
     }
     return File(path, current, **sections)
 
 
-def _section(value: Any, section: str, path: str, base: str) -> dict[str, Entry]:
+def _section(value: Any, section: str, path: str, base: str, said: str) -> dict[str, Entry]:
     """Decode one of the three lists of named entries."""
     singular = section[:-1]
     entries: dict[str, Entry] = {}
@@ -105,7 +108,7 @@ def _section(value: Any, section: str, path: str, base: str) -> dict[str, Entry]
                 fields[key] = decode(body.get(key), base)
             entries[name] = Entry(section, name, path, fields)
     except Wrong as exc:
-        raise ConfigError(f'error loading config file "{path}": {where} {exc}') from exc
+        raise ConfigError(f"{said}: {where} {exc}") from exc
     return entries
 
 
@@ -165,11 +168,87 @@ def _mapping(value: Any, base: str) -> dict[Any, Any]:
     raise Wrong(f"must be a mapping, not {_kind_of(value)}")
 
 
-def _present(value: Any, base: str) -> bool:
-    """Decode a mapping of which only the presence counts: even an empty one asks for something."""
-    _mapping(value, base)
-    return value is not None
+def _texts(value: Any, base: str) -> list[str]:
+    return [_text(item, base) for item in _list(value, base)]
 
+
+def _text_of_texts(value: Any, base: str) -> dict[str, str]:
+    return {_text(key, base): _text(item, base) for key, item in _mapping(value, base).items()}
+
+
+def _lists(value: Any, base: str) -> dict[str, list[str]]:
+    return {_text(key, base): _texts(item, base) for key, item in _mapping(value, base).items()}
+
+
+def _optional(decode: Decoder) -> Decoder:
+    """Decode a mapping that may be missing: an empty one asks for something, None for nothing."""
+    return lambda value, base: None if value is None else decode(value, base)
+
+
+def _fields_of(decoders: Mapping[str, Decoder]) -> Decoder:
+    """Make a decoder of a mapping with these fields."""
+
+    def decode(value: Any, base: str) -> dict[str, Any]:
+        body = _mapping(value, base)
+        fields = {}
+        for key, field_of in decoders.items():
+            try:
+                fields[key] = field_of(body.get(key), base)
+            except Wrong as exc:
+                raise Wrong(f"{key} {exc}") from None
+        return fields
+
+    return decode
+
+
+def _list_of(decode: Decoder) -> Decoder:
+    return lambda value, base: [decode(item, base) for item in _list(value, base)]
+
+
+def _command(value: Any, base: str) -> str:
+    # Only what has a separator in it is a path; anything else is looked for in PATH.
+    command = _text(value, base)
+    return _path(command, base) if os.path.basename(command) != command else command
+
+
+def _exec(value: Any, base: str) -> dict[str, Any]:
+    fields: dict[str, Any] = _EXEC(value, base)
+    old = fields["apiVersion"].endswith(("/v1beta1", "/v1alpha1"))
+    if not fields["interactiveMode"] and old:
+        fields["interactiveMode"] = "IfAvailable"
+    return fields
+
+
+def _exec_extension(value: Any, base: str) -> str:
+    """Give the extension that is meant for exec plugins as JSON, or nothing."""
+    found = ""
+    for item in _list(value, base):
+        body = _mapping(item, base)
+        name, extension = _text(body.get("name"), base), body.get("extension")
+        if name == "client.authentication.k8s.io/exec" and extension is not None:
+            found = _json(extension)
+    return found
+
+
+def _json(value: Any) -> str:
+    try:
+        return json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        problem = "has something in it that JSON cannot express"
+    raise Wrong(problem)
+
+
+_EXEC = _fields_of(
+    {
+        "command": _command,
+        "args": _texts,
+        "env": _list_of(_fields_of({"name": _text, "value": _text})),
+        "apiVersion": _text,
+        "installHint": _text,
+        "provideClusterInfo": _flag,
+        "interactiveMode": _text,
+    }
+)
 
 _FIELDS: Mapping[str, Mapping[str, Decoder]] = {
     "clusters": {
@@ -180,6 +259,7 @@ _FIELDS: Mapping[str, Mapping[str, Decoder]] = {
         "tls-server-name": _text,
         "proxy-url": _text,
         "disable-compression": _flag,
+        "extensions": _exec_extension,
     },
     "users": {
         "client-certificate": _path,
@@ -192,10 +272,10 @@ _FIELDS: Mapping[str, Mapping[str, Decoder]] = {
         "password": _text,
         "as": _text,
         "as-uid": _text,
-        "as-groups": _list,
-        "as-user-extra": _mapping,
-        "exec": _present,
-        "auth-provider": _present,
+        "as-groups": _texts,
+        "as-user-extra": _lists,
+        "exec": _optional(_exec),
+        "auth-provider": _optional(_fields_of({"name": _text, "config": _text_of_texts})),
     },
     "contexts": {"cluster": _text, "user": _text, "namespace": _text},
 }

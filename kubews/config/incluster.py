@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from typing import Optional
 
-from kubews.config.cluster import Cluster, Config, User, why
+from kubews.config.cluster import Cluster, Config, why
+from kubews.config.user import User
 from kubews.errors import ConfigError, CredentialsError
 
 ROOT = "/var/run/secrets/kubernetes.io/serviceaccount"

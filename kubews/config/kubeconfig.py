@@ -8,19 +8,17 @@ Threads: functions without state; they block for the time of reading files.
 
 from __future__ import annotations
 
-import functools
-import json
 import os
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
-from kubews.config.cluster import Cluster, Config, StrPath, User, read_file, why
+from kubews.config.checks import make_cluster, make_user
+from kubews.config.cluster import Cluster, Config, StrPath, why
 from kubews.config.entries import Entry, File, decode_file
-from kubews.errors import ConfigError, CredentialsError
-
-_MAX_DEPTH = 100  # a kubeconfig needs about ten
+from kubews.config.parsing import parse
+from kubews.config.user import ANONYMOUS, User
+from kubews.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -34,11 +32,18 @@ class Merged:
     contexts: dict[str, Entry] = field(default_factory=dict)
 
 
-def load(
-    path: Optional[StrPath] = None,
-    context: Optional[str] = None,
-    namespace: Optional[str] = None,
-) -> Config:
+@dataclass(frozen=True)
+class Overrides:
+    """What to use instead of what the files say; None for what they say."""
+
+    context: Optional[str] = None
+    cluster: Optional[str] = None
+    user: Optional[str] = None
+    namespace: Optional[str] = None
+    server: Optional[str] = None
+
+
+def load(path: Optional[StrPath] = None, overrides: Overrides = Overrides()) -> Config:
     """Load the Config that ``Config.load`` describes.
 
     Raises:
@@ -47,15 +52,30 @@ def load(
     Threads: any; blocks for the time of reading a few files.
     """
     merged = read_all(path)
-    name = context or merged.current_context
-    if name:
-        return _select(merged, name, namespace, explicit=bool(context))
+    chosen = choose(merged, overrides)
+    if chosen is not None:
+        return chosen
     from kubews.config import incluster
 
     # Who names a file means that file: an account that happens to lie about would be a surprise.
     if path is None and incluster.possible():
-        return incluster.load(namespace)
+        return incluster.load(overrides.namespace)
     raise ConfigError(_nothing_chosen(merged))
+
+
+def from_dict(document: Mapping[str, Any], overrides: Overrides = Overrides()) -> Config:
+    """Make the Config that ``Config.from_dict`` describes.
+
+    Raises:
+        ConfigError: an entry or a field cannot be used; the message names it.
+
+    Threads: any; blocks for the time of reading the files that it names.
+    """
+    merged = merge([decode_file(document, "")], ["the given document"])
+    chosen = choose(merged, overrides)
+    if chosen is None:
+        raise ConfigError(_nothing_chosen(merged))
+    return chosen
 
 
 def read_all(path: Optional[StrPath] = None) -> Merged:
@@ -104,7 +124,7 @@ def read(path: str) -> File:
             text = file.read()
     except (OSError, ValueError) as exc:
         raise ConfigError(f'error loading config file "{path}": open {path}: {why(exc)}') from exc
-    return decode_file(_parse(text, path), path)
+    return decode_file(parse(text, f'error loading config file "{path}"'), path)
 
 
 def merge(files: Sequence[File], paths: Sequence[str] = ()) -> Merged:
@@ -116,84 +136,6 @@ def merge(files: Sequence[File], paths: Sequence[str] = ()) -> Merged:
         merged.users.update(file.users)
         merged.contexts.update(file.contexts)
     return merged
-
-
-def _parse(text: bytes, path: str) -> Any:
-    """Parse JSON or YAML. What is wrong is said without a word of the file: it holds credentials."""
-    if text.lstrip()[:1] == b"{":
-        # YAML nearly contains JSON, but forbids tabs; and the json module is much faster.
-        try:
-            return json.loads(text)
-        except (ValueError, RecursionError):
-            pass  # {a: b} is YAML
-    try:
-        return _parse_yaml(text)
-    except Exception as exc:
-        # Not only YAMLError: malformed values of tagged nodes come out as KeyError, AttributeError, ...
-        problem = _yaml_problem(exc)
-    # Outside the handler: PyYAML's own exceptions quote the file, and would be our __context__.
-    raise ConfigError(f'error loading config file "{path}": {problem}')
-
-
-def _parse_yaml(text: bytes) -> Any:
-    """Construct the first document, the only one that counts for kubectl."""
-    _check_depth(text)
-    loader = _loader_class()(text)
-    try:
-        return loader.get_data() if loader.check_data() else None
-    finally:
-        loader.dispose()
-
-
-def _check_depth(text: bytes) -> None:
-    """Refuse a document that is nested too deeply.
-
-    PyYAML's C loader composes nodes recursively without looking at the stack: a hundred thousand
-    opening brackets end the interpreter with a segmentation fault. Reading events does not recurse.
-    """
-    from yaml.events import CollectionEndEvent, CollectionStartEvent, DocumentEndEvent
-
-    loader = _loader_class()(text)
-    depth = 0
-    try:
-        while loader.check_event() and depth <= _MAX_DEPTH:
-            event = loader.get_event()
-            if isinstance(event, DocumentEndEvent):
-                return
-            depth += isinstance(event, CollectionStartEvent)
-            depth -= isinstance(event, CollectionEndEvent)
-    finally:
-        loader.dispose()
-    if depth > _MAX_DEPTH:
-        raise RecursionError
-
-
-def _yaml_problem(exc: Exception) -> str:
-    mark = getattr(exc, "problem_mark", None)
-    # After the first quotation mark comes text of the file.
-    problem = re.split(r"['\"`]", getattr(exc, "problem", None) or "")[0].strip(" ,")
-    if isinstance(exc, RecursionError) or "nesting depth" in problem:  # newer libyaml's own limit
-        return "yaml: nested too deeply"
-    line = f"line {mark.line + 1}, column {mark.column + 1}: " if mark is not None else ""
-    return f"yaml: {line}{problem or 'not readable as YAML or JSON'}"
-
-
-@functools.cache
-def _loader_class() -> Any:
-    """Make the YAML loader; here, because importing yaml costs more than the rest of this package."""
-    import yaml
-
-    base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    timestamp = "tag:yaml.org,2002:timestamp"
-
-    class Loader(base):  # type: ignore[misc]
-        # A namespace or token that looks like a date is a string, as it is for Go.
-        yaml_implicit_resolvers = {
-            first: [(tag, pattern) for tag, pattern in resolvers if tag != timestamp]
-            for first, resolvers in base.yaml_implicit_resolvers.items()
-        }
-
-    return Loader
 
 
 def _nothing_chosen(merged: Merged) -> str:
@@ -208,24 +150,72 @@ def _nothing_chosen(merged: Merged) -> str:
     )
 
 
-def _select(merged: Merged, name: str, namespace: Optional[str], *, explicit: bool) -> Config:
-    """Make a Config of one context."""
+def choose(merged: Merged, overrides: Overrides) -> Optional[Config]:
+    """Make a Config of the context that is asked for, else of the current one.
+
+    Returns:
+        None if nothing is chosen: no context, no cluster, no server.
+
+    Raises:
+        ConfigError: what is chosen does not exist, or cannot be used.
+    """
+    context = _context(merged, overrides)
+    # The variable is kubectl's, from the days before kubeconfigs.
+    server = overrides.server or os.environ.get("KUBERNETES_MASTER")
+    if context is None and not (overrides.cluster or server):
+        return None
+    cluster = _cluster(merged, context, overrides)
+    user = _user(merged, context, overrides, secure=cluster.scheme == "https")
+    namespace = overrides.namespace or (context and context.get("namespace")) or _pod_namespace()
+    return Config(cluster, user, namespace, context.name if context else None)
+
+
+def _context(merged: Merged, overrides: Overrides) -> Optional[Entry]:
+    name = overrides.context or merged.current_context
+    if not name:
+        return None
     context = merged.contexts.get(name)
-    if context is None:
-        known = f" (known: {', '.join(sorted(merged.contexts)) or 'none'})"
-        if explicit:
-            raise ConfigError(f'context "{name}" does not exist{known}')
-        raise ConfigError(
-            f"invalid configuration: context was not found for specified context: {name}{known}"
-        )
-    cluster_entry = _referred(context, "cluster", merged.clusters)
-    cluster = _cluster(cluster_entry)
-    if cluster.scheme == "http" and not context.get("user"):
-        user = User()  # kubectl proxy and the like: credentials would not be sent anyway
+    if context is not None:
+        return context
+    if overrides.context:
+        raise ConfigError(_unknown("context", name, merged.contexts))
+    raise ConfigError(
+        f"invalid configuration: context was not found for specified context: {name} "
+        f"({_known(merged.contexts)})"
+    )
+
+
+def _cluster(merged: Merged, context: Optional[Entry], overrides: Overrides) -> Cluster:
+    if overrides.cluster:
+        if overrides.cluster not in merged.clusters:
+            raise ConfigError(_unknown("cluster", overrides.cluster, merged.clusters))
+        entry = merged.clusters[overrides.cluster]
+    elif context is not None and (context.get("cluster") or not overrides.server):
+        entry = _referred(context, "cluster", merged.clusters)
     else:
-        user = _user(_referred(context, "user", merged.users))
-    chosen = namespace or context.get("namespace") or _pod_namespace()
-    return Config(cluster, user, chosen, name)
+        entry = Entry("clusters", "", "", {})  # a server that was given, and nothing else
+    return make_cluster(entry, overrides.server)
+
+
+def _user(merged: Merged, context: Optional[Entry], overrides: Overrides, *, secure: bool) -> User:
+    if overrides.user:
+        if overrides.user not in merged.users:
+            # kubectl's word for a user is "auth info", which its flag does not have.
+            raise ConfigError(_unknown("user", overrides.user, merged.users))
+        return make_user(merged.users[overrides.user])
+    if context is None:
+        return ANONYMOUS  # a cluster or a server was chosen, and nobody
+    if not secure and not context.get("user"):
+        return ANONYMOUS  # kubectl proxy and the like: credentials would not be sent anyway
+    return make_user(_referred(context, "user", merged.users))
+
+
+def _unknown(kind: str, name: str, entries: Mapping[str, Entry]) -> str:
+    return f'{kind} "{name}" does not exist ({_known(entries)})'
+
+
+def _known(entries: Mapping[str, Entry]) -> str:
+    return f"known: {', '.join(sorted(entries)) or 'none'}"
 
 
 def _pod_namespace() -> str:
@@ -243,111 +233,5 @@ def _referred(context: Entry, kind: str, entries: dict[str, Entry]) -> Entry:
         problem = f'{kind} "{name}" was not found for context "{context.name}"'
     else:
         return entries[name]
-    raise ConfigError(f"invalid configuration: {problem} (in {context.file})")
-
-
-def _check(entry: Entry, problems: Sequence[str], error: type[ConfigError]) -> None:
-    if problems:
-        text = problems[0] if len(problems) == 1 else f"[{', '.join(problems)}]"
-        raise error(f"invalid configuration: {text} (in {entry.file})")
-
-
-def _cluster(entry: Entry) -> Cluster:
-    name = entry.name
-    problems = []
-    if not entry.get("server"):
-        problems.append(f'no server found for cluster "{name}"')
-    if entry.get("proxy-url"):
-        problems.append(f'proxy-url of cluster "{name}" is not supported by kubews yet')
-    if entry.get("certificate-authority") and entry.get("certificate-authority-data"):
-        problems.append(
-            f"certificate-authority-data and certificate-authority are both specified for {name}. "
-            "certificate-authority-data will override. Remove one of them"
-        )
-    elif entry.get("certificate-authority"):
-        problems += _unreadable(entry, "certificate-authority", "certificate-authority")
-    _check(entry, problems, ConfigError)
-    try:
-        return Cluster(
-            server=entry.get("server"),
-            certificate_authority=entry.get("certificate-authority"),
-            certificate_authority_data=entry.get("certificate-authority-data"),
-            insecure_skip_tls_verify=bool(entry.get("insecure-skip-tls-verify")),
-            tls_server_name=entry.get("tls-server-name"),
-            name=name,
-        )
-    except ConfigError as exc:
-        raise ConfigError(f"invalid configuration: {exc} (in {entry.file})") from exc
-
-
-def _user(entry: Entry) -> User:
-    problems = [*_unsupported(entry), *_certificate_problems(entry)]
-    methods = []
-    if entry.get("token"):
-        methods.append("token")
-    elif entry.get("tokenFile"):
-        methods.append("tokenFile")
-    if entry.get("username") or entry.get("password"):
-        methods.append("basicAuth")
-    if len(methods) > 1:  # a client certificate may go with either
-        problems.append(
-            f"more than one authentication method found for {entry.name}; "
-            f"found [{' '.join(methods)}], only one is allowed"
-        )
-    _check(entry, problems, CredentialsError)
-    return User(
-        token=entry.get("token"),
-        token_file=entry.get("tokenFile"),
-        client_certificate=entry.get("client-certificate"),
-        client_certificate_data=entry.get("client-certificate-data"),
-        client_key=entry.get("client-key"),
-        client_key_data=entry.get("client-key-data"),
-        username=entry.get("username"),
-        password=entry.get("password"),
-        name=entry.name,
-    )
-
-
-def _unsupported(entry: Entry) -> list[str]:
-    """Refuse what would change who is asking: going on without it would be another user."""
-    fields = ("exec", "auth-provider", "as", "as-uid", "as-groups", "as-user-extra")
-    return [
-        f'{key} of user "{entry.name}" is not supported by kubews yet'
-        for key in fields
-        if entry.get(key)
-    ]
-
-
-def _certificate_problems(entry: Entry) -> list[str]:
-    name = entry.name
-    problems: list[str] = []
-    if not (entry.get("client-certificate") or entry.get("client-certificate-data")):
-        return problems  # a key alone proves nothing and is ignored, as by kubectl
-    if entry.get("client-certificate") and entry.get("client-certificate-data"):
-        problems.append(
-            f"client-cert-data and client-cert are both specified for {name}. "
-            "client-cert-data will override. Remove one of them"
-        )
-    elif entry.get("client-certificate"):
-        problems += _unreadable(entry, "client-certificate", "client-cert")
-    if entry.get("client-key") and entry.get("client-key-data"):
-        problems.append(
-            f"client-key-data and client-key are both specified for {name}; "
-            "client-key-data will override. Remove one of them"
-        )
-    elif entry.get("client-key"):
-        problems += _unreadable(entry, "client-key", "client-key")
-    elif not entry.get("client-key-data"):
-        problems.append(
-            f"client-key-data or client-key must be specified for {name} "
-            "to use the clientCert authentication method."
-        )
-    return problems
-
-
-def _unreadable(entry: Entry, key: str, word: str) -> list[str]:
-    try:
-        read_file(entry.get(key), word, entry.name)
-    except ConfigError as exc:
-        return [str(exc)]
-    return []
+    where = f" (in {context.file})" if context.file else ""
+    raise ConfigError(f"invalid configuration: {problem}{where}")

@@ -8,13 +8,17 @@ from __future__ import annotations
 import base64
 import dataclasses
 import threading
+import urllib.parse
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Optional
 
 from kubews.testing.objects import Json, status
 
 ADMIN = "kubernetes-admin"
+AUTHENTICATED = "system:authenticated"  # the group of everybody who is known
 TOKEN_PROTOCOL = "base64url.bearer.authorization.k8s.io."
+
+_AUTHENTICATION = "authentication.k8s.io"
 
 Headers = Sequence[tuple[str, str]]
 
@@ -38,6 +42,8 @@ class Refused(Exception):
 class User:
     """A name, its groups, and what it may do: resource -> verbs, ``"*"`` for any.
 
+    An impersonated one has the uid and the extra fields that were asked for.
+
     A resource of another group than the core one is written with it: ``deployments.apps``.
     """
 
@@ -45,6 +51,8 @@ class User:
     groups: frozenset[str] = frozenset()
     rules: Mapping[str, frozenset[str]] = dataclasses.field(default_factory=dict)
     token: Optional[str] = dataclasses.field(default=None, repr=False)
+    uid: str = ""
+    extra: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
 
     def may(self, verb: str, resource: str) -> bool:
         """Tell whether a rule allows ``verb`` on ``resource``."""
@@ -135,22 +143,42 @@ class Users:
         return self.named(names[0], groups)
 
     def _impersonate(self, user: User, headers: Headers) -> User:
-        names = headers_named(headers, "impersonate-user")
-        groups = headers_named(headers, "impersonate-group")
-        extra = any(key.lower().startswith("impersonate-") for key, _ in headers)
+        names, groups, uids = (
+            [_utf8(value) for value in headers_named(headers, f"impersonate-{what}")]
+            for what in ("user", "group", "uid")
+        )
+        extra = _impersonated_extra(headers)
         if not names:
-            if extra:
+            if groups or uids or extra:
                 message = "requested impersonation without impersonating a user name"
                 raise Refused(status(400, "BadRequest", message))
             return user
-        if not user.may("impersonate", "users"):
-            message = (
-                f'users "{names[0]}" is forbidden: User "{user.name}" cannot impersonate resource '
-                '"users" in API group "" at the cluster scope'
-            )
-            body = status(403, "Forbidden", message, name=names[0], kind="users")
-            raise Refused(body, nosniff=True)
-        return self.named(names[0], groups)
+        authorize(user, "impersonate", "users", name=names[0])
+        for group in groups:
+            authorize(user, "impersonate", "groups", name=group)
+        for key, values in extra.items():
+            for value in values:
+                resource = f"userextras/{key}"
+                authorize(user, "impersonate", resource, name=value, group=_AUTHENTICATION)
+        for uid in uids[:1]:
+            authorize(user, "impersonate", "uids", name=uid, group=_AUTHENTICATION)
+        # Its rights are those of the name; the groups that it has otherwise do not come with it.
+        return dataclasses.replace(
+            self.named(names[0]), groups=frozenset(groups), uid="".join(uids[:1]), extra=extra
+        )
+
+
+def _impersonated_extra(headers: Headers) -> dict[str, list[str]]:
+    prefix, extra = "impersonate-extra-", dict[str, list[str]]()
+    for name, value in headers:
+        if name.lower().startswith(prefix):
+            key = urllib.parse.unquote(name.lower()[len(prefix) :])
+            extra.setdefault(key, []).append(_utf8(value))
+    return extra
+
+
+def _utf8(value: str) -> str:
+    return value.encode("latin-1").decode("utf-8", "replace")
 
 
 def protocol_tokens(headers: Headers) -> list[str]:

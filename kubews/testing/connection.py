@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from kubews.testing.apiserver import ApiServer
 
 _MAX_HEAD = 1 << 20  # of Go's net/http: DefaultMaxHeaderBytes
+_MAX_BODY = 3 << 20  # of the API server: MaxRequestBodyBytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +73,7 @@ class Connection:
         self.faults = NO_FAULTS
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=_MAX_HEAD)
         self._head: Optional[h11.Request] = None
+        self.body = b""  # of the request that is being answered
 
     def run(self) -> None:
         """Serve until one side ends the connection. Blocks."""
@@ -100,6 +102,7 @@ class Connection:
     def _next_request(self) -> Optional[h11.Request]:
         """Return the next request once its body was read, or None at the end."""
         head = None
+        body = bytearray()
         while True:
             event = self._http.next_event()
             if event is h11.NEED_DATA:
@@ -115,7 +118,12 @@ class Connection:
                     self._send(h11.InformationalResponse(status_code=100, headers=[]))
             elif isinstance(event, h11.ConnectionClosed):
                 return None
+            elif isinstance(event, h11.Data):
+                body += event.data
+                if len(body) > _MAX_BODY:
+                    raise h11.RemoteProtocolError("a large body", error_status_hint=413)
             elif isinstance(event, h11.EndOfMessage) or event is h11.PAUSED:
+                self.body = bytes(body)
                 return head
 
     def _receive(self) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Optional
 
-from kubews.testing import objects
+from kubews.testing import objects, reviews
 from kubews.testing.arguments import SERVICE, WORKLOADS, OwnerKind
 from kubews.testing.objects import Json
 
@@ -22,6 +22,7 @@ def bodies(minor: int) -> dict[str, Json]:
         minor: the minor version of Kubernetes to be.
     """
     core = objects.API_RESOURCES
+    groups = sorted({*_GROUPS, *(group for group, _ in reviews.KINDS if _reviews(group, minor))})
     found: dict[str, Json] = {
         "/version": objects.version(minor),
         "/api": objects.API_VERSIONS,
@@ -29,16 +30,16 @@ def bodies(minor: int) -> dict[str, Json]:
         "/apis": {
             "kind": "APIGroupList",
             "apiVersion": "v1",
-            "groups": [_group(name) for name in _GROUPS],
+            "groups": [_group(name) for name in groups],
         },
     }
-    for name in _GROUPS:
+    for name in groups:
         found[f"/apis/{name}"] = {"kind": "APIGroup", "apiVersion": "v1", **_group(name)}
         found[f"/apis/{name}/v1"] = {
             "kind": "APIResourceList",
             "apiVersion": "v1",
             "groupVersion": f"{name}/v1",
-            "resources": _resources(name),
+            "resources": _resources(name) + _reviews(name, minor),
         }
     return found
 
@@ -51,6 +52,14 @@ def owner_kind(group: str, plural: str) -> Optional[OwnerKind]:
 def _group(name: str) -> Json:
     version = {"groupVersion": f"{name}/v1", "version": "v1"}
     return {"name": name, "versions": [version], "preferredVersion": version}
+
+
+def _reviews(group: str, minor: int) -> list[Json]:
+    return [
+        {**objects.resource(resource, kind, ["create"]), "namespaced": False}
+        for (of, resource), kind in reviews.KINDS.items()
+        if of == group and reviews.kind_of(of, resource, minor)
+    ]
 
 
 def _resources(group: str) -> list[Json]:

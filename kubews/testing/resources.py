@@ -8,7 +8,7 @@ from __future__ import annotations
 import urllib.parse
 from typing import TYPE_CHECKING
 
-from kubews.testing import access, discovery, handlers, objects, portforward
+from kubews.testing import access, discovery, handlers, objects, portforward, reviews
 from kubews.testing.access import Refused, User
 from kubews.testing.arguments import OwnerKind
 from kubews.testing.dialect import is_true
@@ -52,6 +52,8 @@ def route(connection: Connection, request: Request, user: User, headers: access.
     owner = discovery.owner_kind(group, kind)
     if owner is not None and not subresource and (namespace or not name):
         _owners(connection, request, user, owner, namespace, name)
+    elif reviews.kind_of(group, kind, connection.server.minor) and not (namespace or name):
+        reviews.serve(connection, request, user, group, kind)
     elif group:
         connection.reply(404, b"404 page not found\n", _TEXT)
     elif (kind, subresource, rest) == ("pods", "exec", []) and namespace:

@@ -1,119 +1,22 @@
-"""TCP and TLS under one deadline: the only way to a socket, for streams and REST alike."""
+"""TCP, a proxy and TLS under one deadline: the only way to a socket, for streams and REST alike."""
 
 from __future__ import annotations
 
 import functools
-import os
 import socket
 import ssl
-import sys
-import tempfile
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Optional
 
-from kubews.errors import ConnectFailed, ConnectTimeout, CredentialsError
-from kubews.transport import forks
+from kubews.config.proxies import Proxy
+from kubews.errors import ConnectFailed, ConnectTimeout
+from kubews.transport import forks, proxied
 from kubews.transport.deadline import Deadline
+from kubews.transport.tls import Socket, reason, secure
 from kubews.transport.wait import Expired, Outcome
 
 # A silent network is noticed by the kernel after IDLE + COUNT * INTERVAL seconds.
 _KEEPALIVE = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
-
-
-def tls_context(
-    *,
-    ca_pem: Optional[str] = None,
-    verify: bool = True,
-    certificate_pem: Optional[bytes] = None,
-    key_pem: Optional[bytes] = None,
-) -> ssl.SSLContext:
-    """Make the TLS settings of one cluster and one user.
-
-    Args:
-        ca_pem: the only authorities to trust; None for those of the system.
-        verify: False accepts any certificate and any name.
-        certificate_pem: the client's certificate chain; None for no client certificate.
-        key_pem: its private key.
-
-    Returns:
-        A context that any number of threads and connections may share.
-
-    Raises:
-        CredentialsError: a certificate or key cannot be used.
-
-    Threads: blocks on memory-backed files only.
-    """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["http/1.1"])
-    if not verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    elif ca_pem is None:
-        _trust_system(context)
-    else:
-        _trust(context, ca_pem)
-    if certificate_pem is not None and key_pem is not None:
-        _load_certificate(context, certificate_pem, key_pem)
-    return context
-
-
-def _trust(context: ssl.SSLContext, ca_pem: str) -> None:
-    # A context made so has no VERIFY_X509_STRICT, which create_default_context sets from 3.13 on and
-    # which refuses the CAs of many clusters; Go does not ask for it either.
-    try:
-        context.load_verify_locations(cadata=ca_pem)
-    except (ssl.SSLError, ValueError, TypeError) as exc:
-        raise CredentialsError(
-            f"the cluster's certificate-authority is not a PEM certificate: {exc}"
-        ) from exc
-
-
-def _trust_system(context: ssl.SSLContext) -> None:
-    paths = ssl.get_default_verify_paths()
-    if sys.platform == "win32" or paths.cafile or paths.capath:
-        context.load_default_certs()
-    else:
-        import certifi
-
-        context.load_verify_locations(certifi.where())
-
-
-def _load_certificate(context: ssl.SSLContext, certificate_pem: bytes, key_pem: bytes) -> None:
-    try:
-        with _as_file(certificate_pem + b"\n" + key_pem) as path:
-            context.load_cert_chain(path, password=_refuse_password)
-    except ssl.SSLError as exc:
-        raise CredentialsError(f"the client certificate and key cannot be used: {exc}") from exc
-
-
-def _refuse_password() -> str:
-    # Without a callback OpenSSL would ask on the terminal, in the middle of somebody's script.
-    raise CredentialsError("the client key is encrypted; store it decrypted (openssl rsa -in KEY)")
-
-
-@contextmanager
-def _as_file(content: bytes) -> Iterator[str]:
-    """Give ``content`` a path for as long as OpenSSL needs one, in memory where the system can."""
-    if hasattr(os, "memfd_create") and os.path.isdir("/proc/self/fd"):
-        descriptor = os.memfd_create("kubews", os.MFD_CLOEXEC)
-        try:
-            os.write(descriptor, content)
-            yield f"/proc/self/fd/{descriptor}"
-        finally:
-            os.close(descriptor)
-        return
-    descriptor, path = tempfile.mkstemp(prefix="kubews-")  # mode 0600
-    try:
-        try:
-            os.write(descriptor, content)
-        finally:
-            os.close(descriptor)
-        yield path
-    finally:
-        os.unlink(path)
 
 
 def dial(
@@ -122,8 +25,10 @@ def dial(
     *,
     context: Optional[ssl.SSLContext],
     server_hostname: Optional[str] = None,
+    proxy: Optional[Proxy] = None,
+    proxy_context: Optional[ssl.SSLContext] = None,
     deadline: Deadline,
-) -> socket.socket:
+) -> Socket:
     """Connect to a server.
 
     Args:
@@ -131,7 +36,9 @@ def dial(
         port: of TCP.
         context: for TLS; None for plain TCP.
         server_hostname: the name to send and to verify in place of ``host``.
-        deadline: for name lookup, TCP and TLS together.
+        proxy: what to go through; it is told the name, and looks it up. None to connect directly.
+        proxy_context: for TLS to an ``https`` proxy.
+        deadline: for name lookup, TCP, the proxy's answer and TLS together.
 
     Returns:
         A connected socket in blocking mode.
@@ -139,15 +46,27 @@ def dial(
     Raises:
         ConnectTimeout: the deadline passed.
         ConnectFailed: anything else.
+        ConfigError: the proxy's kind needs a package that is not installed.
 
     Threads: blocks.
     """
-    where = f"{host}:{port}"
-    sock = _connect(host, port, where, deadline)
+    where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    sock: Socket
+    if proxy is None:
+        sock = _connect(host, port, where, deadline)
+    else:
+        sock = _connect(proxy.host, proxy.port, f"the proxy {proxy}", deadline)
     try:
-        _tune(sock)
+        if proxy is not None:
+            if proxy.scheme == "https":
+                assert proxy_context is not None
+                sock = secure(
+                    sock, proxy_context, proxy.host, f"the proxy {proxy}", deadline, to_proxy=True
+                )
+            proxied.lead_on(sock, proxy, host, port, deadline)
+            where += f" through the proxy {proxy}"
         if context is not None:
-            sock = _handshake(sock, context, server_hostname or host, where, deadline)
+            sock = secure(sock, context, server_hostname or host, where, deadline)
         sock.settimeout(None)
     except BaseException:
         sock.close()
@@ -156,7 +75,7 @@ def dial(
 
 
 def _connect(host: str, port: int, where: str, deadline: Deadline) -> socket.socket:
-    found = _look_up(host, port, deadline)
+    found = _look_up(host, port, where, deadline)
     failure: Optional[OSError] = None
     for index, (family, kind, protocol, _, address) in enumerate(found):
         remaining = deadline.remaining()
@@ -171,6 +90,7 @@ def _connect(host: str, port: int, where: str, deadline: Deadline) -> socket.soc
             # Each address gets a fair share, so that a dead first one does not use up all the time.
             sock.settimeout(None if remaining is None else remaining / (len(found) - index))
             sock.connect(address)
+            _tune(sock)
         except OSError as exc:
             sock.close()
             failure = exc
@@ -181,10 +101,10 @@ def _connect(host: str, port: int, where: str, deadline: Deadline) -> socket.soc
             return sock
     if deadline.expired() or isinstance(failure, TimeoutError):
         raise ConnectTimeout(f"no connection to {where} within the time limit") from failure
-    raise ConnectFailed(f"cannot connect to {where}: {_reason(failure)}") from failure
+    raise ConnectFailed(f"cannot connect to {where}: {reason(failure)}") from failure
 
 
-def _look_up(host: str, port: int, deadline: Deadline) -> list[Any]:
+def _look_up(host: str, port: int, where: str, deadline: Deadline) -> list[Any]:
     look_up = functools.partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
     found: Outcome[list[Any]] = Outcome()
 
@@ -202,9 +122,9 @@ def _look_up(host: str, port: int, deadline: Deadline) -> list[Any]:
     try:
         return found.get(deadline)
     except Expired as exc:
-        raise ConnectTimeout(f"no address of {host} within the time limit") from exc
+        raise ConnectTimeout(f"no address of {where} within the time limit") from exc
     except (OSError, UnicodeError) as exc:
-        raise ConnectFailed(f"cannot find the address of {host}: {exc}") from exc
+        raise ConnectFailed(f"cannot find the address of {where}: {exc}") from exc
 
 
 def _tune(sock: socket.socket) -> None:
@@ -213,56 +133,3 @@ def _tune(sock: socket.socket) -> None:
     for name, value in _KEEPALIVE:
         if hasattr(socket, name):
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-
-
-def _handshake(
-    sock: socket.socket,
-    context: ssl.SSLContext,
-    server_hostname: str,
-    where: str,
-    deadline: Deadline,
-) -> ssl.SSLSocket:
-    try:
-        # If the connection is gone already, or the name is none, wrap_socket would lose the socket.
-        sock.getpeername()
-        context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname=server_hostname)
-        # suppress_ragged_eofs=False: a TLS stream that ends without close_notify was cut, not closed.
-        tls = forks.own(
-            functools.partial(
-                context.wrap_socket,
-                sock,
-                server_hostname=server_hostname,
-                do_handshake_on_connect=False,
-                suppress_ragged_eofs=False,
-            )
-        )
-    except OSError as exc:
-        raise ConnectFailed(f"TLS handshake with {where} failed: {_reason(exc)}") from exc
-    except (ValueError, TypeError) as exc:
-        raise ConnectFailed(f"{server_hostname!r} is no name for a TLS server: {exc}") from exc
-    try:
-        # One call is bounded as a whole: the ssl module keeps a deadline across its retries.
-        remaining = deadline.remaining()
-        tls.settimeout(0.001 if remaining == 0.0 else remaining)
-        tls.do_handshake()
-    except BaseException as exc:
-        tls.close()
-        if isinstance(exc, TimeoutError):
-            raise ConnectTimeout(f"no TLS handshake with {where} within the time limit") from exc
-        if isinstance(exc, ssl.SSLCertVerificationError):
-            raise ConnectFailed(_explain_certificate(exc, server_hostname, where)) from exc
-        if isinstance(exc, OSError):
-            raise ConnectFailed(f"TLS handshake with {where} failed: {_reason(exc)}") from exc
-        raise
-    return tls
-
-
-def _explain_certificate(exc: ssl.SSLCertVerificationError, name: str, where: str) -> str:
-    return (
-        f"the certificate of {where} cannot be trusted as {name}: {exc.verify_message}. "
-        "Check certificate-authority and tls-server-name of the cluster in the kubeconfig."
-    )
-
-
-def _reason(exc: Optional[OSError]) -> str:
-    return str(exc.strerror or exc) if exc is not None else "no address"

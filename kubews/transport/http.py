@@ -6,14 +6,14 @@ import http.client
 import io
 import json
 import re
-import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Optional
 
 from kubews.errors import (
     ApiError,
     BadRequest,
+    ConfigError,
     ConnectFailed,
     ConnectTimeout,
     Forbidden,
@@ -29,6 +29,8 @@ from kubews.transport.deadline import Deadline
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
+    from kubews.transport.tls import Socket
+
 #: What is kept of the body of a refusal, and how long it is waited for (client-go: the same 64 KiB,
 #: ``transport/websocket/roundtripper.go``).
 MAX_ERROR_BODY = 64 * 1024
@@ -36,7 +38,47 @@ ERROR_BODY_TIMEOUT = 2.0
 
 _MAX_HEAD = 64 * 1024
 _MAX_BODY = 64 << 20
-_END_OF_HEAD = re.compile(rb"\n\r?\n")
+#: What ends the head of an answer.
+END_OF_HEAD = re.compile(rb"\n\r?\n")
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+# What would end the line and begin another header, or is not a character of HTTP at all.
+_NOT_IN_VALUE = re.compile(r"[^\t\x20-\x7e\x80-\xff]")
+
+_OURS = frozenset(
+    {"authorization", "connection", "content-length", "host", "transfer-encoding", "upgrade"}
+)
+
+#: Header lines in their order; a name may come more than once.
+Headers = Sequence[tuple[str, str]]
+
+
+def check_headers(headers: Iterable[tuple[str, str]]) -> Headers:
+    """Refuse what would not be the header that it is meant to be.
+
+    Raises:
+        ConfigError: a name or a value has characters in it that no header can have; no value is shown.
+    """
+    checked = tuple(headers)
+    for name, value in checked:
+        if not _NAME.fullmatch(name):
+            raise ConfigError(f"{name!r} is not the name of an HTTP header")
+        if _NOT_IN_VALUE.search(value):
+            raise ConfigError(
+                f"the value of {name} has characters in it that no HTTP header can have"
+            )
+    return checked
+
+
+def additional_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """Check headers that a user wants to send with every request.
+
+    Raises:
+        ConfigError: it is none, or one that the configuration or the protocol makes.
+    """
+    for name, _ in check_headers(headers.items()):
+        if name.lower() in _OURS or name.lower().startswith(("impersonate-", "sec-websocket-")):
+            raise ConfigError(f"{name} is made of the configuration, and not a header to be given")
+    return dict(headers)
 
 
 class DeadlineSocket:
@@ -53,7 +95,7 @@ class DeadlineSocket:
     Threads: one.
     """
 
-    def __init__(self, sock: socket.socket, deadline: Deadline, limit: int) -> None:
+    def __init__(self, sock: Socket, deadline: Deadline, limit: int) -> None:
         self._sock = sock
         self.deadline = deadline
         self._limit = limit
@@ -176,10 +218,10 @@ class Response:
 
 
 def request(
-    sock: socket.socket,
+    sock: Socket,
     method: str,
     target: str,
-    headers: Mapping[str, str],
+    headers: Headers,
     body: Optional[bytes],
     deadline: Deadline,
 ) -> Response:
@@ -189,7 +231,7 @@ def request(
         sock: connected; the caller closes it.
         method: such as ``GET``.
         target: path and query.
-        headers: with ``Host``.
+        headers: with ``Host``; checked by ``check_headers``.
         body: or None.
         deadline: for request and answer together.
 
@@ -204,13 +246,13 @@ def request(
     connection.sock = wrapped = DeadlineSocket(sock, deadline, _MAX_HEAD + _MAX_BODY)
     try:
         connection.putrequest(method, target, skip_host=True, skip_accept_encoding=True)
-        for name, value in headers.items():
+        for name, value in headers:
             connection.putheader(name, value)
         if body is not None:
             connection.putheader("Content-Length", str(len(body)))
         connection.endheaders(body)
         response = connection.getresponse()
-        if not _END_OF_HEAD.search(wrapped.received()):  # http.client takes the end for it
+        if not END_OF_HEAD.search(wrapped.received()):  # http.client takes the end for it
             raise http.client.RemoteDisconnected("in the middle of the headers")
         return _whole(response, _body(response))
     except TimeoutError as exc:

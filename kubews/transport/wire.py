@@ -10,9 +10,8 @@ from __future__ import annotations
 import functools
 import secrets
 import selectors
-import socket
 import ssl
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional, cast
 
 import websocket
@@ -20,10 +19,19 @@ from websocket import ABNF
 
 from kubews.errors import ConnectFailed, ConnectTimeout, KubewsError, RemoteProtocolError
 from kubews.transport.deadline import Deadline
-from kubews.transport.http import MAX_ERROR_BODY, DeadlineSocket, Response, api_error, read_refusal
+from kubews.transport.http import (
+    MAX_ERROR_BODY,
+    DeadlineSocket,
+    Headers,
+    Response,
+    api_error,
+    read_refusal,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
+
+    from kubews.transport.tls import Socket
 
 CONT = ABNF.OPCODE_CONT
 TEXT = ABNF.OPCODE_TEXT
@@ -111,7 +119,7 @@ class Wire:
     Threads: one; it alone may touch the socket, because two threads inside one SSL object break it.
     """
 
-    def __init__(self, sock: socket.socket, subprotocol: str, ahead: bytes = b"") -> None:
+    def __init__(self, sock: Socket, subprotocol: str, ahead: bytes = b"") -> None:
         sock.setblocking(False)
         self._sock = sock
         self.subprotocol = subprotocol
@@ -246,9 +254,9 @@ def _compiled() -> Optional[Callable[[int, bytes], bytes]]:
 
 
 def upgrade(
-    sock: socket.socket,
+    sock: Socket,
     target: str,
-    headers: Mapping[str, str],
+    headers: Headers,
     subprotocols: Sequence[str],
     what: str,
     deadline: Deadline,
@@ -258,7 +266,7 @@ def upgrade(
     Args:
         sock: connected; the caller closes it if this raises.
         target: path and query.
-        headers: with ``Host``; checked for line breaks by whoever made them.
+        headers: with ``Host``; checked by ``check_headers``.
         subprotocols: in order of preference, sent as one header line (servers read only the first).
         what: the request in words, for errors.
         deadline: for request and answer together.
@@ -273,14 +281,14 @@ def upgrade(
     """
     handshake = _HandshakeSocket(sock, deadline, _MAX_HEAD + MAX_ERROR_BODY)
     client: Any = websocket.WebSocket(enable_multithread=False)
-    host = headers["Host"]
+    host = dict(headers)["Host"]
     failure = None
     try:
         client.connect(
             _URL + target,
             socket=handshake,
             host=host,
-            header=[f"{name}: {value}" for name, value in headers.items() if name != "Host"],
+            header=[f"{name}: {value}" for name, value in headers if name != "Host"],
             subprotocols=list(subprotocols),
             suppress_origin=True,
             redirect_limit=0,

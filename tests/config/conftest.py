@@ -47,6 +47,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "POD_NAMESPACE",
         "KUBERNETES_SERVICE_HOST",
         "KUBERNETES_SERVICE_PORT",
+        "KUBERNETES_MASTER",
     ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(incluster, "ROOT", str(tmp_path / "no-service-account"))

@@ -116,7 +116,7 @@ def test_no_message_shows_a_value(where: tuple[str, str], value: Any, wrap: bool
         "users": {},
         "contexts": {"cluster": "a", "user": "a"},
     }
-    if key in ("cluster", "user", "namespace") or (
+    if key in ("cluster", "user", "namespace", "as") or (
         key.endswith(("certificate", "key", "authority"))
     ):
         return  # names and paths are no secrets, and messages need them

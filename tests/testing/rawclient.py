@@ -54,6 +54,11 @@ def port_of(cluster: Any) -> int:
     return address_of(cluster)[1]
 
 
+def _encoded(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
+    # h11 takes bytes, or else ASCII.
+    return [(name.encode(), value.encode("latin-1")) for name, value in headers]
+
+
 class RawClient:
     """One TLS connection to a LocalCluster, or to whatever has its ``server`` and certificates."""
 
@@ -82,16 +87,22 @@ class RawClient:
         self.sock.close()
 
     def request(
-        self, target: str, headers: Iterable[tuple[str, str]] = (), method: str = "GET"
+        self,
+        target: str,
+        headers: Iterable[tuple[str, str]] = (),
+        method: str = "GET",
+        body: bytes = b"",
     ) -> Answer:
         """Send a request and read the whole answer, or the head of a 101."""
         if self.http.our_state is h11.DONE:
             self.http.start_next_cycle()
-        request = h11.Request(method=method, target=target, headers=[("Host", "x"), *headers])
+        fixed = [("Host", "x"), *([("Content-Length", str(len(body)))] if body else [])]
+        request = h11.Request(method=method, target=target, headers=[*fixed, *_encoded(headers)])
         self.sock.sendall(self.http.send(request) or b"")
+        self.sock.sendall(self.http.send(h11.Data(data=body)) or b"")
         self.sock.sendall(self.http.send(h11.EndOfMessage()) or b"")
         head: Any = None
-        body = b""
+        received = b""
         while True:
             event = self.http.next_event()
             if event is h11.NEED_DATA:
@@ -101,11 +112,11 @@ class RawClient:
                 if head.status_code == 101:
                     break
             elif isinstance(event, h11.Data):
-                body += bytes(event.data)
+                received += bytes(event.data)
             elif isinstance(event, (h11.EndOfMessage, h11.ConnectionClosed)):
                 break
         fields = {key.decode(): value.decode() for key, value in head.headers}
-        return Answer(head.status_code, fields, body)
+        return Answer(head.status_code, fields, received)
 
     def upgrade(
         self, target: str, protocols: Sequence[str] = (V5,), headers: Iterable[Any] = ()

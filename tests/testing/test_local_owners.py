@@ -65,7 +65,8 @@ def test_every_kind_is_read_in_its_group(cluster: LocalCluster) -> None:
 
 def test_discovery_leads_to_every_kind(cluster: LocalCluster) -> None:
     groups = {each["name"]: each for each in get(cluster, "/apis")[1]["groups"]}
-    assert sorted(groups) == ["apps", "batch"]
+    reviews = ["authentication.k8s.io", "authorization.k8s.io"]
+    assert sorted(groups) == ["apps", *reviews, "batch"]
     for name, group in groups.items():
         assert get(cluster, f"/apis/{name}")[1]["preferredVersion"] == group["preferredVersion"]
         assert group["preferredVersion"]["groupVersion"] == f"{name}/v1"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime
 import functools
 import os
@@ -10,6 +11,7 @@ import select
 import socket
 import ssl
 import stat
+import sys
 import tempfile
 import threading
 import time
@@ -29,10 +31,13 @@ from peers import authority, server_context
 from scripted import read_head
 from support import seconds
 
-from kubews import errors
+from kubews import Client, Config, errors
+from kubews.config.cluster import Cluster
 from kubews.transport import dial as dial_module
+from kubews.transport import tls as tls_module
 from kubews.transport.deadline import NEVER, Deadline
-from kubews.transport.dial import dial, tls_context
+from kubews.transport.dial import dial
+from kubews.transport.tls import tls_context
 from kubews.transport.wire import upgrade
 
 HANDSHAKE = (OSError, ssl.SSLError)
@@ -150,75 +155,174 @@ def test_insecure_accepts_anything() -> None:
 # -- certificates of servers
 
 
+def distrusted(server: ssl.SSLContext, **options: Any) -> str:
+    """Return what is said of a server with these settings: one line."""
+    with serving(server) as address:
+        error = refused(address, **options)
+    assert isinstance(error.__cause__, ssl.SSLCertVerificationError)
+    assert f"the certificate of 127.0.0.1:{address[1]} cannot be trusted as " in str(error)
+    assert "\n" not in str(error)
+    return str(error)
+
+
 def test_a_ca_that_is_not_ours() -> None:
-    with serving(server_context()) as address:
-        error = refused(address, context=tls_context(ca_pem=ca_pem(trustme.CA())))
-        assert "cannot be trusted as 127.0.0.1" in str(error)
-        assert "certificate-authority" in str(error)
-        assert isinstance(error.__cause__, ssl.SSLCertVerificationError)
+    said = distrusted(server_context(), context=tls_context(ca_pem=ca_pem(trustme.CA())))
+    assert "cannot be trusted as 127.0.0.1" in said
+    assert "Get certificate-authority-data of the cluster in the kubeconfig anew" in said
 
 
 def test_a_name_that_is_not_its_own() -> None:
-    with serving(server_context()) as address:
-        error = refused(address, server_hostname="other.example")
-        assert "cannot be trusted as other.example" in str(error)
-        assert "tls-server-name" in str(error)
+    said = distrusted(server_context(), server_hostname="other.example")
+    assert "cannot be trusted as other.example: Hostname mismatch" in said
+    assert "in the server's URL, or as tls-server-name of the cluster in the kubeconfig" in said
+
+
+def valid(**limits: Any) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority().issue_cert("127.0.0.1", **limits).configure_cert(context)
+    return context
 
 
 def test_an_expired_certificate() -> None:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     long_ago = datetime.datetime(2020, 1, 1, tzinfo=datetime.timezone.utc)
-    authority().issue_cert("127.0.0.1", not_after=long_ago).configure_cert(context)
-    with serving(context) as address:
-        assert "expired" in str(refused(address))
+    said = distrusted(valid(not_after=long_ago))
+    assert "certificate has expired. Have it renewed over there, or set the clock" in said
 
 
-def bare_authority() -> tuple[str, ssl.SSLContext]:
-    """A CA and a server certificate as many clusters have: without AKI and keyUsage."""
-    now = datetime.datetime.now(datetime.timezone.utc)
-    keys = [ec.generate_private_key(ec.SECP256R1()) for _ in range(2)]
-    issuer = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "kubernetes")])
-    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "kube-apiserver")])
-    pems = []
-    for name, key, extension, critical in (
-        (issuer, keys[0], x509.BasicConstraints(ca=True, path_length=None), False),
-        (subject, keys[1], x509.SubjectAlternativeName([x509.DNSName("localhost")]), False),
-    ):
-        builder = (
-            x509.CertificateBuilder()
-            .subject_name(name)
-            .issuer_name(issuer)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(days=1))
-            .not_valid_after(now + datetime.timedelta(days=1))
-            .add_extension(extension, critical)
+def test_a_certificate_of_tomorrow() -> None:
+    tomorrow = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(days=1)
+    said = distrusted(valid(not_before=tomorrow))
+    assert "not yet valid. Have it renewed over there, or set the clock" in said
+
+
+@dataclasses.dataclass(frozen=True)
+class Signed:
+    """A certificate with its key."""
+
+    certificate: x509.Certificate
+    key: ec.EllipticCurvePrivateKey
+
+    @property
+    def pem(self) -> str:
+        return self.certificate.public_bytes(serialization.Encoding.PEM).decode()
+
+    def server(self, *chain: Signed) -> ssl.SSLContext:
+        """Give a server's settings with this certificate."""
+        key = self.key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
         )
-        signed = builder.sign(keys[0], hashes.SHA256())
-        pems.append(signed.public_bytes(serialization.Encoding.PEM))
-    key_pem = keys[1].private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        pems = "".join(link.pem for link in (self, *chain)).encode()
+        with trustme.Blob(pems + key).tempfile() as path:
+            context.load_cert_chain(path)
+        return context
+
+
+def sign(name: str, issuer: Signed | None, *extensions: tuple[x509.ExtensionType, bool]) -> Signed:
+    """Make a certificate with these extensions and no other, as many clusters have."""
+    now = datetime.datetime.now(datetime.timezone.utc)
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer.certificate.subject if issuer else subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
     )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    trustme.Blob(pems[1] + key_pem)
-    with trustme.Blob(pems[1] + key_pem).tempfile() as path:
-        context.load_cert_chain(path)
-    return pems[0].decode(), context
+    for extension, critical in extensions:
+        builder = builder.add_extension(extension, critical)
+    return Signed(builder.sign(issuer.key if issuer else key, hashes.SHA256()), key)
 
 
-def test_a_ca_without_key_identifiers_is_accepted() -> None:
-    # R-32: what VERIFY_X509_STRICT, the default of create_default_context from 3.13 on, refuses.
-    pem, context = bare_authority()
-    with serving(context, echo) as (_, port):
-        with reach(("localhost", port), context=tls_context(ca_pem=pem)) as sock:
+AUTHORITY = (x509.BasicConstraints(ca=True, path_length=None), False)
+LOCALHOST = (x509.SubjectAlternativeName([x509.DNSName("localhost")]), False)
+
+
+def talks(server: ssl.SSLContext, **options: Any) -> None:
+    """Reach a server by its name, and hear an answer."""
+    with serving(server, echo) as (_, port):
+        with reach(("localhost", port), context=tls_context(**options)) as sock:
             sock.sendall(b"x")
             assert sock.recv(1) == b"x"
-    with serving(context) as (_, port):
-        strict = tls_context(ca_pem=pem)
-        strict.verify_flags |= ssl.VERIFY_X509_STRICT
-        refused(("localhost", port), context=strict)
+
+
+def test_a_ca_without_key_identifiers_is_accepted_r32() -> None:
+    """R-32: what VERIFY_X509_STRICT, the default of create_default_context from 3.13 on, refuses."""
+    root = sign("kubernetes", None, AUTHORITY)
+    server = sign("kube-apiserver", root, LOCALHOST).server()
+    talks(server, ca_pem=root.pem)
+    with serving(server) as (_, port):
+        strict = tls_context(ca_pem=root.pem, strict=True)
+        said = str(refused(("localhost", port), context=strict))
+    assert "strict_x509=False of the Client accepts more" in said
+
+
+@pytest.mark.skipif(sys.version_info < (3, 13), reason="before 3.13 nobody is strict by default")
+def test_the_default_of_python_is_what_is_undone_r32() -> None:
+    root = sign("kubernetes", None, AUTHORITY)
+    server = sign("kube-apiserver", root, LOCALHOST).server()
+    with serving(server) as (_, port):
+        default = ssl.create_default_context(cadata=root.pem)
+        assert default.verify_flags & ssl.VERIFY_X509_STRICT
+        assert "cannot be trusted" in str(refused(("localhost", port), context=default))
+    talks(server, ca_pem=root.pem)
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_client_is_as_strict_as_it_is_told_r32(strict: bool) -> None:
+    root = sign("kubernetes", None, AUTHORITY)
+
+    def talk(sock: Any) -> None:
+        read_head(sock)
+        sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+
+    with serving(sign("kube-apiserver", root, LOCALHOST).server(), talk) as (_, port):
+        cluster = Cluster(f"https://localhost:{port}", certificate_authority_data=root.pem.encode())
+        with Client(Config(cluster), strict_x509=strict) as client:
+            if not strict:
+                assert client.get("/version") == {}
+                return
+            with pytest.raises(errors.ConnectFailed, match="strict_x509=False"):
+                client.get("/version")
+
+
+def test_an_authority_is_trusted_whoever_has_signed_it() -> None:
+    """As Go: a bundle may hold an intermediate authority only, or the server's certificate itself."""
+    root = sign("root", None, AUTHORITY)
+    between = sign("intermediate", root, AUTHORITY)
+    leaf = sign("kube-apiserver", between, LOCALHOST)
+    for pem in (root.pem, between.pem, leaf.pem):
+        talks(leaf.server(between), ca_pem=pem)
+    alone = sign("alone", None, LOCALHOST)
+    talks(alone.server(), ca_pem=alone.pem)
+
+
+def test_a_common_name_is_no_name() -> None:
+    """As Go: "certificate relies on legacy Common Name field"."""
+    root = sign("kubernetes", None, AUTHORITY)
+    with serving(sign("localhost", root).server()) as (_, port):
+        error = refused(("localhost", port), context=tls_context(ca_pem=root.pem))
+    assert "Hostname mismatch" in str(error)
+
+
+def test_the_authorities_of_the_system_come_on_top_if_asked_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    bundle = tmp_path / "bundle.pem"
+    bundle.write_text(ca_pem())
+    monkeypatch.setenv("SSL_CERT_FILE", str(bundle))
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
+    root = sign("kubernetes", None, AUTHORITY)
+    talks(server_context(), ca_pem=root.pem, and_system=True)
+    talks(sign("s", root, LOCALHOST).server(), ca_pem=root.pem, and_system=True)
+    assert "Get certificate-authority" in distrusted(
+        server_context(), context=tls_context(ca_pem=root.pem)
+    )
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -232,14 +336,18 @@ def test_tls_before_1_2_is_refused() -> None:
         context.minimum_version = ssl.TLSVersion.TLSv1
         context.maximum_version = ssl.TLSVersion.TLSv1_1
     with serving(context) as address:
-        assert "TLS handshake" in str(refused(address))
+        said = str(refused(address))
+    assert "TLS handshake" in said
+    assert said.endswith("It speaks no TLS 1.2, the least that is accepted here")
 
 
 def test_a_server_without_tls() -> None:
     with serving(
         None, lambda sock: (sock.recv(1000), sock.sendall(b"HTTP/1.0 400 Bad\r\n\r\n"))
     ) as a:
-        assert "TLS handshake" in str(refused(a))
+        said = str(refused(a))
+    assert "TLS handshake" in said
+    assert said.endswith("It does not speak TLS: is its URL rather http://?")
 
 
 # -- trust
@@ -254,14 +362,25 @@ def test_the_systems_authorities(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
         pass
 
 
-def test_certifi_where_the_system_has_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize("found", ["directory", "bundle", "certifi"])
+def test_where_openssl_knows_of_no_authorities(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, found: str
+) -> None:
+    """An empty directory is none; then the places that Go knows count, and certifi comes last."""
     import certifi
 
-    bundle = tmp_path / "bundle.pem"
+    bundle, empty = tmp_path / "bundle.pem", tmp_path / "empty"
     bundle.write_text(ca_pem())
-    nothing = ssl.DefaultVerifyPaths(None, None, "", "", "", "")
+    empty.mkdir()
+    nothing = ssl.DefaultVerifyPaths(
+        None, str(empty) if found == "directory" else None, "", "", "", ""
+    )
     monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: nothing)
-    monkeypatch.setattr(certifi, "where", lambda: str(bundle))
+    monkeypatch.setattr(
+        tls_module, "_BUNDLES", (str(empty), str(bundle)) if found != "certifi" else (str(empty),)
+    )
+    if found == "certifi":
+        monkeypatch.setattr(certifi, "where", lambda: str(bundle))
     with serving(server_context()) as address, reach(address, context=tls_context()):
         pass
 
@@ -302,7 +421,7 @@ def test_the_client_key_is_never_left_on_disk(
             super().load_cert_chain(certfile, *args, **options)
 
     monkeypatch.setattr(
-        dial_module, "ssl", types.SimpleNamespace(**{**vars(ssl), "SSLContext": Spy})
+        tls_module, "ssl", types.SimpleNamespace(**{**vars(ssl), "SSLContext": Spy})
     )
     before = len(os.listdir("/proc/self/fd"))
     cert, key = client_certificate()
@@ -332,7 +451,7 @@ def test_with_tls_1_3_the_server_complains_later() -> None:
         with pytest.raises(
             errors.ConnectFailed, match=r"(?i)certificate.required|reset|broken pipe"
         ):
-            upgrade(sock, "/", {"Host": "h"}, ["v5"], "exec", Deadline(seconds(5)))
+            upgrade(sock, "/", [("Host", "h")], ["v5"], "exec", Deadline(seconds(5)))
 
 
 @pytest.mark.parametrize(
@@ -570,7 +689,7 @@ def test_a_name_that_nobody_resolves_is_waited_for_within_the_limit_r9(
 
     monkeypatch.setattr(socket, "getaddrinfo", slow)
     begin = time.monotonic()
-    with pytest.raises(errors.ConnectTimeout, match=r"no address of nowhere\.example within"):
+    with pytest.raises(errors.ConnectTimeout, match=r"no address of nowhere\.example:443 within"):
         dial("nowhere.example", 443, context=None, deadline=Deadline(0.2))
     assert time.monotonic() - begin < seconds(1)
     over.set()

@@ -17,7 +17,7 @@ from kubews.transport import http
 from kubews.transport.deadline import Deadline
 
 TOKEN = "s3cr3t-t0k3n"
-HEADERS = {"Host": "example:6443", "Authorization": f"Bearer {TOKEN}"}
+HEADERS = [("Host", "example:6443"), ("Authorization", f"Bearer {TOKEN}")]
 STATUS = {
     "kind": "Status",
     "status": "Failure",

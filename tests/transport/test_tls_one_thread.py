@@ -44,9 +44,10 @@ from kubews.protocol.channels import Channels
 from kubews.transport.backpressure import Limits
 from kubews.transport.connection import Connection
 from kubews.transport.deadline import NEVER, Deadline
-from kubews.transport.dial import dial, tls_context
+from kubews.transport.dial import dial
 from kubews.transport.loop import Loop
 from kubews.transport.outbox import Unsent
+from kubews.transport.tls import tls_context
 from kubews.transport.wire import upgrade
 
 MARK = b"in plain text "
@@ -172,7 +173,7 @@ def test_from_the_dial_to_the_end() -> None:
         server = in_thread(serve)
         context.watch.hand_over(threading.current_thread())
         sock = dial(*listener.getsockname(), context=context, deadline=soon())
-        wire = upgrade(sock, "/exec", {"Host": "h"}, [V5], "exec", soon())
+        wire = upgrade(sock, "/exec", [("Host", "h")], [V5], "exec", soon())
         loop = Loop("test")
         context.watch.hand_over(loop._thread)
         connection = Connection(wire, Channels(V5), loop, inbound={1: 1, 2: 2}, where="pod a/b")
@@ -276,7 +277,7 @@ def test_nothing_leaves_in_plain_text(version: str, end: str) -> None:
         with Relay(listener.getsockname()) as relay:
             context = tls_context(ca_pem=authority().cert_pem.bytes().decode())
             sock = dial(*relay.address, context=context, deadline=soon())
-            headers = {"Host": "h", "Authorization": "Bearer " + MARK.decode()}
+            headers = [("Host", "h"), ("Authorization", "Bearer " + MARK.decode())]
             wire = upgrade(sock, "/exec", headers, [V5], "exec", soon())
             connection = Connection(
                 wire, Channels(V5), Loop("test"), inbound={1: 1}, where="pod a/b", ping=0.01

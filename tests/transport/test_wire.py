@@ -51,7 +51,7 @@ OFFER = (V5, V4)
 
 
 def ask(sock: Any, timeout: float = 5.0, token: str = TOKEN, offer: Any = OFFER) -> Wire:
-    headers = {"User-Agent": "t", "Host": "example:6443", "Authorization": f"Bearer {token}"}
+    headers = [("User-Agent", "t"), ("Host", "example:6443"), ("Authorization", f"Bearer {token}")]
     return upgrade(
         sock,
         "/exec?command=a%20b",

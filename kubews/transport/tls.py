@@ -1,0 +1,396 @@
+"""TLS: what is trusted, the handshake, why it failed, and TLS inside the TLS of an https proxy."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import socket
+import ssl
+import sys
+import tempfile
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Optional, Union
+
+from kubews.errors import ConnectFailed, ConnectTimeout, CredentialsError
+from kubews.transport import forks
+from kubews.transport.deadline import Deadline
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+# Plain text that is encrypted before the kernel is asked to take it: a few records.
+_CHUNK = 1 << 16
+
+# Where systems keep their authorities, for a Python whose OpenSSL looks elsewhere (Go: root_linux.go).
+_BUNDLES = (
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+)
+
+# OpenSSL's codes of what is wrong with a certificate (x509_vfy.h).
+_NOT_NOW, _OTHER_NAME, _UNKNOWN = (9, 10), (62, 64), (2, 18, 19, 20, 21)
+
+# What OpenSSL says when the answer is no TLS at all, or none of the versions that are spoken here.
+_NO_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG")
+_OLD_TLS = ("UNSUPPORTED_PROTOCOL", "TLSV1_ALERT_PROTOCOL_VERSION")
+
+
+def tls_context(
+    *,
+    ca_pem: Optional[str] = None,
+    verify: bool = True,
+    strict: bool = False,
+    and_system: bool = False,
+    certificate_pem: Optional[bytes] = None,
+    key_pem: Optional[bytes] = None,
+) -> ssl.SSLContext:
+    """Make the TLS settings of one cluster and one user.
+
+    Args:
+        ca_pem: the only authorities to trust; None for those of the system.
+        verify: False accepts any certificate and any name.
+        strict: refuse certificates that break a rule of RFC 5280, such as authorities without key
+            identifiers, as Python 3.13 does by default. Many clusters have some, and Go does not mind.
+        and_system: trust those of the system besides ``ca_pem``.
+        certificate_pem: the client's certificate chain; None for no client certificate.
+        key_pem: its private key.
+
+    Returns:
+        A context that any number of threads and connections may share.
+
+    Raises:
+        CredentialsError: a certificate or key cannot be used.
+
+    Threads: blocks on memory-backed files only.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    context.hostname_checks_common_name = False  # as Go: a name stands among the alternative names
+    # As in Go, an authority that was named is trusted whoever has signed it.
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    if strict:
+        context.verify_flags |= ssl.VERIFY_X509_STRICT
+    else:
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    if not verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    else:
+        if ca_pem is None or and_system:
+            _trust_system(context)
+        if ca_pem is not None:
+            _trust(context, ca_pem)
+    if certificate_pem is not None and key_pem is not None:
+        _load_certificate(context, certificate_pem, key_pem)
+    return context
+
+
+def _trust(context: ssl.SSLContext, ca_pem: str) -> None:
+    try:
+        context.load_verify_locations(cadata=ca_pem)
+    except (ssl.SSLError, ValueError, TypeError) as exc:
+        raise CredentialsError(
+            f"the cluster's certificate-authority is not a PEM certificate: {exc}"
+        ) from exc
+
+
+def _trust_system(context: ssl.SSLContext) -> None:
+    paths = ssl.get_default_verify_paths()
+    if sys.platform == "win32" or paths.cafile or (paths.capath and os.listdir(paths.capath)):
+        context.load_default_certs()
+        return
+    bundle = next(filter(os.path.isfile, _BUNDLES), None)
+    if bundle is None:
+        import certifi
+
+        bundle = certifi.where()
+    context.load_verify_locations(bundle)
+
+
+def _load_certificate(context: ssl.SSLContext, certificate_pem: bytes, key_pem: bytes) -> None:
+    try:
+        with _as_file(certificate_pem + b"\n" + key_pem) as path:
+            context.load_cert_chain(path, password=_refuse_password)
+    except ssl.SSLError as exc:
+        raise CredentialsError(f"the client certificate and key cannot be used: {exc}") from exc
+
+
+def _refuse_password() -> str:
+    # Without a callback OpenSSL would ask on the terminal, in the middle of somebody's script.
+    raise CredentialsError("the client key is encrypted; store it decrypted (openssl rsa -in KEY)")
+
+
+@contextlib.contextmanager
+def _as_file(content: bytes) -> Iterator[str]:
+    """Give ``content`` a path for as long as OpenSSL needs one, in memory where the system can."""
+    if hasattr(os, "memfd_create") and os.path.isdir("/proc/self/fd"):
+        descriptor = os.memfd_create("kubews", os.MFD_CLOEXEC)
+        try:
+            os.write(descriptor, content)
+            yield f"/proc/self/fd/{descriptor}"
+        finally:
+            os.close(descriptor)
+        return
+    descriptor, path = tempfile.mkstemp(prefix="kubews-")  # mode 0600
+    try:
+        try:
+            os.write(descriptor, content)
+        finally:
+            os.close(descriptor)
+        yield path
+    finally:
+        os.unlink(path)
+
+
+class NestedTls:
+    """TLS over an ``SSLSocket``, with the methods of one that are used here.
+
+    ``ssl`` itself puts TLS over plain sockets only. It blocks, keeps to a timeout, or raises
+    ``SSLWantReadError`` and ``SSLWantWriteError``, as an ``SSLSocket`` does.
+
+    Args:
+        outer: connected, its handshake done; used by nobody else from now on.
+        context: of the TLS inside.
+        server_hostname: the name to send and to verify inside.
+
+    Threads: one.
+    """
+
+    def __init__(self, outer: ssl.SSLSocket, context: ssl.SSLContext, server_hostname: str) -> None:
+        self._outer = outer
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(
+            self._incoming, self._outgoing, server_hostname=server_hostname
+        )
+        self._unsent = memoryview(
+            b""
+        )  # what the outer TLS was given: it wants the same bytes again
+        self._encrypted = 0  # bytes of plain text that are in _unsent, and not yet reported as sent
+        self._timeout = outer.gettimeout()
+
+    def fileno(self) -> int:
+        """Return the socket's descriptor, -1 once it is closed."""
+        return self._outer.fileno()
+
+    def gettimeout(self) -> Optional[float]:
+        """Return the seconds that a call may take; None for no limit, 0.0 for no wait at all."""
+        return self._timeout
+
+    def settimeout(self, timeout: Optional[float]) -> None:
+        """Limit each call as a whole."""
+        self._timeout = timeout
+        self._outer.settimeout(timeout)
+
+    def setblocking(self, flag: bool) -> None:
+        """Wait in calls, or never."""
+        self.settimeout(None if flag else 0.0)
+
+    def close(self) -> None:
+        """Close the socket, without a farewell in either TLS."""
+        self._outer.close()
+
+    def do_handshake(self) -> None:
+        """Perform the handshake.
+
+        Threads: blocks, unless told not to.
+        """
+        deadline = Deadline(self._timeout)
+        while True:
+            try:
+                self._tls.do_handshake()
+            except ssl.SSLWantReadError:
+                self._push(deadline)
+                self._fill(deadline)
+            except ssl.SSLError:
+                with contextlib.suppress(OSError):
+                    self._push(deadline)  # the alert that tells the server what is wrong
+                raise
+            else:
+                self._push(deadline)
+                return
+
+    def recv(self, size: int) -> bytes:
+        """Return at least one byte; ``b""`` when the server has said goodbye.
+
+        Raises:
+            ssl.SSLEOFError: the connection ended without that.
+
+        Threads: blocks, unless told not to.
+        """
+        deadline = Deadline(self._timeout)
+        while True:
+            try:
+                return self._tls.read(size)
+            except ssl.SSLWantReadError:
+                # TLS may have an answer of its own to send. What does not get out now goes with the
+                # next send: to wait for it here would hold up the server that waits for its reader.
+                with contextlib.suppress(OSError):
+                    self._push(deadline)
+                self._fill(deadline)
+
+    def send(self, data: Buffer) -> int:
+        """Send what the kernel takes; return the number of bytes.
+
+        After ``SSLWantWriteError`` the next call must start with the same bytes.
+
+        Threads: blocks, unless told not to.
+        """
+        return self._send(memoryview(data), Deadline(self._timeout))
+
+    def sendall(self, data: Buffer) -> None:
+        """Send everything.
+
+        Threads: blocks.
+        """
+        deadline = Deadline(self._timeout)
+        left = memoryview(data)
+        while left:
+            left = left[self._send(left, deadline) :]
+
+    def _send(self, data: memoryview, deadline: Deadline) -> int:
+        # Bytes count as sent only when all that was made of them has gone: whoever believes that
+        # nothing is left does not come again.
+        if not self._encrypted:
+            self._push(deadline)
+            while self._encrypted < min(len(data), _CHUNK):
+                self._encrypted += self._tls.write(data[self._encrypted : _CHUNK])
+        self._push(deadline)
+        sent, self._encrypted = self._encrypted, 0
+        return sent
+
+    def _push(self, deadline: Deadline) -> None:
+        while self._unsent or self._outgoing.pending:
+            if not self._unsent:
+                self._unsent = memoryview(self._outgoing.read())
+            self._arm(deadline)
+            sent = self._outer.send(self._unsent)
+            self._unsent = self._unsent[sent:]
+
+    def _fill(self, deadline: Deadline) -> None:
+        self._arm(deadline)
+        data = self._outer.recv(_CHUNK)
+        if data:
+            self._incoming.write(data)
+        else:
+            self._incoming.write_eof()
+
+    def _arm(self, deadline: Deadline) -> None:
+        if self._timeout:  # neither for ever nor not at all
+            remaining = deadline.remaining()
+            if remaining == 0.0:
+                raise TimeoutError("timed out")
+            self._outer.settimeout(remaining)
+
+
+Socket = Union[socket.socket, NestedTls]
+
+
+def secure(
+    sock: Socket,
+    context: ssl.SSLContext,
+    server_hostname: str,
+    where: str,
+    deadline: Deadline,
+    *,
+    to_proxy: bool = False,
+) -> Socket:
+    """Put TLS over a connection, which may be TLS already.
+
+    Args:
+        sock: connected; its owner closes it if this raises.
+        context: see ``tls_context``.
+        server_hostname: the name to send and to verify.
+        where: the server in words, for messages.
+        deadline: for the handshake.
+        to_proxy: whether the server is a proxy: other cures are named then.
+
+    Raises:
+        ConnectTimeout: the deadline passed.
+        ConnectFailed: anything else.
+
+    Threads: blocks.
+    """
+    try:
+        tls = _wrap(sock, context, server_hostname)
+    except OSError as exc:
+        raise ConnectFailed(f"TLS handshake with {where} failed: {reason(exc)}") from exc
+    except (ValueError, TypeError) as exc:
+        raise ConnectFailed(f"{server_hostname!r} is no name for a TLS server: {exc}") from exc
+    try:
+        # One call is bounded as a whole: a deadline is kept across its retries.
+        remaining = deadline.remaining()
+        tls.settimeout(0.001 if remaining == 0.0 else remaining)
+        tls.do_handshake()
+    except BaseException as exc:
+        tls.close()
+        if isinstance(exc, TimeoutError):
+            raise ConnectTimeout(f"no TLS handshake with {where} within the time limit") from exc
+        if isinstance(exc, ssl.SSLCertVerificationError):
+            raise ConnectFailed(_explain(exc, server_hostname, where, to_proxy)) from exc
+        if isinstance(exc, OSError):
+            raise ConnectFailed(f"TLS handshake with {where} failed: {_why(exc)}") from exc
+        raise
+    return tls
+
+
+def _wrap(
+    sock: Socket, context: ssl.SSLContext, server_hostname: str
+) -> Union[ssl.SSLSocket, NestedTls]:
+    if isinstance(sock, ssl.SSLSocket):
+        return NestedTls(sock, context, server_hostname)
+    assert isinstance(sock, socket.socket)
+    # If the connection is gone already, or the name is none, wrap_socket would lose the socket.
+    sock.getpeername()
+    context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname=server_hostname)
+    # suppress_ragged_eofs=False: a TLS stream that ends without close_notify was cut, not closed.
+    return forks.own(
+        functools.partial(
+            context.wrap_socket,
+            sock,
+            server_hostname=server_hostname,
+            do_handshake_on_connect=False,
+            suppress_ragged_eofs=False,
+        )
+    )
+
+
+def _explain(exc: ssl.SSLCertVerificationError, name: str, where: str, to_proxy: bool) -> str:
+    url = "the proxy's URL" if to_proxy else "the server's URL"
+    if exc.verify_code in _NOT_NOW:
+        cure = "Have it renewed over there, or set the clock of this machine."
+    elif exc.verify_code in _OTHER_NAME:
+        cure = f"Use a name that it has in {url}"
+        cure += "." if to_proxy else ", or as tls-server-name of the cluster in the kubeconfig."
+    elif exc.verify_code in _UNKNOWN:
+        cure = (
+            "Get certificate-authority-data of the cluster in the kubeconfig anew: it must hold who has "
+            "signed this certificate, perhaps something on the way that opens TLS."
+        )
+        if to_proxy:
+            cure = (
+                "Who has signed it must be known to the system, or stand in certificate-authority."
+            )
+    else:
+        cure = "Have it issued anew over there; strict_x509=False of the Client accepts more."
+    said = exc.verify_message.rstrip(".")
+    return f"the certificate of {where} cannot be trusted as {name}: {said}. {cure}"
+
+
+def _why(exc: OSError) -> str:
+    said = reason(exc)
+    token = getattr(exc, "reason", None)
+    if token in _NO_TLS:
+        return f"{said}. It does not speak TLS: is its URL rather http://?"
+    if token in _OLD_TLS:
+        return f"{said}. It speaks no TLS 1.2, the least that is accepted here"
+    return said
+
+
+def reason(exc: Optional[OSError]) -> str:
+    """Say in a few words why the system or OpenSSL refused."""
+    return str(exc.strerror or exc) if exc is not None else "no address"

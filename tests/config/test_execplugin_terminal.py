@@ -1,0 +1,129 @@
+"""Exec plugins in a script and in a terminal: whom they can ask, and where their words go."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pluginscripts import Plugins, credential
+from support import eventually, in_thread, seconds
+
+from kubews.config import Cluster, ExecPlugin, execplugin
+
+CLUSTER = Cluster("https://kube:6443", name="kube")
+
+
+@pytest.fixture
+def plugins(machine: Path) -> Plugins:
+    return Plugins(machine)
+
+
+def test_what_it_says_is_shown_as_it_comes_r53(
+    plugins: Plugins, machine: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """R-53: where print() goes, a cell or a terminal, and before it is answered."""
+    os.mkfifo("answer")
+    plugin = plugins.write(
+        f"printf 'open https://idp: ' >&2; cat answer; echo '{credential(token='t')}'"
+    )
+    running = in_thread(execplugin.run, plugin, CLUSTER, seconds(30))
+    shown = []
+    assert eventually(lambda: shown.append(capsys.readouterr().err) or "".join(shown), 20)
+    assert "".join(shown) == "open https://idp: "
+    with open("answer", "w"):
+        pass
+    assert running.result(seconds(30)).token == "t"
+
+
+ANSWERING = f"""
+echo "$KUBERNETES_EXEC_INFO" > info
+if test -t 0; then printf 'password: ' >&2; read -r line; else line=$(cat); fi
+echo "$line" > line
+echo '{credential(token="t")}'
+"""
+
+
+@pytest.mark.parametrize("mode", ["Never", "IfAvailable", "Always"])
+def test_in_a_script_r53(plugins: Plugins, mode: str) -> None:
+    """R-53: without a terminal there is nothing to read, and what insists on one is refused."""
+    plugin = plugins.write(ANSWERING, interactive_mode=mode)
+    child = Child(plugin, stdin=subprocess.PIPE)
+    out = child.end(b"input of the program\n")
+    if mode == "Always":
+        assert b"cannot support interactive mode: standard input is not a terminal" in out
+        assert not Path("info").exists()
+        return
+    assert out.endswith(b"token t, input of the program\n")
+    assert Path("line").read_text() == "\n"
+    assert json.loads(Path("info").read_text())["spec"]["interactive"] is False
+
+
+@pytest.mark.parametrize("mode", ["Never", "IfAvailable", "Always"])
+def test_in_a_terminal_r53(plugins: Plugins, mode: str) -> None:
+    """R-53: it talks with the user; one that never does leaves the input alone."""
+    plugin = plugins.write(ANSWERING, interactive_mode=mode)
+    master, slave = os.openpty()
+    child = Child(plugin, stdin=slave, stderr=slave)
+    os.close(slave)
+    interactive = mode != "Never"
+    try:
+        if interactive:
+            assert b"password: " in read_until(master, b"password: ")
+            os.write(master, b"typed\n")
+        os.write(master, b"input of the program\n")
+    finally:
+        out = child.end()
+        os.close(master)
+    assert out.endswith(b"token t, input of the program\n")
+    assert Path("line").read_text() == ("typed\n" if interactive else "\n")
+    assert json.loads(Path("info").read_text())["spec"]["interactive"] is interactive
+
+
+def read_until(descriptor: int, text: bytes) -> bytes:
+    found = b""
+    end = time.monotonic() + seconds(30)
+    with contextlib.suppress(
+        OSError
+    ):  # the other side has gone, and the caller says what is missing
+        while text not in found and time.monotonic() < end:
+            if select.select([descriptor], [], [], 0.5)[0]:
+                found += os.read(descriptor, 4096)
+    return found
+
+
+class Child:
+    """A program that uses the plugin, and reads a line of its own input afterwards."""
+
+    SCRIPT = """
+import pickle, sys
+from kubews.config import Cluster, execplugin
+plugin = pickle.load(open("pickled", "rb"))
+try:
+    token = execplugin.run(plugin, Cluster("https://kube"), 60).token
+    print(f"token {token}, {sys.stdin.readline().strip()}")
+except Exception as exc:
+    print(exc)
+"""
+
+    def __init__(self, plugin: ExecPlugin, **options: Any) -> None:
+        import pickle
+
+        Path("pickled").write_bytes(pickle.dumps(plugin))
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", self.SCRIPT], stdout=subprocess.PIPE, **options
+        )
+
+    def end(self, data: bytes | None = None) -> bytes:
+        try:
+            return self._process.communicate(data, timeout=seconds(60))[0]
+        finally:
+            self._process.kill()
+            self._process.wait()
