@@ -52,6 +52,7 @@ _PLACES = {
             "RemoteProtocolError",
             "ServerError",
             "StreamBroken",
+            "TerminalError",
             "TimeoutExpired",
             "TooManyRequests",
             "Unauthorized",
@@ -145,6 +146,9 @@ if TYPE_CHECKING:
     )
     from kubews.errors import (
         StreamBroken as StreamBroken,
+    )
+    from kubews.errors import (
+        TerminalError as TerminalError,
     )
     from kubews.errors import (
         TimeoutExpired as TimeoutExpired,

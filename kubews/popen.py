@@ -19,9 +19,10 @@ from kubews.errors import (
     ExecError,
     HalfCloseUnsupported,
     StreamBroken,
+    TerminalError,
     TimeoutExpired,
 )
-from kubews.protocol.channels import STDERR, STDIN, Channels
+from kubews.protocol.channels import RESIZE, STDERR, STDIN, Channels, window_size
 from kubews.protocol.channels import STDOUT as STDOUT_CHANNEL
 from kubews.session import open_exec
 from kubews.streams import Stream
@@ -31,7 +32,7 @@ from kubews.transport.deadline import NEVER, Deadline
 from kubews.transport.outbox import Unsent
 from kubews.transport.pipe import Pipe
 from kubews.transport.wait import Expired
-from kubews.userfiles import InputFile, OutputFile, Sink, Source, sink_for
+from kubews.userfiles import InputFile, OutputFile, Sink, Source, sink_for, terminal_size
 from kubews.wrappers import BUFFER_SIZE, ReadStream, TextReadStream, TextWriteStream
 
 if TYPE_CHECKING:
@@ -74,7 +75,8 @@ class Popen:
         encoding: of text, and turns it on; by default UTF-8.
         errors: how to treat what is not text, and turns it on.
         tty: give the process a terminal; stderr then arrives on stdout, and the end of the input is what
-            Ctrl-D sends.
+            Ctrl-D sends. If its output goes to a terminal here (``stdout=None``), it has the size of that,
+            which is not changed otherwise: ``Pod.shell`` lends it, and ``resize`` tells another size.
         request_stdin: ask for a stdin that is never written. Kata runtimes end a command without one
             after its first output (kata-containers #13640).
         wait_ready: seconds to wait for the container to run; None does not wait.
@@ -137,7 +139,7 @@ class Popen:
             source = _source(stdin, encoding, errors, held)
             sinks = [
                 _sink(stdout, sys.stdout, encoding, errors, held),
-                _sink(stderr, sys.stderr, encoding, errors, held),
+                _sink(DEVNULL if tty else stderr, sys.stderr, encoding, errors, held),
             ]
             if wait_ready is not None:
                 self.pod = self.pod.wait_ready(wait_ready)
@@ -155,6 +157,8 @@ class Popen:
             self._connection = self._session.connection
             held.callback(self._connection.close)
             self._wire_up(stdin, stdout, stderr, bufsize, source, sinks)
+            if tty and stdout is None and (size := terminal_size(sys.stdout)):
+                self.resize(*size)  # of the terminal to which the output goes
             held.pop_all()  # the copiers close the files, and the user the connection
         forks.tell(self)
 
@@ -210,6 +214,11 @@ class Popen:
     def subprotocol(self) -> str:
         """What was negotiated: ``v5.channel.k8s.io`` or ``v4.channel.k8s.io``."""
         return self._connection.subprotocol
+
+    @property
+    def tty(self) -> bool:
+        """Whether the process has a terminal."""
+        return self._tty
 
     @property
     def container(self) -> Optional[str]:
@@ -399,6 +408,26 @@ class Popen:
             f"{self.subprotocol} (Kubernetes before 1.30), and the command would wait for ever. Ways "
             "round: a command that knows how much to read (head -c N) with popen(stdin=PIPE), or tty=True"
         )
+
+    def resize(self, rows: int, cols: int, *, redraw: bool = False) -> None:
+        """Tell the size of the terminal; whoever runs in it gets SIGWINCH.
+
+        Args:
+            rows: lines; what is out of range becomes 1 or 65535.
+            cols: columns, likewise.
+            redraw: make a program that knows this size already draw its screen again.
+
+        Raises:
+            TerminalError: the process has no terminal.
+            StreamBroken: the process or the connection has ended.
+
+        Threads: any; does not block. Of sizes that wait to go out only the newest is sent.
+        """
+        if not self._tty:  # a server of 1.30 and later would never read a byte again
+            raise TerminalError(
+                f"{self._connection.where}: the process has no terminal; use tty=True"
+            )
+        self._connection.send_latest(RESIZE, window_size(rows, cols, redraw=redraw))
 
     def send_signal(self, sig: int) -> None:
         """Not possible yet: the API server passes no signals.

@@ -260,7 +260,7 @@ class Source:
         if self._own is None:
             data = self._read(CHUNK)
             return data.encode(*self._codec) if isinstance(data, str) else bytes(data or b"")
-        if not _wait(self._own, waker):
+        if not readable(self._own, waker):
             return b""
         data = os.read(self._own.fileno(), CHUNK)
         loss = None if data else getattr(self._stream, "loss", None)
@@ -281,14 +281,27 @@ def _reader(file: Any) -> Any:
     return getattr(file, "read1", None) or getattr(file, "read", None)
 
 
-def _wait(file: io.FileIO, waker: Waker) -> bool:
-    """Wait for input; return False if the waker came first."""
+def readable(file: Union[int, io.FileIO], waker: Waker) -> bool:
+    """Wait for input; return False if the waker came first.
+
+    Threads: blocks.
+    """
     if sys.platform == "win32":
         return True  # only sockets can be waited for there
     with getattr(selectors, "PollSelector", selectors.SelectSelector)() as selector:
         selector.register(waker.fileno, selectors.EVENT_READ)
         selector.register(file, selectors.EVENT_READ)
         return all(key.fileobj != waker.fileno for key, _ in selector.select())
+
+
+def terminal_size(file: Any) -> Optional[tuple[int, int]]:
+    """Return rows and columns of a terminal; None if it is none, or does not know."""
+    descriptor = descriptor_of(file)
+    try:
+        cols, rows = (0, 0) if descriptor is None else os.get_terminal_size(descriptor)
+    except (OSError, ValueError):
+        return None
+    return (rows, cols) if rows and cols else None
 
 
 def _check_open(file: Any) -> None:

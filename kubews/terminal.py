@@ -1,0 +1,408 @@
+"""Lend this process's terminal to a process in a pod.
+
+The calling thread reads the keyboard and never the rest, for signals come to it; another one writes the
+screen, which may be slow. Neither is left behind in a read or a write: what is typed later belongs to others.
+
+Sources: kubectl ``pkg/util/term`` (the size is that of the output; which signals restore), termios(3), and
+tty_ioctl(4) for what the kernel does to processes in the background.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Optional, Union
+
+from kubews.command import StrOrBytesPath, absent
+from kubews.detach import DetachKeys
+from kubews.errors import ConnectionLost, ExecError, StreamBroken, TerminalError
+from kubews.popen import PIPE, Popen
+from kubews.streams import Stream
+from kubews.transport.deadline import NEVER, Deadline
+from kubews.transport.loop import Waker
+from kubews.transport.wait import Expired, Outcome, PatientThread
+from kubews.userfiles import Source, readable, sink_for, terminal_size
+from kubews.wrappers import ReadStream
+
+if TYPE_CHECKING:
+    from kubews.targets import Target
+
+# Those whose default would end this process before it could restore anything.
+_DEADLY = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT")
+
+# The best shell that there is, told of the terminal by the one that every image with a shell has.
+_SHELL = "TERM=${1:-xterm}; export TERM; command -v bash >/dev/null 2>&1 && exec bash; exec sh"
+
+# Seconds for what is on its way to the screen when this side gives up.
+_LAST_WORDS = 1.0
+
+
+class Terminal:
+    """This process's terminal: where ``sys.stdin`` and ``sys.stdout`` are.
+
+    Raises:
+        TerminalError: one of them is none, or this is Windows, or not the main thread.
+
+    Threads: the main one.
+    """
+
+    def __init__(self) -> None:
+        if sys.platform == "win32":
+            raise TerminalError("the console of Windows cannot be lent to a pod: use WSL")
+        if threading.current_thread() is not threading.main_thread():
+            raise TerminalError("only the main thread can lend the terminal: it gets the signals")
+        import termios
+
+        self._termios = termios
+        self.input, self.output = _descriptor("stdin"), _descriptor("stdout")
+        self._saved = termios.tcgetattr(self.input)
+        self._lent = False
+
+    def size(self) -> Optional[tuple[int, int]]:
+        """Return rows and columns of the output, None if they are unknown."""
+        return terminal_size(self.output)
+
+    def lend(self) -> None:
+        """Pass every key on as it is: no echo, no lines, no signals, and no change of the output."""
+        self._lent = True
+        self._set(_raw(self._saved))
+
+    def take_back(self, *, for_now: bool = False) -> None:
+        """Put everything as it was.
+
+        Args:
+            for_now: ``lend_again`` will lend it again.
+        """
+        self._lent = self._lent and for_now
+        # What runs in the foreground has its own settings.
+        if _in_foreground(self.input):
+            with contextlib.suppress(self._termios.error):  # it is gone
+                self._set(self._saved)
+
+    def lend_again(self) -> None:
+        """Lend it again after this process was stopped, unless it has been taken back meanwhile.
+
+        In the background this stops the process until it is in the foreground.
+        """
+        if self._lent:
+            with contextlib.suppress(self._termios.error):
+                self.lend()
+
+    def _set(self, attributes: list[Any]) -> None:
+        # TCSANOW loses no key that was typed ahead, and does not wait for a screen that stands still.
+        while True:
+            try:
+                self._termios.tcsetattr(self.input, self._termios.TCSANOW, attributes)
+                return
+            except self._termios.error as exc:
+                if exc.args[0] != errno.EINTR:
+                    raise
+
+
+def _raw(attributes: list[Any]) -> list[Any]:
+    """Return what cfmakeraw(3) makes of the attributes; ``tty.setraw`` of some versions makes less."""
+    import termios as t
+
+    iflag, oflag, cflag, lflag, ispeed, ospeed, characters = attributes
+    iflag &= ~(t.IGNBRK | t.BRKINT | t.PARMRK | t.ISTRIP | t.INLCR | t.IGNCR | t.ICRNL | t.IXON)
+    oflag &= ~t.OPOST
+    cflag = cflag & ~(t.CSIZE | t.PARENB) | t.CS8
+    lflag &= ~(t.ECHO | t.ECHONL | t.ICANON | t.ISIG | t.IEXTEN)
+    characters = list(characters)
+    characters[t.VMIN], characters[t.VTIME] = 1, 0
+    return [iflag, oflag, cflag, lflag, ispeed, ospeed, characters]
+
+
+def _descriptor(name: str) -> int:
+    try:
+        descriptor: int = getattr(sys, name).fileno()
+        is_terminal = os.isatty(descriptor)
+    except (AttributeError, OSError, ValueError):  # None, closed, or in a notebook
+        is_terminal = False
+    if not is_terminal:
+        raise TerminalError(
+            f"{name} of this process is no terminal that could be lent: use run() or popen(), with "
+            "tty=True if the remote program needs a terminal, or kubews.expect to script one"
+        )
+    return descriptor
+
+
+def _in_foreground(descriptor: int) -> bool:
+    try:
+        return os.tcgetpgrp(descriptor) == os.getpgrp()
+    except OSError:
+        return True  # not the controlling terminal: there is no such thing as a background
+
+
+class _Signals:
+    """What signals do while the terminal is lent; handlers of the user stay, and are called.
+
+    Args:
+        terminal: to restore.
+        resize: called when the size may have changed.
+
+    Threads: the main one.
+    """
+
+    def __init__(self, terminal: Terminal, resize: Callable[[], None]) -> None:
+        self._terminal = terminal
+        self._resize = resize
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> None:
+        for name in _DEADLY:
+            self._take(name, self._die, only=signal.SIG_DFL)
+        self._take("SIGTSTP", self._stop, only=signal.SIG_DFL)
+        self._take("SIGCONT", self._continue)
+        self._take("SIGWINCH", self._changed)
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _take(self, name: str, handler: Any, only: Any = None) -> None:
+        number = getattr(signal, name)
+        previous = signal.getsignal(number)
+        # None is a handler in C, which could not be put back.
+        if previous is not None and only in (None, previous):
+            self._previous[number] = previous
+            signal.signal(number, handler)
+
+    def _die(self, number: int, frame: Any) -> None:
+        self._terminal.take_back()
+        signal.signal(number, signal.SIG_DFL)
+        signal.raise_signal(number)
+
+    def _stop(self, number: int, frame: Any) -> None:
+        self._terminal.take_back(for_now=True)
+        signal.signal(number, signal.SIG_DFL)
+        signal.raise_signal(number)  # until somebody continues this process
+        signal.signal(number, self._stop)
+        self._terminal.lend_again()
+
+    def _continue(self, number: int, frame: Any) -> None:
+        # After SIGSTOP, which nobody can catch, only the shell has put the terminal in order.
+        self._terminal.lend_again()
+        self._changed(number, frame)
+
+    def _changed(self, number: int, frame: Any) -> None:
+        self._resize()
+        if callable(self._previous[number]):
+            self._previous[number](number, frame)
+
+
+class _Screen:
+    """A thread that copies the output of a process to the terminal.
+
+    Args:
+        stream: of the process.
+        descriptor: of the terminal.
+
+    Threads: made, stopped and waited for by one.
+    """
+
+    def __init__(self, stream: Union[Stream, ReadStream], descriptor: int) -> None:
+        self._stream = stream
+        #: Set behind the last byte, or to what the terminal has raised.
+        self.done: Outcome[None] = Outcome()
+        with contextlib.ExitStack() as held:
+            self._source = Source(stream, None, None)
+            held.callback(self._source.close)
+            self._sink = sink_for(descriptor)
+            held.callback(self._sink.close)
+            self._waker = Waker()
+            held.callback(self._waker.close)
+            self._buffered = _buffered(stream)
+            self._held = held.pop_all()
+        PatientThread(target=self._run, name="kubews screen", daemon=True).start()
+
+    def stop(self) -> None:
+        """Leave what has not been copied yet to whoever reads the stream next."""
+        self._waker.wake()
+
+    def _run(self) -> None:
+        try:
+            with self._held:
+                self._sink.write(self._buffered)
+                while data := self._source.read(self._waker):
+                    self._sink.write(data)
+        except ConnectionLost:
+            self.done.set(None)  # told when the terminal is in order again
+        except BaseException as exc:
+            self.done.set_exception(exc if isinstance(exc, Exception) else RuntimeError(repr(exc)))
+            _raw_stream(self._stream).abort()
+        else:
+            self.done.set(None)
+
+
+def _raw_stream(stream: Union[Stream, ReadStream]) -> Stream:
+    raw = stream if isinstance(stream, Stream) else stream.raw
+    assert isinstance(raw, Stream)
+    return raw
+
+
+def _buffered(stream: Union[Stream, ReadStream]) -> bytes:
+    """Take what a buffered stream has read ahead, which its descriptor does not have."""
+    if isinstance(stream, Stream):
+        return b""
+    os.set_blocking(stream.fileno(), False)
+    try:
+        return stream.read1(len(stream.peek()))
+    finally:
+        os.set_blocking(stream.fileno(), True)
+
+
+def interact(
+    process: Popen,
+    *,
+    detach_keys: Optional[str] = "ctrl-p,ctrl-q",
+    redraw: bool = False,
+) -> bool:
+    """Connect this process's terminal with a process in a pod until that ends, or the user lets go.
+
+    Every key goes to the process, Ctrl-C, Ctrl-D and Ctrl-Z too. Its terminal gets the size of this one, now
+    and whenever that changes. However this ends, by an exception or a deadly signal too, the terminal is
+    then as before.
+
+    Args:
+        process: of ``popen`` or ``attach``, with ``stdin=PIPE``, ``stdout=PIPE`` and a terminal, not in text
+            mode. Its streams then have a ``fileno()``, so that ``communicate`` cannot be used any more.
+        detach_keys: what to type to let go, names with commas between them; None for nothing. What is typed
+            behind them is not read.
+        redraw: make a program that has drawn its screen before draw it again.
+
+    Returns:
+        True when the process or the attachment has ended, False when the user has let go: the process runs
+        on then, and may be handed over again.
+
+    Raises:
+        TerminalError: this process or that one has no terminal.
+        ConnectionLost: how the process ended will never be known.
+        OSError: the terminal has gone.
+
+    Threads: blocks; the main thread only, for signals come to it.
+    """
+    keys = DetachKeys(detach_keys)
+    if not process.tty:
+        raise TerminalError(
+            f"{process!r} has no terminal: it needs tty=True, or tty in the pod's spec"
+        )
+    if process.stdin is None or not isinstance(process.stdout, (Stream, ReadStream)):
+        raise TerminalError(f"{process!r} needs stdin=PIPE and stdout=PIPE, and no text mode")
+    terminal = Terminal()
+    with contextlib.suppress(AttributeError, OSError, ValueError):
+        sys.stdout.flush()  # what was written before comes before
+
+    def resize(redraw: bool = False) -> None:
+        size = terminal.size()
+        if size is not None:
+            with contextlib.suppress(StreamBroken):  # it has just ended
+                process.resize(*size, redraw=redraw)
+
+    with _Signals(terminal, resize):
+        try:
+            terminal.lend()
+            resize(redraw)
+            ended = _converse(process, terminal, keys)
+        finally:
+            terminal.take_back()
+    loss = _raw_stream(process.stdout).loss if ended else None
+    if loss is not None:
+        raise loss
+    return ended
+
+
+def _converse(process: Popen, terminal: Terminal, keys: DetachKeys) -> bool:
+    """Carry what is typed and what is answered; return whether the process has ended."""
+    screen = _Screen(process.stdout, terminal.output)
+    over = Waker()
+    finished = False
+    try:
+        _raw_stream(process.stdout).on_connection_closed(over.wake)
+        for typed in _typed(terminal.input, over, keys):
+            if not _pass_on(process.stdin, typed):
+                break
+        if keys.complete:
+            screen.stop()
+        screen.done.get(NEVER)
+        finished = True
+        return not keys.complete
+    finally:
+        over.close()
+        if not finished:
+            screen.stop()
+            with contextlib.suppress(Expired, Exception):
+                screen.done.get(Deadline(_LAST_WORDS))
+
+
+def _typed(descriptor: int, over: Waker, keys: DetachKeys) -> Iterator[bytes]:
+    """Yield what is typed until ``over`` is awake or the keys that let go are complete."""
+    while not keys.complete and readable(descriptor, over):
+        typed = bytearray()
+        waiting = _waiting(descriptor)
+        while waiting > 0 and not keys.complete:
+            data = os.read(descriptor, min(waiting, keys.room))
+            if not data:
+                raise OSError(errno.EIO, "the terminal was closed")
+            waiting -= len(data)
+            typed += keys.feed(data)
+        yield bytes(typed)
+
+
+def _waiting(descriptor: int) -> int:
+    """Return how many bytes a read would find; at least one, to find the end."""
+    import fcntl
+    import termios
+
+    count = fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4))
+    return max(1, int.from_bytes(count, sys.byteorder))
+
+
+def _pass_on(stdin: Any, typed: bytes) -> bool:
+    try:
+        if typed:
+            stdin.write(typed)
+    except StreamBroken:
+        return False
+    return True
+
+
+def shell(
+    pod: Target,
+    command: Optional[Sequence[StrOrBytesPath]] = None,
+    *,
+    container: Optional[str] = None,
+) -> int:
+    """Run a shell, or another command, in a pod with this process's terminal; see ``Pod.shell``.
+
+    Threads: blocks; the main thread only.
+    """
+    Terminal()  # before anything runs that nobody could talk with
+    term = os.environ.get("TERM")
+    if command is None:
+        return _session(pod, ["sh", "-c", _SHELL, "sh", term or ""], container, None)
+    try:
+        return _session(pod, command, container, {"TERM": term} if term else None)
+    except ExecError as exc:
+        # Nothing has run. Without its env an image can be told no TERM, and the runtime's has to do.
+        if not term or absent(str(exc)) != "env":
+            raise
+    return _session(pod, command, container, None)
+
+
+def _session(
+    pod: Target,
+    command: Sequence[StrOrBytesPath],
+    container: Optional[str],
+    env: Optional[dict[str, str]],
+) -> int:
+    with Popen(
+        command, pod=pod, container=container, stdin=PIPE, stdout=PIPE, tty=True, env=env
+    ) as process:
+        interact(process, detach_keys=None)
+        return process.wait()
