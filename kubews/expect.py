@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any, Optional, Union
 
 from kubews.command import StrOrBytesPath
-from kubews.errors import ConnectionLost, ReadTimeout
+from kubews.errors import KubewsError, ReadTimeout
 from kubews.popen import PIPE, Popen
 
 try:
@@ -64,6 +64,9 @@ class spawn(SpawnBase):  # type: ignore[misc]  # the name that scripts know
 
     Threads: one.
     """
+
+    #: How much of what came is shown in the messages of exceptions.
+    str_last_chars = 100
 
     def __init__(
         self,
@@ -267,7 +270,7 @@ class spawn(SpawnBase):  # type: ignore[misc]  # the name that scripts know
         """
         if self.closed:
             return
-        with contextlib.suppress(ConnectionLost):
+        with contextlib.suppress(KubewsError):  # told already, or of no interest
             self.isalive()
         self.process.close()
         self.closed = True

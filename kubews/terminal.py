@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import selectors
 import signal
 import sys
 import threading
@@ -26,7 +27,7 @@ from kubews.streams import Stream
 from kubews.transport.deadline import NEVER, Deadline
 from kubews.transport.loop import Waker
 from kubews.transport.wait import Expired, Outcome, PatientThread
-from kubews.userfiles import Source, readable, sink_for, terminal_size
+from kubews.userfiles import Source, sink_for, terminal_size
 from kubews.wrappers import ReadStream
 
 if TYPE_CHECKING:
@@ -154,16 +155,38 @@ class _Signals:
         self._resize = resize
         self._previous: dict[int, Any] = {}
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> _Signals:
+        # The kernel may give a signal to another thread, above all to continue what was stopped. The handler
+        # runs in this one all the same, but only once it wakes up: there is a byte to read then.
+        self._reader, self._writer = os.pipe()
+        for descriptor in (self._reader, self._writer):
+            os.set_blocking(descriptor, False)
+        self._forward = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         for name in _DEADLY:
             self._take(name, self._die, only=signal.SIG_DFL)
         self._take("SIGTSTP", self._stop, only=signal.SIG_DFL)
         self._take("SIGCONT", self._continue)
         self._take("SIGWINCH", self._changed)
+        return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+        signal.set_wakeup_fd(self._forward)
+        self.drain()
+        os.close(self._reader)
+        os.close(self._writer)
+
+    def fileno(self) -> int:
+        """Return a descriptor that is readable when there was a signal."""
+        return self._reader
+
+    def drain(self) -> None:
+        """Make it unreadable again, and tell whoever else waits for signals so, as asyncio does."""
+        with contextlib.suppress(BlockingIOError):
+            told = os.read(self._reader, 4096)
+            if self._forward >= 0:
+                os.write(self._forward, told)
 
     def _take(self, name: str, handler: Any, only: Any = None) -> None:
         number = getattr(signal, name)
@@ -304,11 +327,11 @@ def interact(
             with contextlib.suppress(StreamBroken):  # it has just ended
                 process.resize(*size, redraw=redraw)
 
-    with _Signals(terminal, resize):
+    with _Signals(terminal, resize) as signals:
         try:
             terminal.lend()
             resize(redraw)
-            ended = _converse(process, terminal, keys)
+            ended = _converse(process, terminal, keys, signals)
         finally:
             terminal.take_back()
     loss = _raw_stream(process.stdout).loss if ended else None
@@ -317,14 +340,14 @@ def interact(
     return ended
 
 
-def _converse(process: Popen, terminal: Terminal, keys: DetachKeys) -> bool:
+def _converse(process: Popen, terminal: Terminal, keys: DetachKeys, signals: _Signals) -> bool:
     """Carry what is typed and what is answered; return whether the process has ended."""
     screen = _Screen(process.stdout, terminal.output)
     over = Waker()
     finished = False
     try:
         _raw_stream(process.stdout).on_connection_closed(over.wake)
-        for typed in _typed(terminal.input, over, keys):
+        for typed in _typed(terminal.input, over, keys, signals):
             if not _pass_on(process.stdin, typed):
                 break
         if keys.complete:
@@ -340,18 +363,32 @@ def _converse(process: Popen, terminal: Terminal, keys: DetachKeys) -> bool:
                 screen.done.get(Deadline(_LAST_WORDS))
 
 
-def _typed(descriptor: int, over: Waker, keys: DetachKeys) -> Iterator[bytes]:
+def _typed(descriptor: int, over: Waker, keys: DetachKeys, signals: _Signals) -> Iterator[bytes]:
     """Yield what is typed until ``over`` is awake or the keys that let go are complete."""
-    while not keys.complete and readable(descriptor, over):
-        typed = bytearray()
-        waiting = _waiting(descriptor)
-        while waiting > 0 and not keys.complete:
-            data = os.read(descriptor, min(waiting, keys.room))
-            if not data:
-                raise OSError(errno.EIO, "the terminal was closed")
-            waiting -= len(data)
-            typed += keys.feed(data)
-        yield bytes(typed)
+    with selectors.PollSelector() as selector:
+        for source in (descriptor, over.fileno, signals):
+            selector.register(source, selectors.EVENT_READ)
+        while not keys.complete:
+            ready = {key.fileobj for key, _ in selector.select()}
+            if over.fileno in ready:
+                return
+            if signals in ready:
+                signals.drain()
+            if descriptor in ready:
+                yield _read(descriptor, keys)
+
+
+def _read(descriptor: int, keys: DetachKeys) -> bytes:
+    """Read what was typed, but nothing behind the keys that let go; return what to pass on."""
+    typed = bytearray()
+    waiting = _waiting(descriptor)
+    while waiting > 0 and not keys.complete:
+        data = os.read(descriptor, min(waiting, keys.room))
+        if not data:
+            raise OSError(errno.EIO, "the terminal was closed")
+        waiting -= len(data)
+        typed += keys.feed(data)
+    return bytes(typed)
 
 
 def _waiting(descriptor: int) -> int:

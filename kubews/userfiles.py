@@ -260,7 +260,7 @@ class Source:
         if self._own is None:
             data = self._read(CHUNK)
             return data.encode(*self._codec) if isinstance(data, str) else bytes(data or b"")
-        if not readable(self._own, waker):
+        if not _wait(self._own, waker):
             return b""
         data = os.read(self._own.fileno(), CHUNK)
         loss = None if data else getattr(self._stream, "loss", None)
@@ -281,11 +281,8 @@ def _reader(file: Any) -> Any:
     return getattr(file, "read1", None) or getattr(file, "read", None)
 
 
-def readable(file: Union[int, io.FileIO], waker: Waker) -> bool:
-    """Wait for input; return False if the waker came first.
-
-    Threads: blocks.
-    """
+def _wait(file: io.FileIO, waker: Waker) -> bool:
+    """Wait for input; return False if the waker came first."""
     if sys.platform == "win32":
         return True  # only sockets can be waited for there
     with getattr(selectors, "PollSelector", selectors.SelectSelector)() as selector:
