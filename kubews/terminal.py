@@ -69,8 +69,14 @@ class Terminal:
         return terminal_size(self.output)
 
     def lend(self) -> None:
-        """Pass every key on as it is: no echo, no lines, no signals, and no change of the output."""
+        """Pass every key on as it is: no echo, no lines, no signals, and no change of the output.
+
+        In the background this stops the process, as everything does there that changes the terminal.
+        """
         self._lent = True
+        if not _in_foreground(self.input):
+            # The kernel would stop it inside tcsetattr, where a signal that another thread gets is not heard.
+            signal.raise_signal(signal.SIGTTOU)
         self._set(_raw(self._saved))
 
     def take_back(self, *, for_now: bool = False) -> None:
@@ -86,10 +92,7 @@ class Terminal:
                 self._set(self._saved)
 
     def lend_again(self) -> None:
-        """Lend it again after this process was stopped, unless it has been taken back meanwhile.
-
-        In the background this stops the process until it is in the foreground.
-        """
+        """Lend it again after this process was stopped, unless it has been taken back meanwhile."""
         if self._lent:
             with contextlib.suppress(self._termios.error):
                 self.lend()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import random
@@ -59,7 +60,8 @@ def test_a_shell_with_this_terminal_r48(cluster: AnyCluster) -> None:
         term.resize(33, 101)
         term.type("until [ \"$(stty size)\" = '33 101' ]; do sleep 0.02; done; echo follow'ed'\r")
         term.expect("followed")
-        term.type("PS1='status $? '; echo sleep'ing'; sleep 1000\r")
+        # Said by what is then in the foreground itself: a shell that has only just started it is not yet.
+        term.type("PS1='status $? '; sh -c 'echo sleep\"ing\"; exec sleep 1000'\r")
         term.expect("sleeping")
         term.type("\x03")
         term.expect("^C")
@@ -279,14 +281,21 @@ def test_letting_go_and_coming_back(cluster: AnyCluster) -> None:
         ends(term, 0)
 
 
+LATER = """
+def left():
+    return sorted(t.name for t in threading.enumerate()), len(os.listdir("/proc/self/fd"))
+pod.run(["true"])  # what a client keeps
+here = left()
+print("exit code:", pod.shell(["sh", "-c", "exit 3"]))
+print("nothing left:", left() == here, left(), flush=True)
+print("mine", input())
+"""
+
+
 def test_what_is_typed_later_belongs_to_who_reads_then(cluster: AnyCluster) -> None:
-    """No thread is left in a read of the terminal."""
-    script = (
-        remote("exit 3")
-        + "print(sorted(t.name for t in threading.enumerate()))\nprint('mine', input())"
-    )
-    with terminal(python(script, cluster.kubeconfig)) as term:
-        term.expect("exit code: 3\r\nas before: True\r\n['MainThread']\r\n")
+    """No thread is left in a read of the terminal, and no descriptor."""
+    with terminal(python(LATER, cluster.kubeconfig)) as term:
+        term.expect("exit code: 3\r\nnothing left: True")
         term.type("words\n")
         term.expect("mine words")
         assert term.wait() == 0
@@ -295,11 +304,9 @@ def test_what_is_typed_later_belongs_to_who_reads_then(cluster: AnyCluster) -> N
 # -- stopped and continued
 
 
-@pytest.mark.parametrize("name", ["TSTP", "STOP"])
-def test_a_stopped_program_leaves_the_terminal_to_the_shell(
-    cluster: AnyCluster, tmp_path: Path, name: str
-) -> None:
-    """``kill -TSTP`` and ``-STOP`` from elsewhere, ``fg``: then raw again, with the size of now."""
+@contextlib.contextmanager
+def job(cluster: AnyCluster, tmp_path: Path) -> Iterator[tuple[Terminal, int]]:
+    """Start a program that lends its terminal from a shell; yield the terminal and its process id."""
     program = tmp_path / "program.py"
     script = remote("while :; do stty size; sleep 0.02; done")
     program.write_text(PRELUDE + "print('I am', os.getpid(), flush=True)\n" + script)
@@ -309,10 +316,31 @@ def test_a_stopped_program_leaves_the_terminal_to_the_shell(
         pid = int(term.screen.match[1])
         term.expect("24 80")
         assert term.raw
-        os.kill(pid, getattr(signal, f"SIG{name}"))
-        term.expect("Stopped")
-        term.type("stty -a; echo en'd'\r")
-        term.screen.expect(rb" icanon .* echo .*end\r\n")
+        yield term, pid
+
+
+def stops(term: Terminal, pid: int, number: int) -> None:
+    """Stop a job from elsewhere; the shell then has the terminal as it needs it."""
+    os.kill(pid, number)
+    term.expect("Stopped")
+    term.type("stty -a; echo en'd'\r")
+    term.screen.expect(rb" icanon .* echo .*end\r\n")
+
+
+def stops_in_the_background(term: Terminal, pid: int) -> None:
+    term.type("bg; echo beh'ind'\r")
+    term.expect("behind")
+    assert eventually(lambda: Path(f"/proc/{pid}/stat").read_text().split(")")[1].split()[0] == "T")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTSTP, signal.SIGSTOP])
+def test_a_stopped_program_takes_its_terminal_again(
+    cluster: AnyCluster, tmp_path: Path, number: int
+) -> None:
+    """In the background it waits; in the foreground all is raw again, with the size of now."""
+    with job(cluster, tmp_path) as (term, pid):
+        stops(term, pid, number)
+        stops_in_the_background(term, pid)
         term.resize(26, 86)
         term.type("fg\r")
         term.expect("26 86")
@@ -320,9 +348,22 @@ def test_a_stopped_program_leaves_the_terminal_to_the_shell(
         term.type("\x03")
         term.expect("exit code: 130")
         term.expect("as before: True")
-        term.type("kill %1; exit\r")  # there is none left
-        term.expect("no such job")
-        term.wait()
+        term.type("exit\r")
+        assert term.wait() == 0
+
+
+def test_a_job_in_the_background_dies_without_a_touch_of_the_terminal(
+    cluster: AnyCluster, tmp_path: Path
+) -> None:
+    with job(cluster, tmp_path) as (term, pid):
+        stops(term, pid, signal.SIGSTOP)
+        stops_in_the_background(term, pid)
+        term.type("kill %1; wait %1; echo status $?.\r")
+        term.expect("status 143.")
+        term.type("stty -a; echo en'd'\r")
+        term.screen.expect(rb" icanon .* echo .*end\r\n")
+        term.type("exit\r")
+        assert term.wait() == 0
 
 
 # -- what tty=True means
@@ -330,11 +371,10 @@ def test_a_stopped_program_leaves_the_terminal_to_the_shell(
 
 def test_output_to_this_terminal_has_its_size_and_leaves_it_alone(cluster: AnyCluster) -> None:
     script = """
-    print(pod.run(["sh", "-c", "stty size; read x; stty size"], tty=True, input=b"\\n").returncode)
+    print(pod.run(["sh", "-c", "read x; stty size"], tty=True, input=b"\\n").returncode)
     as_before()
     """
     with terminal(python(script, cluster.kubeconfig), (41, 17)) as term:
-        term.expect("41 17")
         term.expect("41 17")
         term.expect("0\r\n")
         ends(term, 0)
@@ -379,6 +419,25 @@ def bare(local: LocalCluster, tmp_path: Path) -> Iterator[str]:
     local.add_pod("bare", {"app": None}, env={"PATH": str(tmp_path)})
     yield "bare"
     local.delete_pod("bare")
+
+
+def test_where_there_are_no_terminals_at_all_it_can_be_imported() -> None:
+    """As on Windows, which lacks these modules."""
+    script = """
+import sys
+sys.modules.update(termios=None, fcntl=None, tty=None, pty=None)
+import kubews.terminal
+sys.platform = "win32"
+try:
+    kubews.terminal.Terminal()
+except kubews.TerminalError as exc:
+    print(exc)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        check=True, capture_output=True, text=True, timeout=seconds(20),
+    )  # fmt: skip
+    assert "Windows" in done.stdout
 
 
 def test_an_image_without_a_shell(cluster: AnyCluster, bare: str) -> None:
