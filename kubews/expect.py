@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any, Optional, Union
 
 from kubews.command import StrOrBytesPath
-from kubews.errors import KubewsError, ReadTimeout
+from kubews.errors import KubewsError, ReadTimeout, StreamBroken
 from kubews.popen import PIPE, Popen
 
 try:
@@ -104,7 +104,10 @@ class spawn(SpawnBase):  # type: ignore[misc]  # the name that scripts know
             **options,
         )
         self.name = f"<{self.command!r} in {self.process.pod!r}>"
-        self.setwinsize(*dimensions)
+        with contextlib.suppress(
+            StreamBroken
+        ):  # it has ended already; its output and exit code are there
+            self.setwinsize(*dimensions)
 
     def __str__(self) -> str:
         # In the messages of pexpect's exceptions: what one needs to see why a pattern did not match.
@@ -218,8 +221,8 @@ class spawn(SpawnBase):  # type: ignore[misc]  # the name that scripts know
 
     def setwinsize(self, rows: int, cols: int) -> None:
         """Set the size of the program's terminal; it gets SIGWINCH."""
-        self.process.resize(rows, cols)
         self._size = (rows, cols)
+        self.process.resize(rows, cols)
 
     # -- the end
 

@@ -16,6 +16,7 @@ import selectors
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Optional, Union
 
@@ -38,6 +39,9 @@ _DEADLY = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT")
 
 # The best shell that there is, told of the terminal by the one that every image with a shell has.
 _SHELL = "TERM=${1:-xterm}; export TERM; command -v bash >/dev/null 2>&1 && exec bash; exec sh"
+
+# Seconds for a signal on its way.
+_HEARING = 0.05
 
 # Seconds for what is on its way to the screen when this side gives up.
 _LAST_WORDS = 1.0
@@ -75,7 +79,9 @@ class Terminal:
         """
         self._lent = True
         if not _in_foreground(self.input):
-            # The kernel would stop it inside tcsetattr, where a signal that another thread gets is not heard.
+            # The kernel would stop it inside tcsetattr, where a signal that another thread gets is not heard;
+            # and one that was sent before that to continue may still be on its way to its handler.
+            time.sleep(_HEARING)
             signal.raise_signal(signal.SIGTTOU)
         self._set(_raw(self._saved))
 
