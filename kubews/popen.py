@@ -158,7 +158,8 @@ class Popen:
             held.callback(self._connection.close)
             self._wire_up(stdin, stdout, stderr, bufsize, source, sinks)
             if tty and stdout is None and (size := terminal_size(sys.stdout)):
-                self.resize(*size)  # of the terminal to which the output goes
+                with contextlib.suppress(StreamBroken):  # it has ended already
+                    self.resize(*size)  # of the terminal to which the output goes
             held.pop_all()  # the copiers close the files, and the user the connection
         forks.tell(self)
 

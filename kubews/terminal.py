@@ -1,10 +1,7 @@
 """Lend this process's terminal to a process in a pod.
 
-The calling thread reads the keyboard and never the rest, for signals come to it; another one writes the
-screen, which may be slow. Neither is left behind in a read or a write: what is typed later belongs to others.
-
-Sources: kubectl ``pkg/util/term`` (the size is that of the output; which signals restore), termios(3), and
-tty_ioctl(4) for what the kernel does to processes in the background.
+The calling thread, to which signals come, reads the keyboard; another one writes the screen, which may be
+slow. None is left behind in a read: what is typed later belongs to others.
 """
 
 from __future__ import annotations
@@ -13,14 +10,12 @@ import contextlib
 import errno
 import os
 import selectors
-import signal
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Optional, Union
 
 from kubews.command import StrOrBytesPath, absent
+from kubews.console import Signals, Terminal
 from kubews.detach import DetachKeys
 from kubews.errors import ConnectionLost, ExecError, StreamBroken, TerminalError
 from kubews.popen import PIPE, Popen
@@ -28,204 +23,17 @@ from kubews.streams import Stream
 from kubews.transport.deadline import NEVER, Deadline
 from kubews.transport.loop import Waker
 from kubews.transport.wait import Expired, Outcome, PatientThread
-from kubews.userfiles import Source, sink_for, terminal_size
+from kubews.userfiles import Source, sink_for
 from kubews.wrappers import ReadStream
 
 if TYPE_CHECKING:
     from kubews.targets import Target
 
-# Those whose default would end this process before it could restore anything.
-_DEADLY = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT")
-
 # The best shell that there is, told of the terminal by the one that every image with a shell has.
 _SHELL = "TERM=${1:-xterm}; export TERM; command -v bash >/dev/null 2>&1 && exec bash; exec sh"
 
-# Seconds for a signal on its way.
-_HEARING = 0.05
-
 # Seconds for what is on its way to the screen when this side gives up.
 _LAST_WORDS = 1.0
-
-
-class Terminal:
-    """This process's terminal: where ``sys.stdin`` and ``sys.stdout`` are.
-
-    Raises:
-        TerminalError: one of them is none, or this is Windows, or not the main thread.
-
-    Threads: the main one.
-    """
-
-    def __init__(self) -> None:
-        if sys.platform == "win32":
-            raise TerminalError("the console of Windows cannot be lent to a pod: use WSL")
-        if threading.current_thread() is not threading.main_thread():
-            raise TerminalError("only the main thread can lend the terminal: it gets the signals")
-        import termios
-
-        self._termios = termios
-        self.input, self.output = _descriptor("stdin"), _descriptor("stdout")
-        self._saved = termios.tcgetattr(self.input)
-        self._lent = False
-
-    def size(self) -> Optional[tuple[int, int]]:
-        """Return rows and columns of the output, None if they are unknown."""
-        return terminal_size(self.output)
-
-    def lend(self) -> None:
-        """Pass every key on as it is: no echo, no lines, no signals, and no change of the output.
-
-        In the background this stops the process, as everything does there that changes the terminal.
-        """
-        self._lent = True
-        if not _in_foreground(self.input):
-            # The kernel would stop it inside tcsetattr, where a signal that another thread gets is not heard;
-            # and one that was sent before that to continue may still be on its way to its handler.
-            time.sleep(_HEARING)
-            signal.raise_signal(signal.SIGTTOU)
-        self._set(_raw(self._saved))
-
-    def take_back(self, *, for_now: bool = False) -> None:
-        """Put everything as it was.
-
-        Args:
-            for_now: ``lend_again`` will lend it again.
-        """
-        self._lent = self._lent and for_now
-        # What runs in the foreground has its own settings.
-        if _in_foreground(self.input):
-            with contextlib.suppress(self._termios.error):  # it is gone
-                self._set(self._saved)
-
-    def lend_again(self) -> None:
-        """Lend it again after this process was stopped, unless it has been taken back meanwhile."""
-        if self._lent:
-            with contextlib.suppress(self._termios.error):
-                self.lend()
-
-    def _set(self, attributes: list[Any]) -> None:
-        # TCSANOW loses no key that was typed ahead, and does not wait for a screen that stands still.
-        while True:
-            try:
-                self._termios.tcsetattr(self.input, self._termios.TCSANOW, attributes)
-                return
-            except self._termios.error as exc:
-                if exc.args[0] != errno.EINTR:
-                    raise
-
-
-def _raw(attributes: list[Any]) -> list[Any]:
-    """Return what cfmakeraw(3) makes of the attributes; ``tty.setraw`` of some versions makes less."""
-    import termios as t
-
-    iflag, oflag, cflag, lflag, ispeed, ospeed, characters = attributes
-    iflag &= ~(t.IGNBRK | t.BRKINT | t.PARMRK | t.ISTRIP | t.INLCR | t.IGNCR | t.ICRNL | t.IXON)
-    oflag &= ~t.OPOST
-    cflag = cflag & ~(t.CSIZE | t.PARENB) | t.CS8
-    lflag &= ~(t.ECHO | t.ECHONL | t.ICANON | t.ISIG | t.IEXTEN)
-    characters = list(characters)
-    characters[t.VMIN], characters[t.VTIME] = 1, 0
-    return [iflag, oflag, cflag, lflag, ispeed, ospeed, characters]
-
-
-def _descriptor(name: str) -> int:
-    try:
-        descriptor: int = getattr(sys, name).fileno()
-        is_terminal = os.isatty(descriptor)
-    except (AttributeError, OSError, ValueError):  # None, closed, or in a notebook
-        is_terminal = False
-    if not is_terminal:
-        raise TerminalError(
-            f"{name} of this process is no terminal that could be lent: use run() or popen(), with "
-            "tty=True if the remote program needs a terminal, or kubews.expect to script one"
-        )
-    return descriptor
-
-
-def _in_foreground(descriptor: int) -> bool:
-    try:
-        return os.tcgetpgrp(descriptor) == os.getpgrp()
-    except OSError:
-        return True  # not the controlling terminal: there is no such thing as a background
-
-
-class _Signals:
-    """What signals do while the terminal is lent; handlers of the user stay, and are called.
-
-    Args:
-        terminal: to restore.
-        resize: called when the size may have changed.
-
-    Threads: the main one.
-    """
-
-    def __init__(self, terminal: Terminal, resize: Callable[[], None]) -> None:
-        self._terminal = terminal
-        self._resize = resize
-        self._previous: dict[int, Any] = {}
-
-    def __enter__(self) -> _Signals:
-        # The kernel may give a signal to another thread, above all to continue what was stopped. The handler
-        # runs in this one all the same, but only once it wakes up: there is a byte to read then.
-        self._reader, self._writer = os.pipe()
-        for descriptor in (self._reader, self._writer):
-            os.set_blocking(descriptor, False)
-        self._forward = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
-        for name in _DEADLY:
-            self._take(name, self._die, only=signal.SIG_DFL)
-        self._take("SIGTSTP", self._stop, only=signal.SIG_DFL)
-        self._take("SIGCONT", self._continue)
-        self._take("SIGWINCH", self._changed)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-        signal.set_wakeup_fd(self._forward)
-        self.drain()
-        os.close(self._reader)
-        os.close(self._writer)
-
-    def fileno(self) -> int:
-        """Return a descriptor that is readable when there was a signal."""
-        return self._reader
-
-    def drain(self) -> None:
-        """Make it unreadable again, and tell whoever else waits for signals so, as asyncio does."""
-        with contextlib.suppress(BlockingIOError):
-            told = os.read(self._reader, 4096)
-            if self._forward >= 0:
-                os.write(self._forward, told)
-
-    def _take(self, name: str, handler: Any, only: Any = None) -> None:
-        number = getattr(signal, name)
-        previous = signal.getsignal(number)
-        # None is a handler in C, which could not be put back.
-        if previous is not None and only in (None, previous):
-            self._previous[number] = previous
-            signal.signal(number, handler)
-
-    def _die(self, number: int, frame: Any) -> None:
-        self._terminal.take_back()
-        signal.signal(number, signal.SIG_DFL)
-        signal.raise_signal(number)
-
-    def _stop(self, number: int, frame: Any) -> None:
-        self._terminal.take_back(for_now=True)
-        signal.signal(number, signal.SIG_DFL)
-        signal.raise_signal(number)  # until somebody continues this process
-        signal.signal(number, self._stop)
-        self._terminal.lend_again()
-
-    def _continue(self, number: int, frame: Any) -> None:
-        # After SIGSTOP, which nobody can catch, only the shell has put the terminal in order.
-        self._terminal.lend_again()
-        self._changed(number, frame)
-
-    def _changed(self, number: int, frame: Any) -> None:
-        self._resize()
-        if callable(self._previous[number]):
-            self._previous[number](number, frame)
 
 
 class _Screen:
@@ -336,7 +144,7 @@ def interact(
             with contextlib.suppress(StreamBroken):  # it has just ended
                 process.resize(*size, redraw=redraw)
 
-    with _Signals(terminal, resize) as signals:
+    with Signals(terminal, resize) as signals:
         try:
             terminal.lend()
             resize(redraw)
@@ -349,7 +157,7 @@ def interact(
     return ended
 
 
-def _converse(process: Popen, terminal: Terminal, keys: DetachKeys, signals: _Signals) -> bool:
+def _converse(process: Popen, terminal: Terminal, keys: DetachKeys, signals: Signals) -> bool:
     """Carry what is typed and what is answered; return whether the process has ended."""
     screen = _Screen(process.stdout, terminal.output)
     over = Waker()
@@ -372,7 +180,7 @@ def _converse(process: Popen, terminal: Terminal, keys: DetachKeys, signals: _Si
                 screen.done.get(Deadline(_LAST_WORDS))
 
 
-def _typed(descriptor: int, over: Waker, keys: DetachKeys, signals: _Signals) -> Iterator[bytes]:
+def _typed(descriptor: int, over: Waker, keys: DetachKeys, signals: Signals) -> Iterator[bytes]:
     """Yield what is typed until ``over`` is awake or the keys that let go are complete."""
     with selectors.PollSelector() as selector:
         for source in (descriptor, over.fileno, signals):

@@ -20,7 +20,7 @@ FLOORS = [
     ["client", "bridge", "userfiles", "command", "detach", "documents"],
     ["streams", "choice", "ports", "refusals"],
     ["wrappers"],
-    ["copier"],
+    ["copier", "console"],
     ["targets"],
     ["session", "tunnels", "listeners", "podsocket"],
     ["popen", "forwarder"],

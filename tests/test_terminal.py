@@ -430,7 +430,7 @@ sys.modules.update(termios=None, fcntl=None, tty=None, pty=None)
 import kubews.terminal
 sys.platform = "win32"
 try:
-    kubews.terminal.Terminal()
+    kubews.console.Terminal()
 except kubews.TerminalError as exc:
     print(exc)
 """
