@@ -57,6 +57,8 @@ def test_a_shell_with_this_terminal_r48(cluster: AnyCluster) -> None:
         term.type("echo $TERM in $(stty size) of $0'.'\r")
         term.expect("xterm-256color in 31 97 of ")
         term.expect("sh.")  # bash, or sh where there is no other
+        for rows in range(40, 80):  # a window that is dragged: what counts is where it ends up
+            term.resize(rows, 50)
         term.resize(33, 101)
         term.type("until [ \"$(stty size)\" = '33 101' ]; do sleep 0.02; done; echo follow'ed'\r")
         term.expect("followed")
@@ -70,6 +72,17 @@ def test_a_shell_with_this_terminal_r48(cluster: AnyCluster) -> None:
         term.expect("status 7 ")
         term.type("\x04")
         term.expect("exit code: 7")
+        ends(term, 0)
+
+
+def test_a_shell_on_a_server_that_speaks_v4_r48(old: AnyCluster) -> None:
+    """R-48: resizing and ending need nothing that it lacks."""
+    with terminal(python(shell(["sh", "-c", "read x; stty size; cat"]), old.kubeconfig)) as term:
+        term.becomes_raw()
+        term.type("\r")
+        term.expect("24 80")
+        term.type("\x04")
+        term.expect("exit code: 0")
         ends(term, 0)
 
 
@@ -173,7 +186,7 @@ def test_a_terminal_that_stands_still_loses_nothing(
 # -- every way out
 
 
-WAITS = remote("echo ready; exec sleep 1000")
+WAITS = remote("echo ready; exec sleep 60")
 
 
 def test_signals_that_kill_find_the_terminal_in_order(cluster: AnyCluster) -> None:
@@ -308,7 +321,7 @@ def test_what_is_typed_later_belongs_to_who_reads_then(cluster: AnyCluster) -> N
 def job(cluster: AnyCluster, tmp_path: Path) -> Iterator[tuple[Terminal, int]]:
     """Start a program that lends its terminal from a shell; yield the terminal and its process id."""
     program = tmp_path / "program.py"
-    script = remote("while :; do stty size; sleep 0.02; done")
+    script = remote("for i in $(seq 3000); do stty size; sleep 0.02; done")
     program.write_text(PRELUDE + "print('I am', os.getpid(), flush=True)\n" + script)
     with terminal(["bash", "--norc", "--noprofile", "-i"]) as term:
         term.type(f"PS1='local> '; {sys.executable} {program} {cluster.kubeconfig}\r")
