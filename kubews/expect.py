@@ -263,8 +263,8 @@ class spawn(SpawnBase):  # type: ignore[misc]  # the name that scripts know
     def close(self, force: bool = True) -> None:
         """Close the connection; again is nothing.
 
-        ``exitstatus`` is set if the program has ended. One that has not is left alone, unless ``signals=True`` was
-        given: end it before, with ``sendeof`` or its own command, and wait for ``pexpect.EOF``.
+        ``exitstatus`` is set if the program has ended. One that has not is left alone: end it before, with
+        ``sendeof`` or a command of its own, and wait for ``pexpect.EOF``.
 
         Args:
             force: as for ``pexpect.spawn``, without a meaning here.

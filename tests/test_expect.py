@@ -71,6 +71,9 @@ def test_time_limits_say_what_came(python: spawn) -> None:
     python.expect_exact("KeyboardInterrupt")
     with pytest.raises(ValueError, match="no key Ctrl-1"):
         python.sendcontrol("1")
+    for end in (lambda: python.kill(15), python.terminate, lambda: python.terminate(force=True)):
+        with pytest.raises(io.UnsupportedOperation, match="signals"):
+            end()
     python.close()
     python.close()
     assert python.closed

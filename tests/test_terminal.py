@@ -238,13 +238,18 @@ def test_a_lost_connection_is_told_in_a_terminal_that_is_in_order(
     def changed(number, frame):
         print("changed", flush=True)
     signal.signal(signal.SIGWINCH, changed)
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer)  # as asyncio does
     numbers = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGTSTP", "SIGCONT", "SIGWINCH")
     handlers = [signal.getsignal(getattr(signal, name)) for name in numbers]
     try:
         pod.shell(["sh", "-c", "stty raw -echo; echo ready; read x; head -c 9999 /dev/zero"])
     except kubews.ConnectionLost as exc:
         as_before()
-        print(handlers == [signal.getsignal(getattr(signal, name)) for name in numbers])
+        assert handlers == [signal.getsignal(getattr(signal, name)) for name in numbers]
+        assert signal.SIGWINCH in os.read(reader, 99)
+        print(signal.set_wakeup_fd(-1) == writer)
         print(exc)
     """
     local.next_faults(Faults(match="/exec", drop_after=64))
