@@ -171,10 +171,11 @@ def test_a_terminal_that_stands_still_loses_nothing(
     """Output with every byte, all of it before anything is looked at, and the process ends meanwhile."""
     data = random.Random(2).randbytes(1 << 20)
     made = f"import random, sys; sys.stdout.buffer.write(random.Random(2).randbytes({len(data)}))"
-    script = remote(f"stty raw -echo; exec {sys.executable} -c '{made}'")
+    script = remote(RAW + f"read x; exec {sys.executable} -c '{made}'")
     with terminal(python(script, cluster.kubeconfig)) as term:
-        term.becomes_raw()
-        assert eventually(lambda: bool(local.execs), 20)
+        term.expect("ready\n")
+        assert local.execs
+        term.type("\n")
         assert eventually(lambda: not local.execs, 20)
         assert term.program.poll() is None
         assert term.raw
