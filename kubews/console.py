@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Any, Optional
 
 from kubews.errors import TerminalError
-from kubews.userfiles import terminal_size
+from kubews.userfiles import descriptor_of, terminal_size
 
 # Those whose default would end this process before it could restore anything.
 _DEADLY = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT")
@@ -91,6 +91,14 @@ class Terminal:
             except self._termios.error as exc:
                 if exc.args[0] != errno.EINTR:
                     raise
+
+
+def is_own(file: Any) -> bool:
+    """Return whether a file is the keyboard of a terminal whose screen is ``sys.stdout``."""
+    try:
+        return descriptor_of(file) == _descriptor("stdin") and _descriptor("stdout") >= 0
+    except TerminalError:
+        return False
 
 
 def _raw(attributes: list[Any]) -> list[Any]:

@@ -76,7 +76,7 @@ class Popen:
         errors: how to treat what is not text, and turns it on.
         tty: give the process a terminal; stderr then arrives on stdout, and the end of the input is what
             Ctrl-D sends. If its output goes to a terminal here (``stdout=None``), it has the size of that,
-            which is not changed otherwise: ``Pod.shell`` lends it, and ``resize`` tells another size.
+            which is left alone otherwise: ``Pod.shell`` lends it, and ``resize`` tells another size.
         request_stdin: ask for a stdin that is never written. Kata runtimes end a command without one
             after its first output (kata-containers #13640).
         wait_ready: seconds to wait for the container to run; None does not wait.

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, Optional, Union
 from kubews.command import StrOrBytesPath, absent
 from kubews.console import Signals, Terminal
 from kubews.detach import DetachKeys
-from kubews.errors import ConnectionLost, ExecError, StreamBroken, TerminalError
+from kubews.errors import ConnectionLost, ExecError, StreamBroken, TerminalError, TimeoutExpired
 from kubews.popen import PIPE, Popen
 from kubews.streams import Stream
-from kubews.transport.deadline import NEVER, Deadline
+from kubews.transport.deadline import Deadline
 from kubews.transport.loop import Waker
 from kubews.transport.wait import Expired, Outcome, PatientThread
 from kubews.userfiles import Source, sink_for
@@ -102,6 +102,7 @@ def interact(
     *,
     detach_keys: Optional[str] = "ctrl-p,ctrl-q",
     redraw: bool = False,
+    timeout: Optional[float] = None,
 ) -> bool:
     """Connect this process's terminal with a process in a pod until that ends, or the user lets go.
 
@@ -115,6 +116,7 @@ def interact(
         detach_keys: what to type to let go, names with commas between them; None for nothing. What is typed
             behind them is not read.
         redraw: make a program that has drawn its screen before draw it again.
+        timeout: seconds; None for ever.
 
     Returns:
         True when the process or the attachment has ended, False when the user has let go: the process runs
@@ -123,6 +125,7 @@ def interact(
     Raises:
         TerminalError: this process or that one has no terminal.
         ConnectionLost: how the process ended will never be known.
+        TimeoutExpired: it still runs.
         OSError: the terminal has gone.
 
     Threads: blocks; the main thread only, for signals come to it.
@@ -148,7 +151,9 @@ def interact(
         try:
             terminal.lend()
             resize(redraw)
-            ended = _converse(process, terminal, keys, signals)
+            ended = _converse(process, terminal, keys, signals, Deadline(timeout))
+        except Expired as exc:
+            raise TimeoutExpired(process.args, timeout or 0.0) from exc
         finally:
             terminal.take_back()
     loss = _raw_stream(process.stdout).loss if ended else None
@@ -157,19 +162,21 @@ def interact(
     return ended
 
 
-def _converse(process: Popen, terminal: Terminal, keys: DetachKeys, signals: Signals) -> bool:
+def _converse(
+    process: Popen, terminal: Terminal, keys: DetachKeys, signals: Signals, deadline: Deadline
+) -> bool:
     """Carry what is typed and what is answered; return whether the process has ended."""
     screen = _Screen(process.stdout, terminal.output)
     over = Waker()
     finished = False
     try:
         _raw_stream(process.stdout).on_connection_closed(over.wake)
-        for typed in _typed(terminal.input, over, keys, signals):
+        for typed in _typed(terminal.input, over, keys, signals, deadline):
             if not _pass_on(process.stdin, typed):
                 break
         if keys.complete:
             screen.stop()
-        screen.done.get(NEVER)
+        screen.done.get(deadline)
         finished = True
         return not keys.complete
     finally:
@@ -180,19 +187,27 @@ def _converse(process: Popen, terminal: Terminal, keys: DetachKeys, signals: Sig
                 screen.done.get(Deadline(_LAST_WORDS))
 
 
-def _typed(descriptor: int, over: Waker, keys: DetachKeys, signals: Signals) -> Iterator[bytes]:
-    """Yield what is typed until ``over`` is awake or the keys that let go are complete."""
+def _typed(
+    descriptor: int, over: Waker, keys: DetachKeys, signals: Signals, deadline: Deadline
+) -> Iterator[bytes]:
+    """Yield what is typed until ``over`` is awake or the keys that let go are complete.
+
+    Raises:
+        Expired: the deadline passed.
+    """
     with selectors.PollSelector() as selector:
         for source in (descriptor, over.fileno, signals):
             selector.register(source, selectors.EVENT_READ)
         while not keys.complete:
-            ready = {key.fileobj for key, _ in selector.select()}
+            ready = {key.fileobj for key, _ in selector.select(deadline.remaining())}
             if over.fileno in ready:
                 return
             if signals in ready:
                 signals.drain()
             if descriptor in ready:
                 yield _read(descriptor, keys)
+            if deadline.expired():
+                raise Expired
 
 
 def _read(descriptor: int, keys: DetachKeys) -> bytes:

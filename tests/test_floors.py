@@ -25,7 +25,8 @@ FLOORS = [
     ["session", "tunnels", "listeners", "podsocket"],
     ["popen", "forwarder"],
     ["options"],
-    ["process", "portforward", "terminal", "expect"],
+    ["terminal", "expect"],
+    ["process", "portforward"],
     ["pod"],
     ["testing"],
 ]

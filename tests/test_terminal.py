@@ -400,6 +400,35 @@ def test_output_to_this_terminal_has_its_size_and_leaves_it_alone(cluster: AnyCl
         ends(term, 0)
 
 
+RUN = """
+for options in ({"text": True}, {"timeout": 60, "env": {"MINE": "1"}}):
+    done = pod.run("read x; stty size; exit $x", shell=True, tty=True, stdin=sys.stdin, **options)
+    print("done:", done.returncode, done.stdout, flush=True)
+    as_before()
+try:
+    pod.call(["sleep", "60"], tty=True, stdin=0, timeout=0.5)
+except kubews.TimeoutExpired as exc:
+    print(exc)
+    as_before()
+done = pod.run(["cat"], tty=True, stdin=sys.stdin, stdout=PIPE)  # line by line: it is not lent
+print(done.stdout)
+"""
+
+
+def test_with_this_keyboard_run_lends_the_terminal_r48(cluster: AnyCluster) -> None:
+    """R-48: as ``subprocess.run`` does, which inherits it."""
+    with terminal(python(RUN, cluster.kubeconfig), (37, 73)) as term:
+        for number in (5, 6):
+            term.becomes_raw()
+            term.type(f"{number}\r")
+            term.expect("37 73")
+            term.expect(f"done: {number} None\r\nas before: True\r\n")
+        term.expect("Command '['sleep', '60']' timed out after 0.5 seconds\r\nas before: True\r\n")
+        term.type("line\r\x04")
+        term.expect("b'line\\r\\nline\\r\\n")
+        assert term.wait() == 0
+
+
 # -- where there is no terminal
 
 
