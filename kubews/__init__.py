@@ -54,6 +54,7 @@ _PLACES = {
             "ServerError",
             "SignalRefused",
             "StreamBroken",
+            "TerminalError",
             "TimeoutExpired",
             "TooManyRequests",
             "Unauthorized",
@@ -150,6 +151,9 @@ if TYPE_CHECKING:
     )
     from kubews.errors import (
         StreamBroken as StreamBroken,
+    )
+    from kubews.errors import (
+        TerminalError as TerminalError,
     )
     from kubews.errors import (
         TimeoutExpired as TimeoutExpired,

@@ -31,7 +31,7 @@ _REPORT = (
 # What runc and crun say of a program that is not in the image, and what to do about those of ours.
 _ABSENT = re.compile(r"""["`](sh|env)["`].* not found in \$PATH""")
 _CURES = {
-    "sh": "shell=True, cwd= and signals=True need sh, which this image does not have: run one of its own "
+    "sh": "shell(), shell=True, cwd= and signals=True need sh, which this image does not have: run one of its own "
     "programs, as a list and without cwd= and signals=",
     "env": "env= needs env, which this image does not have: set the variable in the pod's spec",
 }
@@ -86,8 +86,14 @@ def marked(argv: Sequence[str], mark: str) -> list[str]:
 
 def cure(message: str) -> str:
     """Return what to add to the server's message if the image lacks what ``command`` makes use of."""
+    program = absent(message)
+    return f". {_CURES[program]}, or use another container of the pod" if program else ""
+
+
+def absent(message: str) -> Optional[str]:
+    """Return which of the programs that ``command`` makes use of the server misses, if it is one of them."""
     found = _ABSENT.search(message)
-    return f". {_CURES[found[1]]}, or use another container of the pod" if found else ""
+    return found[1] if found else None
 
 
 def _shell(args: Args) -> list[str]:

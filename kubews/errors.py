@@ -17,6 +17,7 @@
       NotReady(TimeoutError)               wait_ready= saw no running container, or no pod of deploy/web runs
       StreamBroken(BrokenPipeError)        write after the process or the connection ended
       HalfCloseUnsupported(io.UnsupportedOperation)   v4 cannot end stdin
+      TerminalError(io.UnsupportedOperation)          there is no terminal, here or there
       BufferFull(BufferError)              everything waits for a channel that nobody reads
       ReadTimeout(TimeoutError)            recv(timeout=)
       ProtocolError
@@ -225,6 +226,10 @@ class StreamBroken(KubewsError, BrokenPipeError):
 
 class HalfCloseUnsupported(KubewsError, io.UnsupportedOperation):
     """The negotiated subprotocol has no way to end stdin without ending the connection."""
+
+
+class TerminalError(KubewsError, io.UnsupportedOperation):
+    """A terminal is needed where there is none: of this process, or of the remote one."""
 
 
 class BufferFull(KubewsError, BufferError):

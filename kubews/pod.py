@@ -6,7 +6,7 @@ import subprocess
 from typing import TYPE_CHECKING, Any, Optional, overload
 
 from kubews import process
-from kubews.command import Args
+from kubews.command import Args, StrOrBytesPath
 from kubews.popen import Popen
 from kubews.targets import Target
 
@@ -182,6 +182,33 @@ class Pod(Target):
         Threads: blocks.
         """
         return process.check_output(args, pod=self, input=input, timeout=timeout, **options)
+
+    def shell(
+        self, command: Optional[Sequence[StrOrBytesPath]] = None, *, container: Optional[str] = None
+    ) -> int:
+        """Run a shell in the pod with this process's terminal, as ``kubectl exec -it`` does.
+
+        Every key goes to it, Ctrl-C and Ctrl-D too; its terminal has the size of this one and follows its
+        changes. The terminal here is as before when this ends, also by an exception or a signal.
+
+        Args:
+            command: a list to run in place of a shell; by default bash, and where there is none, sh. It gets
+                this process's ``TERM``.
+            container: by default the handle's.
+
+        Returns:
+            The exit code.
+
+        Raises:
+            TerminalError: stdin or stdout of this process is no terminal.
+            ExecError: there is no such program in the image.
+            ConnectionLost: how it ended will never be known.
+
+        Threads: blocks; the main thread only, for signals come to it.
+        """
+        from kubews import terminal  # not for programs that only run commands
+
+        return terminal.shell(self, command, container=container)
 
     def connect(
         self,

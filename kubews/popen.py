@@ -19,9 +19,10 @@ from kubews.errors import (
     ExecError,
     HalfCloseUnsupported,
     StreamBroken,
+    TerminalError,
     TimeoutExpired,
 )
-from kubews.protocol.channels import STDERR, STDIN, Channels
+from kubews.protocol.channels import RESIZE, STDERR, STDIN, Channels, window_size
 from kubews.protocol.channels import STDOUT as STDOUT_CHANNEL
 from kubews.session import open_exec
 from kubews.signals import Tree
@@ -32,7 +33,7 @@ from kubews.transport.deadline import NEVER, Deadline
 from kubews.transport.outbox import Unsent
 from kubews.transport.pipe import Pipe
 from kubews.transport.wait import Expired
-from kubews.userfiles import InputFile, OutputFile, Sink, Source
+from kubews.userfiles import InputFile, OutputFile, Sink, Source, terminal_size
 from kubews.wrappers import BUFFER_SIZE, ReadStream, TextReadStream, TextWriteStream
 
 if TYPE_CHECKING:
@@ -75,7 +76,8 @@ class Popen(Ending):
         encoding: of text, and turns it on; by default UTF-8.
         errors: how to treat what is not text, and turns it on.
         tty: give the process a terminal; stderr then arrives on stdout, and the end of the input is what
-            Ctrl-D sends.
+            Ctrl-D sends. If its output goes to a terminal here (``stdout=None``), it has the size of that,
+            which is left alone otherwise: ``Pod.shell`` lends it, and ``resize`` tells another size.
         signals: start the command so that ``send_signal``, ``terminate``, ``kill`` and ``end`` reach it and what
             it has started, and end it with all that when the ``with`` block is left before it has ended.
             ``pid`` is then its process id in the container. Needs ``sh`` there; a program that is missing is
@@ -173,6 +175,9 @@ class Popen(Ending):
                 held.callback(self._end_unfinished)
                 self.pid = self._tree.wait_started(deadline)
             self._wire_up(stdin, stdout, stderr, bufsize, source, sinks)
+            if tty and stdout is None and (size := terminal_size(sys.stdout)):
+                with contextlib.suppress(StreamBroken):  # it has ended already
+                    self.resize(*size)  # of the terminal to which the output goes
             held.pop_all()  # the copiers close the files, and the user the connection
         forks.tell(self)
 
@@ -223,6 +228,11 @@ class Popen(Ending):
     def subprotocol(self) -> str:
         """What was negotiated: ``v5.channel.k8s.io`` or ``v4.channel.k8s.io``."""
         return self._connection.subprotocol
+
+    @property
+    def tty(self) -> bool:
+        """Whether the process has a terminal."""
+        return self._tty
 
     @property
     def container(self) -> Optional[str]:
@@ -412,6 +422,26 @@ class Popen(Ending):
             f"{self.subprotocol} (Kubernetes before 1.30), and the command would wait for ever. Ways "
             "round: a command that knows how much to read (head -c N) with popen(stdin=PIPE), or tty=True"
         )
+
+    def resize(self, rows: int, cols: int, *, redraw: bool = False) -> None:
+        """Tell the size of the terminal; whoever runs in it gets SIGWINCH.
+
+        Args:
+            rows: lines; what is out of range becomes 1 or 65535.
+            cols: columns, likewise.
+            redraw: make a program that knows this size already draw its screen again.
+
+        Raises:
+            TerminalError: the process has no terminal.
+            StreamBroken: the process or the connection has ended.
+
+        Threads: any; does not block. Of sizes that wait to go out only the newest is sent.
+        """
+        if not self._tty:  # a server of 1.30 and later would never read a byte again
+            raise TerminalError(
+                f"{self._connection.where}: the process has no terminal; use tty=True"
+            )
+        self._connection.send_latest(RESIZE, window_size(rows, cols, redraw=redraw))
 
     def close(self, timeout: Optional[float] = 1.0) -> None:
         """Close the connection and the streams; whoever reads or writes is woken.

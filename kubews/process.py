@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from typing import TYPE_CHECKING, Any, Optional, overload
+from typing import TYPE_CHECKING, Any, Optional, cast, overload
 
 from kubews.command import Args
 from kubews.errors import ConnectTimeout, NotReady, ProcessError, TimeoutExpired
@@ -81,7 +81,8 @@ def run(
         capture_output: return stdout and stderr instead of copying them to this process's own.
         timeout: seconds for everything, the connection included.
         check: raise ProcessError for an exit code other than 0.
-        **options: as for ``Popen``; ``pod`` is required.
+        **options: as for ``Popen``; ``pod`` is required. With ``tty=True`` and ``stdin=sys.stdin``, where that and
+            stdout are this process's terminal, the command gets it, as with ``Pod.shell``.
 
     Returns:
         ``args``, ``returncode``, ``stdout`` and ``stderr``.
@@ -103,10 +104,17 @@ def run(
         if options.get("stdout") is not None or options.get("stderr") is not None:
             raise ValueError("stdout and stderr arguments may not be used with capture_output.")
         options["stdout"] = options["stderr"] = PIPE
+    lent = _lend(options)
     deadline = Deadline(timeout)
+    stdout = stderr = None
     with _start(args, timeout, deadline, options) as process:
         try:
-            stdout, stderr = process.communicate(input, timeout=deadline.remaining())
+            if lent:
+                from kubews import terminal
+
+                terminal.interact(process, detach_keys=None, timeout=deadline.remaining())
+            else:
+                stdout, stderr = process.communicate(input, timeout=deadline.remaining())
         except TimeoutExpired as exc:
             if timeout is None:
                 raise  # of a file of the user
@@ -116,6 +124,22 @@ def run(
     if check and code:
         raise ProcessError(code, args, stdout, stderr)
     return subprocess.CompletedProcess(args, code, stdout, stderr)
+
+
+def _lend(options: Call) -> bool:
+    """Return whether the command is to get this process's terminal; if so, prepare its options."""
+    stdin = options.get("stdin")
+    if not options.get("tty") or stdin in (None, PIPE) or options.get("stdout") is not None:
+        return False
+    from kubews import console  # not for programs that only run commands
+
+    if not console.is_own(stdin):
+        return False
+    console.Terminal()  # what is wrong with it is told before anything runs
+    options["stdin"] = options["stdout"] = PIPE
+    for name in ("text", "universal_newlines", "encoding", "errors"):
+        cast("dict[str, Any]", options).pop(name, None)  # nothing is returned that could be text
+    return True
 
 
 def _start(args: Args, timeout: Optional[float], deadline: Deadline, options: Call) -> Popen:

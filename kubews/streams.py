@@ -6,6 +6,7 @@ import io
 import os
 import selectors
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Optional, Union
 
 from kubews.bridge import InputBridge, OutputBridge
@@ -176,6 +177,13 @@ class Stream(io.RawIOBase):
     def inherited(self) -> bool:
         """Whether this is the stream of the process from which this one was forked."""
         return self._connection.inherited
+
+    def on_connection_closed(self, function: Callable[[], None]) -> None:
+        """Call a function that does not block once the connection has ended, at once if it has.
+
+        Threads: any; it is called in the connection's thread, or in this one.
+        """
+        self._connection.on_closed(function)
 
     # -- writing
 

@@ -288,6 +288,16 @@ def _wait(file: io.FileIO, waker: Waker) -> bool:
         return all(key.fileobj != waker.fileno for key, _ in selector.select())
 
 
+def terminal_size(file: Any) -> Optional[tuple[int, int]]:
+    """Return rows and columns of a terminal; None if it is none, or does not know."""
+    descriptor = descriptor_of(file)
+    try:
+        cols, rows = (0, 0) if descriptor is None else os.get_terminal_size(descriptor)
+    except (OSError, ValueError):
+        return None
+    return (rows, cols) if rows and cols else None
+
+
 def _check_open(file: Any) -> None:
     if getattr(file, "closed", False) is True:
         raise ValueError("I/O operation on closed file.")

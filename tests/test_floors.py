@@ -19,16 +19,17 @@ FLOORS = [
     ["transport"],
     ["identity"],
     ["access"],
-    ["client", "bridge", "userfiles", "command", "documents"],
+    ["client", "bridge", "userfiles", "command", "detach", "documents"],
     ["streams", "choice", "ports", "refusals", "redirection"],
     ["wrappers"],
-    ["copier"],
+    ["copier", "console"],
     ["targets"],
     ["session", "tunnels", "listeners", "podsocket"],
     ["signals"],
     ["ending"],
     ["popen", "forwarder"],
     ["options"],
+    ["terminal", "expect"],
     ["process", "portforward"],
     ["pod"],
     ["testing"],
@@ -41,7 +42,11 @@ UPWARD = {("client", "pod")}
 FORBIDDEN_IN_PROTOCOL = {"socket", "ssl", "threading", "time", "logging", "websocket", "select"}
 
 # Packages of an extra, imported when they are needed, by one module each.
-EXTRAS = {"transport/wire.py": "websockets", "transport/proxied.py": "python_socks"}
+EXTRAS = {
+    "expect.py": "pexpect",
+    "transport/wire.py": "websockets",
+    "transport/proxied.py": "python_socks",
+}
 
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

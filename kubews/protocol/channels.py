@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Optional
@@ -38,6 +39,8 @@ MAX_DATA = 32 * 1024
 # What Ctrl-D sends. A terminal takes the first for the end of a line that was begun, and the one after it
 # for the end of the input; where no line was begun the second is read by nobody.
 _END_OF_TERMINAL_INPUT = b"\x04\x04"
+
+_MAX_SIZE = 65535
 
 # A Status holds a runtime's message; this is far above any of them and bounds what a peer can make us keep.
 _MAX_STATUS = 1 << 20
@@ -71,6 +74,30 @@ CAPABILITIES = {
     "v4.base64.channel.k8s.io": Capabilities(text=True),
     "v5.channel.k8s.io": Capabilities(half_close=True),
 }
+
+
+def window_size(rows: int, cols: int, *, redraw: bool = False) -> bytes:
+    """Encode the size of a terminal, as the payload of a message on ``RESIZE``.
+
+    Anything else than two numbers of 16 bits would end the server's decoder, and the message after that
+    its read loop (``cri-streaming/pkg/streaming/remotecommand/resize.go``). containerd drops a zero.
+
+    Args:
+        rows: lines; what is out of range becomes 1 or 65535.
+        cols: columns, likewise.
+        redraw: put another size in front, as ``kubectl attach`` does: a program that has drawn its
+            screen already draws it again only when the size changes.
+    """
+    # Both in one message: a size that was sent alone might be replaced before it is on its way.
+    sizes = [(rows + 1, cols + 1), (rows, cols)] if redraw else [(rows, cols)]
+    return b"".join(
+        b'{"Width":%d,"Height":%d}\n' % (_in_range(width), _in_range(height))
+        for height, width in sizes
+    )
+
+
+def _in_range(number: int) -> int:
+    return min(max(operator.index(number), 1), _MAX_SIZE)
 
 
 class Channels:

@@ -26,6 +26,9 @@ from kubews.testing.shown import changed
 # found when the pod is deleted.
 MARK = "KUBEWS_POD_UID"
 
+# What is said of the terminal of who started the cluster, who may not even have set it: readline does.
+_OF_A_TERMINAL = frozenset({"TERM", "LINES", "COLUMNS"})
+
 
 class Pod:
     """A pod: its containers by kind, and its JSON.
@@ -50,7 +53,8 @@ class Pod:
         self._lifecycle = threading.RLock()
         self._made = False
         self._killed = False
-        environment = {**os.environ, **spec.env, **marks, "HOSTNAME": spec.name, MARK: self.uid}
+        inherited = {key: text for key, text in os.environ.items() if key not in _OF_A_TERMINAL}
+        environment = {**inherited, **spec.env, **marks, "HOSTNAME": spec.name, MARK: self.uid}
         environment.setdefault("KUBERNETES_SERVICE_HOST", "127.0.0.1")
 
         def make(name: str, argv: Optional[Sequence[str]]) -> Container:

@@ -135,6 +135,16 @@ class Connection(Link):
         """
         self._queue(self._outbox.put_more, frame(self._codec.data_to_send(stream_id, key)))
 
+    def send_latest(self, stream_id: int, data: bytes) -> None:
+        """Send what replaces what was sent so before, if that still waits to go out.
+
+        Raises:
+            StreamBroken: the process or the connection has ended.
+
+        Threads: does not block; a signal handler may call it.
+        """
+        self._queue(self._outbox.put_latest, frame(self._codec.data_to_send(stream_id, data)))
+
     def end_frame(self, stream_id: int) -> bytes:
         """Make the frame that ends a stream.
 

@@ -75,6 +75,7 @@ class Outbox:
         self._sending = sending
         #: Control frames: they pass the queue, though not what was begun.
         self.control: deque[bytes] = deque()
+        self._latest = b""
         self._dropped = False
         self._broken: Optional[str] = None
         # The streams behind whose end nothing may come.
@@ -133,6 +134,21 @@ class Outbox:
         with self._lock:
             self.check()
             self._frames.append(frame)
+
+    def put_latest(self, frame: bytes) -> None:
+        """Queue a frame of which only the newest counts, in the place of the one before if that still waits.
+
+        Raises:
+            StreamBroken: nothing can be sent any more.
+        """
+        with self._lock:
+            self.check()
+            # Invariant: of those that were put so, one waits at most. The queue is short, see ``has_room``.
+            if self._latest in self._frames:
+                self._frames[self._frames.index(self._latest)] = frame
+            else:
+                self._frames.append(frame)
+            self._latest = frame
 
     def put_control(self, frame: bytes) -> None:
         """Queue a control frame: a few, for neither a flood of pings nor our own shall pile up."""

@@ -23,6 +23,7 @@ from kubews.protocol.channels import (
     STDIN,
     STDOUT,
     Channels,
+    window_size,
 )
 from kubews.protocol.events import Data, End, Status
 
@@ -315,3 +316,28 @@ def test_the_end_of_a_terminals_input_is_a_key(subprotocol: str) -> None:
     assert codec.can_end_stdin
     assert codec.end_to_send(STDIN) == message(subprotocol, STDIN, b"\x04\x04")
     assert Channels(subprotocol).can_end_stdin == codec.can.half_close
+
+
+@pytest.mark.parametrize(
+    ("rows", "cols", "height", "width"),
+    [(24, 80, 24, 80), (0, -1, 1, 1), (65535, 65536, 65535, 65535), (1 << 40, True, 65535, 1)],
+)
+def test_a_size_is_always_one_that_a_server_takes(
+    rows: int, cols: int, height: int, width: int
+) -> None:
+    """Anything else ends the decoder of a server, and with the next message its reading."""
+    text = window_size(rows, cols)
+    assert json.loads(text) == {"Width": width, "Height": height}
+    assert text.endswith(b"\n")
+
+
+def test_another_size_in_front_makes_a_program_redraw() -> None:
+    first, second = map(json.loads, window_size(24, 65535, redraw=True).splitlines())
+    assert first == {"Width": 65535, "Height": 25}
+    assert second == {"Width": 65535, "Height": 24}
+
+
+@pytest.mark.parametrize("number", [1.0, "24", None])
+def test_a_size_is_two_whole_numbers(number: Any) -> None:
+    with pytest.raises(TypeError):
+        window_size(24, number)

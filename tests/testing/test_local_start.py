@@ -164,6 +164,21 @@ def test_death_by_signal(cluster: LocalCluster, number: int) -> None:
     assert f"exit code {128 + number}".encode() in status
 
 
+def test_a_pod_knows_nothing_of_the_terminal_of_who_has_started_it(
+    cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("TERM", "LINES", "COLUMNS"):
+        monkeypatch.setenv(name, "99")
+    cluster.add_pod("elsewhere", {"main": None})
+    for tty, terminal in ((False, b""), (True, b"TERM=xterm\r\n")):
+        with RawClient(cluster) as client:
+            client.exec(
+                "sh", "-c", "env | grep -E '^(TERM|LINES|COLUMNS)='", pod="elsewhere", tty=tty
+            )
+            assert client.run_out().channel(STDOUT) == terminal
+    cluster.delete_pod("elsewhere")
+
+
 def test_resize_wedges_without_a_tty(cluster: LocalCluster) -> None:
     with RawClient(cluster) as client:
         client.exec("cat", stdin=True)

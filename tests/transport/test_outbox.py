@@ -49,6 +49,29 @@ def sent(outbox: Outbox) -> bytes:
     return b"".join(pieces)
 
 
+# -- what only the newest counts of
+
+
+def test_of_what_replaces_one_another_one_waits_at_most() -> None:
+    """In the place of the first, whether there is room or not."""
+    outbox = Outbox(1 << 20, nothing)
+    put(outbox, b"a")
+    outbox.put_latest(b"1")
+    put(outbox, b"b")
+    for number in (b"2", b"3"):
+        outbox.put_latest(number)
+    assert sent(outbox) == b"a3b"
+    outbox.put_latest(b"4")
+    assert sent(outbox) == b"4"
+    fill(outbox)
+    outbox.put_latest(b"5")
+    outbox.put_latest(b"6")
+    assert sent(outbox).endswith(b"\0006")
+    outbox.break_off("over")
+    with pytest.raises(StreamBroken, match="over"):
+        outbox.put_latest(b"7")
+
+
 # -- what is to be sent
 
 
