@@ -5,9 +5,7 @@ Threads: one.
 
 from __future__ import annotations
 
-import sys
-
-from kubews.cli import main
+from kubews.cli import program
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program()

@@ -8,9 +8,29 @@ Threads: the main one.
 
 from __future__ import annotations
 
+import gc
+import os
 import sys
-from collections.abc import Sequence
-from typing import Optional
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import NoReturn, Optional
+
+# Objects between two looks for garbage. With the usual number imports look for it a hundred times, in vain.
+_RARELY = 20_000
+
+
+def program() -> NoReturn:
+    """Be the program ``kubews``: run its command line and exit.
+
+    Threads: the main one.
+    """
+    gc.set_threshold(_RARELY)
+    code = main()
+    # All is written and closed that must be. To take the interpreter down would take as long again as a
+    # short command.
+    os._exit(code)
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
@@ -35,13 +55,18 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         if verbose:
             _log_everything()
         code: int = options.run(options, parser)
-        if sys.stdout is not None:
-            sys.stdout.flush()  # here, where it is known what to do if nobody reads it
+        _flush()
         return code
     except BaseException as exc:
         from kubews.cli.endings import ended_by
 
         return ended_by(exc, verbose=verbose)
+
+
+def _flush() -> None:
+    # Here, where it is known what to do if nobody reads it.
+    if sys.stdout is not None:
+        sys.stdout.flush()
 
 
 def _log_everything() -> None:

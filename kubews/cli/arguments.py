@@ -9,9 +9,9 @@ Threads: the main one.
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 # Each command, its module, and what it does in a line.
@@ -25,9 +25,11 @@ _COMMANDS = {
 }
 
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
-_PART = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(ms|us|µs|ns|h|m|s)")
+_PART = r"([0-9]+\.?[0-9]*|\.[0-9]+)(ms|us|µs|ns|h|m|s)"
 
-Run = Callable[[argparse.Namespace, "Parser"], int]
+# Of a given width: to ask the terminal for its own, argparse imports several compressors, even if it then
+# prints nothing.
+_Formatter = functools.partial(argparse.RawDescriptionHelpFormatter, width=98)
 
 
 class Parser(argparse.ArgumentParser):
@@ -41,7 +43,7 @@ class Parser(argparse.ArgumentParser):
             prog,
             f"{prog} {usage}",
             allow_abbrev=False,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=_Formatter,
             **options,
         )
 
@@ -52,16 +54,15 @@ class Parser(argparse.ArgumentParser):
     def add_switch(self, *names: str, help: str) -> None:
         """Add a flag that is on or off; Go also takes ``--stdin=false``."""
         action = self.add_argument(*names, action="store_true", help=help)
-        for name in names:
-            for word, value in (("true", True), ("false", False)):
-                self.add_argument(
-                    f"{name}={word}",
-                    dest=action.dest,
-                    action="store_const",
-                    const=value,
-                    default=argparse.SUPPRESS,
-                    help=argparse.SUPPRESS,
-                )
+        for value in (True, False):
+            self.add_argument(
+                f"{names[-1]}={str(value).lower()}",
+                dest=action.dest,
+                action="store_const",
+                const=value,
+                default=argparse.SUPPRESS,
+                help=argparse.SUPPRESS,
+            )
 
 
 def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, Parser]:
@@ -78,6 +79,8 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, Parser]:
         SystemExit: it was a request for help, or it is wrong; all is said.
     """
     own, remote = _split(argv)
+    if own and own[0] in _COMMANDS:
+        return _parse_command(own[0], own[1:], argparse.Namespace(remote=remote))
     everything = "\n".join(f"  {name:<14}{line}" for name, (_, line) in _COMMANDS.items())
     top = Parser(
         "kubews",
@@ -85,7 +88,7 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, Parser]:
         description="subprocess, sockets and files for Kubernetes pods\n\ncommands:\n" + everything,
         epilog='"kubews COMMAND -h" tells more about a command.',
     )
-    _add_common(top, default=None)
+    _add_common(top)
     top.add_argument("--version", action="store_true", help="print the version")
     top.add_argument("name", nargs="?", help=argparse.SUPPRESS)
     top.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
@@ -97,17 +100,20 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, Parser]:
         top.exit(0)
     if name not in _COMMANDS:
         top.error(f'unknown command "{name}"; there are: {", ".join(_COMMANDS)}')
-    return _parse_command(name, options)
+    return _parse_command(name, options.rest, options)
 
 
-def _parse_command(name: str, options: argparse.Namespace) -> tuple[argparse.Namespace, Parser]:
+def _parse_command(
+    name: str, arguments: Sequence[str], options: argparse.Namespace
+) -> tuple[argparse.Namespace, Parser]:
     file, line = _COMMANDS[name]
     module = importlib.import_module(f"kubews.cli.{file}")
     parser = Parser(f"kubews {name}", module.USAGE, description=f"{line}.", epilog=module.__doc__)
     module.add_arguments(parser)
-    _add_common(parser, default=argparse.SUPPRESS)
+    _add_common(parser)
     parser.set_defaults(run=module.run)
-    return parser.parse_intermixed_args(options.rest, options), parser
+    # What stood in front of the command is in the options, and no default replaces it.
+    return parser.parse_intermixed_args(arguments, options), parser
 
 
 def _split(argv: Sequence[str]) -> tuple[list[str], list[str] | None]:
@@ -119,7 +125,7 @@ def _split(argv: Sequence[str]) -> tuple[list[str], list[str] | None]:
     return arguments[:position], arguments[position + 1 :]
 
 
-def _add_common(parser: Parser, *, default: Any) -> None:
+def _add_common(parser: Parser) -> None:
     """Add the flags that may stand in front of the command, too."""
     group = parser.add_argument_group("which cluster")
     for names, word, text in (
@@ -130,12 +136,11 @@ def _add_common(parser: Parser, *, default: Any) -> None:
         (["--user"], "NAME", "the user to use instead of the context's"),
         (["-s", "--server"], "URL", "where the API server is, instead of what the cluster says"),
     ):
-        group.add_argument(*names, metavar=word, default=default, help=text)
+        group.add_argument(*names, metavar=word, help=text)
     parser.add_argument(
         "-v",
         "--verbose",
         action="store_true",
-        default=default or False,
         help="tell on stderr what happens, and of errors where",
     )
 
@@ -183,7 +188,9 @@ def duration(text: str) -> float:
     Raises:
         ArgumentTypeError: it is none.
     """
-    parts = _PART.findall(text)
+    import re
+
+    parts = re.findall(_PART, text)
     if text == "0":
         return 0.0
     if not parts or "".join(number + unit for number, unit in parts) != text:

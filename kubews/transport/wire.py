@@ -7,7 +7,7 @@ redirects with the credentials, run past any timeout on a dripping answer and lo
 
 from __future__ import annotations
 
-import secrets
+import os
 import selectors
 import socket
 import ssl
@@ -42,7 +42,7 @@ _DIRECT = 4096
 
 # The name that websocket-client believes to connect to. Nobody can guess it, so that no server can put a
 # cookie for it into the process-wide jar. What the server sees is the Host header.
-_URL = f"ws://{secrets.token_hex(16)}"
+_URL = f"ws://{os.urandom(16).hex()}"
 
 
 class WouldBlock(BlockingIOError):
