@@ -65,7 +65,7 @@ def wants_terminal(options: argparse.Namespace) -> bool:
 
 def standard_input() -> Any:
     """Return what ``-i`` reads: an end of the input where there is none."""
-    return sys.stdin if sys.stdin is not None else open(os.devnull, "rb")
+    return sys.stdin if sys.stdin is not None else os.open(os.devnull, os.O_RDONLY)
 
 
 def _with_terminal(pod: Pod, command: Sequence[str]) -> int:
