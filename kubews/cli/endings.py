@@ -23,9 +23,9 @@ def ended_by(exc: BaseException, *, verbose: bool) -> int:
         1. Ctrl-C, and an output that nobody reads, end this process by the signal instead.
     """
     if isinstance(exc, KeyboardInterrupt):
-        return _die(signal.SIGINT)
+        return _die("SIGINT")
     if isinstance(exc, BrokenPipeError) and not isinstance(exc, KubewsError):
-        return _die(signal.SIGPIPE)  # of ours: it was stdout, or stderr
+        return _die("SIGPIPE")  # of ours: it was stdout, or stderr
     if not isinstance(exc, (KubewsError, OSError, ImportError)):
         raise exc
     if verbose:
@@ -56,8 +56,11 @@ def _words(exc: BaseException) -> str:
     return " ".join(text.split("\n"))
 
 
-def _die(number: int) -> int:
+def _die(name: str) -> int:
     """End by a signal, so that a shell sees it and ends its loop too."""
+    number = getattr(signal, name, None)
+    if os.name != "posix" or number is None:
+        return 130 if name == "SIGINT" else 1
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
-    return 128 + number  # Windows, or somebody blocks it
+    return 128 + int(number)  # somebody has blocked it

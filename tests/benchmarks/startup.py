@@ -51,14 +51,16 @@ def commands(ways: Ways, root: Path, scratch: str) -> Benchmark:
     place = Path(scratch, "environment")
     venv.create(place, symlinks=True)
     python = str(place / "bin" / "python")
+    program = Path(scratch, "kubews")
+    program.write_text("import sys\nfrom kubews.cli import program\nsys.exit(program())\n")
     remote = ["exec", "web-0", "--", "echo", "hi"]
     environment = _environment(root, scratch)
     environment.update(KUBECONFIG=ways.kubeconfig, HOME=scratch)
     lines = {
         _BARE: [python, "-c", "pass"],
-        "kubews --version": [python, "-m", "kubews", "--version"],
+        "kubews --version": [python, str(program), "--version"],
         "kubectl exec": [kubectl_program(), *remote],
-        "kubews exec": [python, "-m", "kubews", *remote],
+        "kubews exec": [python, str(program), *remote],
     }
     floors = {"kubews exec": "kubectl exec", "kubews --version": _BARE}
     return Benchmark(

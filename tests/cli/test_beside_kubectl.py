@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import NamedTuple, Optional
 
 import pytest
 from clusters import AnyCluster
 from programs import Commands, Said
 from support import in_thread
+
+from kubews import Config
 
 pytestmark = pytest.mark.half_close
 
@@ -98,6 +101,13 @@ LINES = [
     line("port-forward nope :80"),
     line("nonsense"),
 ]
+
+if "server" in inspect.signature(Config.load).parameters:
+    LINES += [
+        line("--server https://127.0.0.1:1 exec web-0", "echo", "hi"),
+        line("exec web-0 --user nope", "echo", "hi"),
+        line("exec web-0 --cluster nope", "echo", "hi"),
+    ]
 
 
 @pytest.fixture(scope="module")
