@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import pexpect
 import pytest
 from clusters import AnyCluster
 from programs import Commands
+from support import seconds
 
 
 @pytest.fixture(scope="session")
@@ -17,3 +21,22 @@ def commands(cluster: AnyCluster, tmp_path_factory: pytest.TempPathFactory) -> C
 def old_commands(old: AnyCluster, tmp_path_factory: pytest.TempPathFactory) -> Commands:
     """The two programs on a cluster that speaks v4 only."""
     return Commands(old, tmp_path_factory.mktemp("home"))
+
+
+@pytest.fixture
+def bash(commands: Commands) -> Iterator[pexpect.spawn]:
+    """An interactive shell, whose prompt shows exit codes, in a terminal of 33 lines and 77 columns."""
+    shell = pexpect.spawn(
+        "bash",
+        ["--norc", "--noprofile", "--noediting", "-i"],
+        env={**commands.environment, "PS1": "<$?> ", "TERM": "dumb"},
+        encoding="utf-8",
+        timeout=seconds(30),
+        dimensions=(33, 77),
+        echo=False,
+    )
+    shell.expect_exact("<0> ")
+    try:
+        yield shell
+    finally:
+        shell.close(force=True)

@@ -5,36 +5,17 @@ from __future__ import annotations
 import os
 import shlex
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pexpect
 import pytest
-from programs import KUBEWS, PROGRAMS, Commands
-from support import eventually, seconds
+from programs import KUBEWS, PROGRAMS
+from support import eventually
 
 pytest.importorskip("kubews.terminal")
 
 both = pytest.mark.parametrize("program", PROGRAMS.values(), ids=PROGRAMS)
-
-
-@pytest.fixture
-def bash(commands: Commands) -> Iterator[pexpect.spawn]:
-    """An interactive shell in a terminal of 33 lines and 77 columns."""
-    shell = pexpect.spawn(
-        "bash",
-        ["--norc", "--noprofile", "--noediting", "-i"],
-        env={**commands.environment, "PS1": "<$?> ", "TERM": "dumb"},
-        encoding="utf-8",
-        timeout=seconds(30),
-        dimensions=(33, 77),
-        echo=False,
-    )
-    shell.expect_exact("<0> ")
-    try:
-        yield shell
-    finally:
-        shell.close(force=True)
 
 
 def settings(bash: pexpect.spawn) -> str:
