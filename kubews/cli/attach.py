@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from kubews.cli.arguments import Parser, add_target, target_name
 from kubews.cli.endings import command_ended, say
-from kubews.cli.execute import standard_input, wants_terminal
+from kubews.cli.execute import output_is_terminal, standard_input, wants_terminal
 
 if TYPE_CHECKING:
     from kubews import Pod
@@ -59,7 +59,7 @@ def run(options: argparse.Namespace, parser: Parser) -> int:
     if not options.quiet:
         say(_WARNING)
     pod = pod.in_container(container)
-    if terminal:
+    if terminal and output_is_terminal():
         return _with_terminal(pod, options)
     process: Any = pod.attach(  # type: ignore[attr-defined, unused-ignore]
         stdin=standard_input() if options.stdin else None

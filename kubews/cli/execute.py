@@ -42,9 +42,12 @@ def run(options: argparse.Namespace, parser: Parser) -> int:
     from kubews.cli import pods
 
     pod = pods.find(options, name)
-    if terminal:
+    if terminal and output_is_terminal():
         return command_ended(_with_terminal(pod, options.remote))
-    process = pod.popen(options.remote, stdin=standard_input() if options.stdin else None)
+    # With -it and an output that goes elsewhere (| grep) the command gets a terminal, and the one here is
+    # left as it is.
+    source = standard_input() if options.stdin else None
+    process = pod.popen(options.remote, stdin=source, tty=terminal)
     if options.stdin:
         from kubews.cli.jobs import obey_job_control
 
@@ -53,7 +56,7 @@ def run(options: argparse.Namespace, parser: Parser) -> int:
 
 
 def wants_terminal(options: argparse.Namespace) -> bool:
-    """Tell whether the terminal here is to be that of the process, or say why it cannot."""
+    """Tell whether the process is to have a terminal, or say why it cannot."""
     if not (options.stdin and options.tty):
         return False  # as kubectl: -t alone is nothing
     if sys.stdin is not None and sys.stdin.isatty():
@@ -61,6 +64,11 @@ def wants_terminal(options: argparse.Namespace) -> bool:
     if not options.quiet:
         say("Unable to use a TTY - input is not a terminal or the right kind of file")
     return False
+
+
+def output_is_terminal() -> bool:
+    """Tell whether the terminal here can be lent as a whole."""
+    return sys.stdout is not None and sys.stdout.isatty()
 
 
 def standard_input() -> Any:

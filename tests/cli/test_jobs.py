@@ -75,3 +75,13 @@ def test_without_input_the_background_is_no_hindrance(jobs: pexpect.spawn) -> No
     jobs.sendline("$K exec web-0 -- sh -c 'echo begun; exit 5' & wait $!")
     jobs.expect_exact("begun")
     jobs.expect_exact("<5> ")
+
+
+@pytest.mark.half_close
+def test_a_terminal_whose_output_goes_elsewhere(jobs: pexpect.spawn) -> None:
+    """``exec -it`` in front of a pipe, as people type it: the command has its terminal all the same."""
+    jobs.sendline(
+        "$K exec -it web-0 -- sh -c 'test -t 1 && echo be''gun; exit 6' | cat; echo ${PIPESTATUS[0]}"
+    )
+    jobs.expect_exact("begun")
+    jobs.expect("\r\n6\r\n<0> ")
