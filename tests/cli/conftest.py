@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 import pexpect
@@ -21,6 +22,18 @@ def commands(cluster: AnyCluster, tmp_path_factory: pytest.TempPathFactory) -> C
 def old_commands(old: AnyCluster, tmp_path_factory: pytest.TempPathFactory) -> Commands:
     """The two programs on a cluster that speaks v4 only."""
     return Commands(old, tmp_path_factory.mktemp("home"))
+
+
+@pytest.fixture(autouse=True)
+def _signals_are_heard() -> Iterator[None]:
+    """Have children hear the signals that whoever has started this may have had ignored, as nohup does."""
+    numbers = (signal.SIGHUP, signal.SIGTERM, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
+    ignored = [number for number in numbers if signal.getsignal(number) is signal.SIG_IGN]
+    for number in ignored:
+        signal.signal(number, signal.SIG_DFL)
+    yield
+    for number in ignored:
+        signal.signal(number, signal.SIG_IGN)
 
 
 @pytest.fixture
