@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import queue
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING
 
 from kubews.cli.arguments import Parser, add_running_timeout
 from kubews.cli.endings import say
@@ -97,8 +97,9 @@ def _where(forward: PortForward, remote: Port, number: int) -> list[str]:
 
 
 def _tell(event: ForwardEvent, forward: PortForward) -> None:
-    local: Optional[int] = forward.ports.get(event.remote)
-    if event.kind in ("connected", "failed") and not (event.kind == "failed" and event.pod):
+    local = forward.ports[event.remote]
+    failed = event.kind == "failed"
+    if event.kind == "connected" or (failed and not event.pod):  # each once: some reach no pod
         print(f"Handling connection for {local}", flush=True)
-    if event.kind == "failed":
+    if failed:
         say(f"error: an error occurred forwarding {local} -> {event.remote}: {event.error}")
