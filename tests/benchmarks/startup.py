@@ -43,6 +43,10 @@ def imports(root: Path, scratch: str) -> Benchmark:
 def commands(ways: Ways, root: Path, scratch: str) -> Benchmark:
     """Start the command line as it is installed: in an environment of its own without ``.pth`` files.
 
+    Most of what it takes are imports, and most of those are not its own: the interpreter with ssl, argparse and
+    websocket-client (which imports inspect, logging and, where it is installed, python_socks) takes as
+    long as kubectl takes for everything.
+
     Args:
         ways: for a cluster.
         root: the directory that ``kubews`` is in.

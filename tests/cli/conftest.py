@@ -7,9 +7,11 @@ from collections.abc import Iterator
 
 import pexpect
 import pytest
-from clusters import AnyCluster
-from programs import Commands
+from clusters import AnyCluster, minor
+from programs import PROGRAMS, Commands
 from support import seconds
+
+from kubews.testing import LocalCluster
 
 
 @pytest.fixture(scope="session")
@@ -22,6 +24,18 @@ def commands(cluster: AnyCluster, tmp_path_factory: pytest.TempPathFactory) -> C
 def old_commands(old: AnyCluster, tmp_path_factory: pytest.TempPathFactory) -> Commands:
     """The two programs on a cluster that speaks v4 only."""
     return Commands(old, tmp_path_factory.mktemp("home"))
+
+
+@pytest.fixture(autouse=True)
+def _kubectl_can(request: pytest.FixtureRequest) -> None:
+    """Skip kubectl where it would speak SPDY without a WebSocket, which LocalCluster does not."""
+    parameters = getattr(getattr(request.node, "callspec", None), "params", {})
+    if PROGRAMS["kubectl"] not in parameters.values():
+        return
+    cluster = request.getfixturevalue("cluster")
+    needed = 31 if request.path.name == "test_forward.py" else 30
+    if isinstance(cluster, LocalCluster) and minor(cluster) < needed:
+        pytest.skip(f"kubectl cannot do this with a LocalCluster of version {cluster.version}")
 
 
 @pytest.fixture(autouse=True)

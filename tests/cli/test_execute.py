@@ -80,6 +80,7 @@ def test_no_input_at_all_is_the_end_of_it(commands: Commands, redirection: str) 
     assert (said.out.strip(), said.err, said.code) == (b"0", [], 0)
 
 
+@pytest.mark.half_close
 def test_input_that_cannot_be_read_is_an_error(commands: Commands, tmp_path: Path) -> None:
     descriptor = os.open(tmp_path / "file", os.O_WRONLY | os.O_CREAT)
     try:
