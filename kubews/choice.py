@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Optional
 
 from kubews.documents import Json, at, entries, name_of
@@ -167,6 +166,8 @@ def _oldest_first(text: Any) -> tuple[bool, float]:
 
 def _time(text: Any) -> Optional[float]:
     """Return the seconds of a ``metav1.Time``, which is always in UTC and without fractions."""
+    from datetime import datetime  # not for those who name a pod itself
+
     try:
         return datetime.strptime(text, "%Y-%m-%dT%H:%M:%S%z").timestamp()
     except (TypeError, ValueError):

@@ -44,6 +44,28 @@ def default_container(pod: Json) -> str:
     return str(named or next(iter(containers(pod)), ""))
 
 
+def names_default(pod: Json) -> bool:
+    """Tell whether the pod's annotation names its default container."""
+    return bool(at(pod, "metadata", "annotations", DEFAULT_CONTAINER))
+
+
+def all_containers(pod: Json) -> list[str]:
+    """Return the names of the containers of every kind, as kubectl lists them (``podcmd.go``)."""
+    kinds = {"containers": "", "ephemeralContainers": " (ephem)", "initContainers": " (init)"}
+    return [
+        f"{each.get('name')}{note}"
+        for kind, note in kinds.items()
+        for each in entries(pod, "spec", kind)
+    ]
+
+
+def has_terminal(pod: Json, container: str) -> bool:
+    """Tell whether a container, of any kind, was started with a terminal."""
+    kinds = ("containers", "ephemeralContainers", "initContainers")
+    every = (each for kind in kinds for each in entries(pod, "spec", kind))
+    return any(each.get("name") == container and each.get("tty") is True for each in every)
+
+
 def is_over(pod: Json) -> bool:
     """Tell whether nothing will run in this pod any more."""
     return at(pod, "status", "phase") in _OVER

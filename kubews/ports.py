@@ -64,24 +64,28 @@ def of_service(service: Json, pod: Json, port: Port) -> int:
         ConfigError: the Service has no such port, it is one of UDP, or no container has the port of
             the name that it leads to.
     """
-    declared = entries(service, "spec", "ports")
-    numbers = [(each.get("port"), each) for each in declared]
-    name = name_of(service)
-    if isinstance(port, int):
-        number = port
-    else:
-        named = [each["port"] for each in declared if each.get("name") == port]
-        if not named:
-            raise ConfigError(f"Service '{name}' does not have a named port '{port}'")
-        number = int(named[0])
+    numbers = [(each.get("port"), each) for each in entries(service, "spec", "ports")]
+    number = port if isinstance(port, int) else of_service_itself(service, port)
     _refuse_udp(port, number, numbers)
     found = next((each for given, each in numbers if given == number), None)
     if found is None:
-        raise ConfigError(f"Service {name} does not have a service port {number}")
+        raise ConfigError(f"Service {name_of(service)} does not have a service port {number}")
     if at(service, "spec", "clusterIP") == "None":
         return number  # headless: its clients reach the pods themselves, and nothing translates
     target = found.get("targetPort") or number
     return _named(pod, target) if isinstance(target, str) else int(target)
+
+
+def of_service_itself(service: Json, name: str) -> int:
+    """Return the number of the port of this name that the Service itself has.
+
+    Raises:
+        ConfigError: it has none of this name.
+    """
+    for declared in entries(service, "spec", "ports"):
+        if declared.get("name") == name:
+            return int(declared["port"])
+    raise ConfigError(f"Service '{name_of(service)}' does not have a named port '{name}'")
 
 
 def _named(pod: Json, name: str) -> int:

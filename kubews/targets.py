@@ -206,7 +206,7 @@ class Target:
         return copy
 
     def _pinned(self, pod: Json) -> Self:
-        container = self.container or documents.default_container(pod)
+        container = self.container or self.choose_container(pod)
         name = documents.name_of(pod)
         return self._copy(choice.POD, name, container, f"{self._kind.short}/{self.name}")
 
@@ -327,6 +327,16 @@ class Target:
             pod = self.get(timeout=deadline.remaining())
         except ApiError:
             raise asked from None  # it lists the containers, which is all one needs to know
+        return self.choose_container(pod)
+
+    def choose_container(self, pod: Json) -> str:
+        """Choose a container where none was named; a subclass may choose in another way, or say it.
+
+        Args:
+            pod: its object.
+
+        Threads: any; called where something is opened, before it is.
+        """
         return documents.default_container(pod)
 
     def explain(

@@ -33,6 +33,8 @@ FLOORS = [
     ["process", "portforward"],
     ["pod"],
     ["testing"],
+    ["cli"],
+    ["__main__"],
 ]
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 

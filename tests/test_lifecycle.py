@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import resource
+import signal
 import sys
+import time
 
 import pytest
-from children import Ended, run
+from children import Ended, run, start
 from support import seconds
 
 from kubews import Pod
@@ -377,3 +379,25 @@ ending()
     ended = run(program, cluster.kubeconfig)
     print(ended.out)
     quiet(ended, 0, "")
+
+
+def test_a_program_that_was_stopped_for_long_goes_on(pod: Pod, cluster) -> None:
+    """Ctrl-Z for longer than a silent peer is waited for; the silence was this side's own."""
+    program = """
+        from kubews import client as settings
+        from kubews.transport import heartbeat
+        heartbeat.DEAD_AFTER, settings.PING_INTERVAL = 1.0, 0.2
+        script = "rm -f go-on; echo begun; until test -e go-on; do sleep 0.05; done; echo done"
+        with pod.popen(script, shell=True, stdout=PIPE, text=True) as process:
+            print(process.stdout.readline(), end="", flush=True)
+            print(process.stdout.read(), process.wait(), flush=True)
+        """
+    with start(program, cluster.kubeconfig) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "begun\n"
+        child.send_signal(signal.SIGSTOP)
+        time.sleep(seconds(1.5))  # longer than a peer is waited for
+        child.send_signal(signal.SIGCONT)
+        time.sleep(0.5)  # for it to find that so long nothing came
+        pod.check_call(["touch", "go-on"])
+        assert child.communicate(timeout=seconds(20)) == ("done\n 0\n", "")

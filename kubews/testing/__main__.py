@@ -1,4 +1,4 @@
-"""``python -m kubews.testing``: a LocalCluster to try things on, until Ctrl-C.
+"""``python -m kubews.testing``: a LocalCluster to try things on, until Ctrl-C; ``kubews local`` is the same.
 
 Threads: one.
 """
@@ -10,26 +10,46 @@ import signal
 import threading
 
 
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that ``serve`` takes."""
+    parser.add_argument("--version", default="1.36", help="the Kubernetes version to be (1.36)")
+    parser.add_argument("--pod", action="append", help="add a pod of this name (web-0)")
+
+
+def serve(options: argparse.Namespace, hint: str = "") -> None:
+    """Serve, and say how to use it, until Ctrl-C or a polite signal.
+
+    Args:
+        options: of ``add_options``.
+        hint: a command line to show, with ``{pod}`` in it.
+
+    Threads: blocks; the main thread.
+    """
+    from kubews.testing import LocalCluster
+
+    done = threading.Event()
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), lambda *_: done.set())
+    pods = options.pod or ["web-0"]
+    with LocalCluster(options.version) as cluster:
+        for each in pods:
+            cluster.add_pod(each)
+        print(f"export KUBECONFIG={cluster.kubeconfig}", flush=True)
+        if hint:
+            print(hint.format(pod=pods[0]), flush=True)
+        done.wait()
+
+
 def main() -> None:
-    """Parse the arguments, serve, and say how to use it."""
+    """Parse the arguments and serve."""
     parser = argparse.ArgumentParser(
         prog="python -m kubews.testing",
         description="Serve a LocalCluster on 127.0.0.1 until Ctrl-C. It is no sandbox: pods are "
         "processes of this machine.",
     )
-    parser.add_argument("--version", default="1.36", help="the Kubernetes version to be (1.36)")
-    parser.add_argument("--pod", action="append", help="add a pod of this name (web-0)")
-    options = parser.parse_args()
-    from kubews.testing import LocalCluster
-
-    done = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: done.set())
-    with LocalCluster(options.version) as cluster:
-        for name in options.pod or ["web-0"]:
-            cluster.add_pod(name)
-        print(f"export KUBECONFIG={cluster.kubeconfig}", flush=True)
-        done.wait()
+    add_options(parser)
+    serve(parser.parse_args())
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import io
 import json
 import re
@@ -27,6 +26,8 @@ from kubews.protocol.status import decode_document
 from kubews.transport.deadline import Deadline
 
 if TYPE_CHECKING:
+    import http.client
+
     from typing_extensions import Buffer
 
     from kubews.transport.tls import Socket
@@ -242,6 +243,8 @@ def request(
 
     Threads: blocks.
     """
+    import http.client  # which brings a parser of mail; a WebSocket that is agreed to needs none of it
+
     connection = http.client.HTTPConnection("unused")
     connection.sock = wrapped = DeadlineSocket(sock, deadline, _MAX_HEAD + _MAX_BODY)
     try:
@@ -262,6 +265,8 @@ def request(
 
 
 def _body(response: http.client.HTTPResponse) -> bytes:
+    import http.client
+
     # In pieces: in one, http.client allocates whatever length the server announces.
     pieces = list(iter(lambda: response.read(65536), b""))
     if response.length:  # http.client minds this only if it reads in one piece
@@ -283,6 +288,8 @@ def read_refusal(sock: DeadlineSocket) -> Optional[Response]:
 
     Threads: blocks.
     """
+    import http.client
+
     sock.deadline = sock.deadline.at_most(ERROR_BODY_TIMEOUT)
     sock.rewind()
     response = http.client.HTTPResponse(sock, method="GET")  # type: ignore[arg-type]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import selectors
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Optional
@@ -343,10 +344,12 @@ class Link(ABC):
 
     def _arm_ping(self) -> None:
         if self._ping_interval is not None:
-            self._pinger = self._loop.call_later(self._ping_interval, self._ping)
+            due = time.monotonic() + 2 * self._ping_interval
+            self._pinger = self._loop.call_later(self._ping_interval, lambda: self._ping(due))
 
-    def _ping(self) -> None:
-        if self._paused or self._outbox:
+    def _ping(self, due: float) -> None:
+        # So late only if this process was stopped (Ctrl-Z): then the peer has not even been asked.
+        if self._paused or self._outbox or time.monotonic() > due:
             self._heartbeat.alive()
         elif self._heartbeat.dead:
             self._finish(f"no sign of life from the server for {DEAD_AFTER:.0f} s")

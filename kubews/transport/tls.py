@@ -8,7 +8,6 @@ import os
 import socket
 import ssl
 import sys
-import tempfile
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Optional, Union
 
@@ -136,6 +135,8 @@ def _as_file(content: bytes) -> Iterator[str]:
         finally:
             os.close(descriptor)
         return
+    import tempfile  # not where memory will do: it imports compressors and a random generator
+
     descriptor, path = tempfile.mkstemp(prefix="kubews-")  # mode 0600
     try:
         try:

@@ -8,7 +8,7 @@ redirects with the credentials, run past any timeout on a dripping answer and lo
 from __future__ import annotations
 
 import functools
-import secrets
+import os
 import selectors
 import ssl
 from collections.abc import Callable, Sequence
@@ -54,7 +54,7 @@ _WORTH_COMPILED = 4096
 
 # The name that websocket-client believes to connect to. Nobody can guess it, so that no server can put a
 # cookie for it into the process-wide jar. What the server sees is the Host header.
-_URL = f"ws://{secrets.token_hex(16)}"
+_URL = f"ws://{os.urandom(16).hex()}"
 
 
 class WouldBlock(BlockingIOError):

