@@ -38,6 +38,29 @@ def minor_of(version: str) -> int:
     return int(parts[1])
 
 
+@dataclasses.dataclass(frozen=True)
+class Interactive:
+    """Input and terminal of a container's own process.
+
+    Raises:
+        TypeError: something is no bool.
+        ValueError: ``stdin_once`` without ``stdin``.
+    """
+
+    stdin: bool = False
+    stdin_once: bool = False
+    tty: bool = False
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not isinstance(value, bool):
+                raise TypeError(f"{name} must be a bool, not {value!r}")
+        if self.stdin_once and not self.stdin:
+            raise ValueError(
+                "stdin_once goes with stdin: add_pod(..., stdin=True, stdin_once=True)"
+            )
+
+
 @dataclasses.dataclass
 class PodSpec:
     """What a pod is made of. It is checked and copied when it is made.
@@ -60,6 +83,7 @@ class PodSpec:
     labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
     annotations: Mapping[str, str] = dataclasses.field(default_factory=dict)
     env: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    interactive: Interactive = dataclasses.field(default_factory=lambda: Interactive())
 
     def __post_init__(self) -> None:
         _check_name("the name of a pod", self.name, 253, rf"{_LABEL}(\.{_LABEL})*", '"web-0"')

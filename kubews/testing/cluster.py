@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Optional, Union
 
 from kubews.testing.arguments import (
+    Interactive,
     PodChange,
     PodSpec,
     PodState,
@@ -119,6 +120,9 @@ class LocalCluster:
         state: PodState = "running",
         init_containers: Sequence[str] = (),
         ephemeral_containers: Optional[Mapping[str, Optional[Sequence[str]]]] = None,
+        stdin: bool = False,
+        stdin_once: bool = False,
+        tty: bool = False,
     ) -> LocalPod:
         """Add a pod and start its containers.
 
@@ -138,6 +142,9 @@ class LocalCluster:
                 ``"completed"`` for a pod that has no process.
             init_containers: names of containers that have completed.
             ephemeral_containers: like ``containers``.
+            stdin: whether the first container's command has an input, for attach.
+            stdin_once: whether the end of an attachment is that of this input.
+            tty: whether that command has a terminal.
 
         Returns:
             Its names and its scratch directory; a container's processes start in the sub-directory
@@ -163,6 +170,7 @@ class LocalCluster:
             labels={} if labels is None else labels,
             annotations={} if annotations is None else annotations,
             env={} if env is None else env,
+            interactive=Interactive(stdin, stdin_once, tty),
         )
         return self._host.add_pod(spec)
 

@@ -29,7 +29,7 @@ from kubews.testing import Faults, LocalCluster
 COPIES = Path(__file__).parent.parent / "transcripts"
 # Where the recordings of the first hour are, of which a clone has copies.
 ORIGINALS = os.environ.get("KUBEWS_TRANSCRIPTS")
-KINDS = ("*exec-*.json", "*portforward-*.json")
+KINDS = ("attach-*.json", "*exec-*.json", "*portforward-*.json")
 NAMES = sorted(
     path.stem for kind in KINDS for path in COPIES.glob(kind) if '"request": {' in path.read_text()
 )
@@ -40,6 +40,30 @@ FASTER = {
     "sleep 2; echo done": "sleep 0.4; echo done",
     "sleep 1; echo done": "sleep 0.4; echo done",
     "70": "0.3",
+}
+# The pods of the recordings of attach. The tickers wait until somebody looks, with what was seen first.
+_TICKER = (
+    "i={}; while :; do while [ -e ../main/go ]; do echo tick $i; i=$((i+1)); sleep .02; done; done"
+)
+ATTACHED: dict[str, Any] = {
+    "box": {
+        "containers": {
+            "echo": ["sh", "-c", "while read l; do echo got:$l; done; echo bye; sleep 1000"],
+            "main": None,
+        },
+        "stdin": True,
+    },
+    "once": {
+        "containers": {"main": ["sh", "-c", "read l; echo got:$l; exit 5"]},
+        "stdin": True,
+        "stdin_once": True,
+    },
+    "ttypod": {
+        "containers": {"main": ["sh", "-c", "PS1='# ' exec sh"]},
+        "stdin": True,
+        "tty": True,
+        "env": {"ENV": ""},
+    },
 }
 TOKENS = {
     "exec-forbidden": "bobs-token",
@@ -66,9 +90,10 @@ def recorded_cluster(name: str) -> Iterator[LocalCluster]:
         cluster = stack.enter_context(LocalCluster(version=record.get("kubernetes", "1.36")))
         pod = record["request"]["path"].split("/")[6]
         listens = pod_servers(stack, record) if "portforward" in name else {}
+        pods = {**PODS, **ATTACHED} if name.startswith("attach-") else PODS
         added = {
-            each: cluster.add_pod(each, **PODS[each], listens=listens)
-            for each in {"box", pod} & PODS.keys()
+            each: cluster.add_pod(each, **pods[each], listens=listens)
+            for each in {"box", pod} & pods.keys()
         }
         if pod in PREPARED:
             prepared(added[pod].directory / "main" / PREPARED[pod])
