@@ -44,6 +44,18 @@ def default_container(pod: Json) -> str:
     return str(named or next(iter(containers(pod)), ""))
 
 
+def container_spec(pod: Json, container: str) -> Json:
+    """Return what the spec says of a container, of any kind; nothing if there is none of that name."""
+    kinds = ("containers", "initContainers", "ephemeralContainers")
+    found = (each for kind in kinds for each in entries(pod, "spec", kind))
+    return next((each for each in found if each.get("name") == container), {})
+
+
+def container_status(pod: Json, container: str) -> Json:
+    """Return the status of a container, of any kind; nothing if there is none."""
+    return next((each for each in _statuses(pod) if each.get("name") == container), {})
+
+
 def is_over(pod: Json) -> bool:
     """Tell whether nothing will run in this pod any more."""
     return at(pod, "status", "phase") in _OVER

@@ -90,6 +90,8 @@ class Popen:
     Threads: any; ``communicate`` is for one at a time. The constructor blocks.
     """
 
+    _executes = True  # a command, and so is not attached to what runs
+
     def __init__(
         self,
         args: Args,
@@ -146,7 +148,7 @@ class Popen:
             self.pod = self.pod.pin(deadline)
             self._session = open_exec(
                 self.pod,
-                argv,
+                argv if self._executes else None,
                 stdin=request_stdin or stdin not in (None, DEVNULL),
                 merged=stderr is STDOUT,
                 tty=tty,

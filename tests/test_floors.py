@@ -24,7 +24,7 @@ FLOORS = [
     ["targets"],
     ["session", "tunnels", "listeners", "podsocket"],
     ["popen", "forwarder"],
-    ["options"],
+    ["options", "attach"],
     ["process", "portforward"],
     ["pod"],
     ["testing"],

@@ -61,6 +61,9 @@ class Interactive:
             )
 
 
+NONE_OF_IT = Interactive()
+
+
 @dataclasses.dataclass
 class PodSpec:
     """What a pod is made of. It is checked and copied when it is made.
@@ -83,7 +86,7 @@ class PodSpec:
     labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
     annotations: Mapping[str, str] = dataclasses.field(default_factory=dict)
     env: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    interactive: Interactive = dataclasses.field(default_factory=lambda: Interactive())
+    interactive: Interactive = dataclasses.field(default_factory=Interactive)
 
     def __post_init__(self) -> None:
         _check_name("the name of a pod", self.name, 253, rf"{_LABEL}(\.{_LABEL})*", '"web-0"')

@@ -17,12 +17,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Optional
 
-from kubews.testing.arguments import Interactive
+from kubews.testing.arguments import NONE_OF_IT, Interactive
 from kubews.testing.attachments import STDERR, STDOUT, Attachment, Attachments
-from kubews.testing.forks import no_fork, not_for_forks
 from kubews.testing.objects import Json
 from kubews.testing.processes import CannotStart, ExecProcess, PodGone
-
 
 _READ = 64 << 10
 _DRAIN = 2.0  # seconds for output that nobody takes, after the end
@@ -100,7 +98,7 @@ class Container:
         argv: Optional[Sequence[str]],
         directory: Path,
         env: Mapping[str, str],
-        interactive: Interactive = Interactive(),
+        interactive: Interactive = NONE_OF_IT,
     ) -> None:
         self.name = name
         self.argv = tuple(argv or ())

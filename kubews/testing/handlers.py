@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Optional
 from kubews.testing import access, objects, resources, upgrade
 from kubews.testing.access import Headers, Refused, User
 from kubews.testing.attachments import Attachments
+from kubews.testing.containers import Container
 from kubews.testing.dialect import Dialect, Options, negotiate
 from kubews.testing.pods import Pod
-from kubews.testing.containers import Container
 from kubews.testing.stream import ExecStream
 from kubews.testing.tls import Gone
 

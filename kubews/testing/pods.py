@@ -15,11 +15,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Optional
 
-from kubews.testing.arguments import Interactive, PodChange, PodSpec
+from kubews.testing.arguments import NONE_OF_IT, Interactive, PodChange, PodSpec
+from kubews.testing.containers import Container
 from kubews.testing.ending import Ending
 from kubews.testing.marked import kill_marked
 from kubews.testing.objects import Json
-from kubews.testing.containers import Container
 from kubews.testing.shown import changed
 
 # Every process of a pod inherits this variable: how the ones that left their process group are
@@ -54,7 +54,7 @@ class Pod:
         environment.setdefault("KUBERNETES_SERVICE_HOST", "127.0.0.1")
 
         def make(
-            name: str, argv: Optional[Sequence[str]], kind: Interactive = Interactive()
+            name: str, argv: Optional[Sequence[str]], kind: Interactive = NONE_OF_IT
         ) -> Container:
             return Container(name, argv, self.directory / name, environment, kind)
 

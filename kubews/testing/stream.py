@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Optional, Union
 from websockets.frames import Frame, Opcode
 
 from kubews.testing.attachments import Attachment
+from kubews.testing.containers import Container
 from kubews.testing.dialect import Dialect, Options
 from kubews.testing.frames import GoServerProtocol, close_frame
 from kubews.testing.messages import Messages
-from kubews.testing.containers import Container
 from kubews.testing.processes import CannotStart, ExecProcess, PodGone
 from kubews.testing.resize import Resizer, Wedged
 from kubews.testing.tls import Bytes, Gone, Wire
