@@ -56,9 +56,11 @@ def pods(request: pytest.FixtureRequest, nothing_left_behind: None) -> Iterator[
     made.close()
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _clusters_come_first(cluster: AnyCluster, old: AnyCluster) -> None:
-    """What lives as long as the session is no leak of a test."""
+@pytest.fixture
+def pods_v5(cluster: AnyCluster, nothing_left_behind: None) -> Iterator[Pods]:
+    made = Pods(cluster)
+    yield made
+    made.close()
 
 
 def test_input_output_and_the_exit_code_of_the_container(pods: Pods) -> None:
@@ -85,20 +87,18 @@ def test_leaving_an_input_that_goes_on_ends_the_attachment_only(pods: Pods) -> N
     assert pod.get()["status"]["phase"] == "Running"
 
 
-def test_the_end_of_the_input_without_stdin_once(cluster: AnyCluster, pods: Pods) -> None:
-    if pods.cluster is not cluster:
-        return  # v4 has no end of input
-    pod = pods.add(ECHO, stdin=True)
+@pytest.mark.half_close
+def test_the_end_of_the_input_without_stdin_once(pods_v5: Pods) -> None:
+    pod = pods_v5.add(ECHO, stdin=True)
     process = pod.attach(stdin=PIPE, stdout=PIPE, stderr=PIPE, text=True)
     assert process.communicate("", timeout=seconds(30)) == ("", "")
     assert process.wait() is None
     assert process.poll() is None
 
 
-def test_the_end_of_the_input_with_stdin_once(cluster: AnyCluster, pods: Pods) -> None:
-    if pods.cluster is not cluster:
-        return
-    pod = pods.add(ECHO, stdin=True, stdin_once=True)
+@pytest.mark.half_close
+def test_the_end_of_the_input_with_stdin_once(pods_v5: Pods) -> None:
+    pod = pods_v5.add(ECHO, stdin=True, stdin_once=True)
     process = pod.attach(stdin=PIPE, stdout=PIPE, stderr=PIPE, text=True)
     out, err = process.communicate("one\n", timeout=seconds(30))
     assert (out, err, process.returncode) == ("got:one\nbye\n", "err:one\n", 5)
@@ -165,7 +165,7 @@ def test_a_container_that_has_ended(pods: Pods) -> None:
         pod.attach()
 
 
-def test_a_missing_right_names_the_resource(cluster: AnyCluster, pods: Pods) -> None:
+def test_a_missing_right_names_the_resource(pods: Pods) -> None:
     name = f"watcher-{next(_numbers)}"
     pods.cluster.add_user(name, verbs={"pods": ["get"]})
     pod = pods.add("exec sleep 1000")
@@ -173,8 +173,8 @@ def test_a_missing_right_names_the_resource(cluster: AnyCluster, pods: Pods) -> 
         client.pod(pod.name).attach()
 
 
-def test_a_restarted_container_is_told_by_its_id(local: LocalCluster, pods: Pods) -> None:
-    pod = pods.add("read l; exit 7", stdin=True)
+def test_a_restarted_container_is_told_by_its_id(local: LocalCluster, pods_v5: Pods) -> None:
+    pod = pods_v5.add("read l; exit 7", stdin=True)
     with pod.attach(stdin=PIPE, stdout=PIPE) as process:
         process.stdin.write(b"x\n")
         assert eventually(lambda: process.poll() == 7)

@@ -31,7 +31,7 @@ def test_discovery_and_health(cluster: LocalCluster) -> None:
     assert {answer.status for answer in answers.values()} == {200}
     assert json.loads(answers["/version"].body)["minor"] == "36"
     names = [each["name"] for each in json.loads(answers["/api/v1"].body)["resources"]]
-    assert names[:4] == ["namespaces", "pods", "pods/exec", "pods/portforward"]
+    assert names[:5] == ["namespaces", "pods", "pods/attach", "pods/exec", "pods/portforward"]
     assert answers["/healthz"].body == b"ok"
 
 
