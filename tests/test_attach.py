@@ -118,14 +118,16 @@ def test_the_end_of_the_input_with_stdin_once(pods_v5: Pods) -> None:
 
 @pytest.mark.parametrize("stdin", [False, True])
 def test_several_see_the_output_and_an_input_is_not_needed(pods: Pods, stdin: bool) -> None:
-    pod = pods.add(
-        "until [ -e /tmp/go-$HOSTNAME ]; do sleep 0.05; done; echo now; exit 3", stdin=stdin
-    )
+    script = "until [ -e go ]; do echo tick; sleep 0.05; done; echo now; exit 3"
+    pod = pods.add(script, stdin=stdin)
     attached = [pod.attach(stdout=PIPE, stderr=PIPE, text=True) for _ in range(3)]
-    pod.check_call("touch /tmp/go-$HOSTNAME", shell=True)
     for process in attached:
-        assert process.communicate(timeout=seconds(30)) == ("now\n", "")
-        assert process.returncode == 3
+        assert process.stdout.readline() == "tick\n"
+    pod.check_call(["touch", "go"])
+    for process in attached:
+        out, err = process.communicate(timeout=seconds(30))
+        assert out.replace("tick\n", "") == "now\n"
+        assert (err, process.returncode) == ("", 3)
         process.close()
 
 

@@ -43,6 +43,7 @@ def serve_exec(
     problem = None if container.running else (500, f'container not found ("{container.name}")')
     stream, _ = asked.opened(problem)
     if stream is not None:
+        stream.open()
         stream.execute(container)
     raise Gone("the stream has ended")
 
@@ -143,7 +144,7 @@ class Asked:
         """Upgrade, and tell what the kubelet finds wrong, before or after it.
 
         Returns:
-            The stream, None if it has failed, and its dialect.
+            The stream, to be opened, None if it has failed, and its dialect.
 
         Raises:
             Gone: there was no upgrade.
@@ -163,8 +164,8 @@ class Asked:
             raise Gone("no subprotocol")
         upgrade.upgrade(connection, self._request, dialect.name)
         stream = ExecStream(connection, dialect, options)
-        stream.open()
         if problem:
+            stream.open()
             stream.fail(dialect.error(f"unable to upgrade connection: {problem[1]}"))
             return None, dialect
         return stream, dialect

@@ -168,6 +168,7 @@ class ExecStream:
     def attach(self, attachment: Attachment, status: bytes) -> None:
         """Carry an attachment to its end, which the status tells: no exit code comes with it. Blocks."""
         try:
+            self.open()  # after the attaching: who sees the marker misses nothing from then on
             self._carry(attachment)
         finally:
             attachment.close()
