@@ -38,7 +38,7 @@ class Attachment:
 
     Args:
         owner: where it is registered.
-        stdin: the container's own, if input is taken; the caller's to keep.
+        stdin: a copy of the container's own, which is closed here; None takes no input.
         once: whether the end of the input is that of the container's (``stdinOnce``). Else it is the end
             of the attachment (containerd: ``container_io.go: Attach``).
 
