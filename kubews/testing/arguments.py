@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, Optional, Union, get_args
 
 from kubews.testing.access import ADMIN, User
+from kubews.testing.interactive import Interactive
 
 PodState = Literal["running", "waiting", "unscheduled", "completed"]
 Commands = Mapping[str, Optional[Sequence[str]]]
@@ -36,32 +37,6 @@ def minor_of(version: str) -> int:
     if len(parts) < 2 or parts[0] != "1" or not _is_number(parts[1]) or int(parts[1]) < 27:
         raise ValueError(f'version must be "1.27" or later, not {version!r}')
     return int(parts[1])
-
-
-@dataclasses.dataclass(frozen=True)
-class Interactive:
-    """Input and terminal of a container's own process.
-
-    Raises:
-        TypeError: something is no bool.
-        ValueError: ``stdin_once`` without ``stdin``.
-    """
-
-    stdin: bool = False
-    stdin_once: bool = False
-    tty: bool = False
-
-    def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if not isinstance(value, bool):
-                raise TypeError(f"{name} must be a bool, not {value!r}")
-        if self.stdin_once and not self.stdin:
-            raise ValueError(
-                "stdin_once goes with stdin: add_pod(..., stdin=True, stdin_once=True)"
-            )
-
-
-NONE_OF_IT = Interactive()
 
 
 @dataclasses.dataclass

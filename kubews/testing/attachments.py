@@ -13,8 +13,8 @@ import os
 import threading
 from typing import Optional
 
-from kubews.testing.arguments import Interactive
 from kubews.testing.forks import no_fork, not_for_forks
+from kubews.testing.interactive import Interactive
 from kubews.testing.processes import ExecProcess
 
 STDOUT, STDERR = 1, 2

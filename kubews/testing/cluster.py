@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Optional, Union
 
 from kubews.testing.arguments import (
-    Interactive,
     PodChange,
     PodSpec,
     PodState,
@@ -26,6 +25,7 @@ from kubews.testing.arguments import (
 from kubews.testing.connection import Request
 from kubews.testing.faults import NO_FAULTS, Faults
 from kubews.testing.host import Exec, Host, LocalPod
+from kubews.testing.interactive import Interactive
 from kubews.testing.remote import RemoteHost
 
 if TYPE_CHECKING:

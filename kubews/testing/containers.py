@@ -17,8 +17,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Optional
 
-from kubews.testing.arguments import NONE_OF_IT, Interactive
 from kubews.testing.attachments import STDERR, STDOUT, Attachment, Attachments
+from kubews.testing.interactive import NONE_OF_IT, Interactive
 from kubews.testing.objects import Json
 from kubews.testing.processes import CannotStart, ExecProcess, PodGone
 

@@ -15,9 +15,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Optional
 
-from kubews.testing.arguments import NONE_OF_IT, Interactive, PodChange, PodSpec
+from kubews.testing.arguments import PodChange, PodSpec
 from kubews.testing.containers import Container
 from kubews.testing.ending import Ending
+from kubews.testing.interactive import NONE_OF_IT, Interactive
 from kubews.testing.marked import kill_marked
 from kubews.testing.objects import Json
 from kubews.testing.shown import changed
