@@ -159,19 +159,13 @@ class LocalCluster:
         Threads: safe.
         """
         spec = PodSpec(
-            name,
-            namespace,
-            containers=containers,
-            init_containers=init_containers,
-            ephemeral_containers={} if ephemeral_containers is None else ephemeral_containers,
-            state=state,
-            ports={} if ports is None else ports,
-            listens={} if listens is None else listens,
-            labels={} if labels is None else labels,
+            name, namespace, containers, init_containers,
+            {} if ephemeral_containers is None else ephemeral_containers, state,
+            ports={} if ports is None else ports, listens={} if listens is None else listens,
+            labels={} if labels is None else labels, env={} if env is None else env,
             annotations={} if annotations is None else annotations,
-            env={} if env is None else env,
             interactive=Interactive(stdin, stdin_once, tty),
-        )
+        )  # fmt: skip
         return self._host.add_pod(spec)
 
     def delete_pod(self, name: str, namespace: str = "default") -> None:
