@@ -59,11 +59,16 @@ def all_containers(pod: Json) -> list[str]:
     ]
 
 
-def has_terminal(pod: Json, container: str) -> bool:
-    """Tell whether a container, of any kind, was started with a terminal."""
-    kinds = ("containers", "ephemeralContainers", "initContainers")
-    every = (each for kind in kinds for each in entries(pod, "spec", kind))
-    return any(each.get("name") == container and each.get("tty") is True for each in every)
+def container_spec(pod: Json, container: str) -> Json:
+    """Return what the spec says of a container, of any kind; nothing if there is none of that name."""
+    kinds = ("containers", "initContainers", "ephemeralContainers")
+    found = (each for kind in kinds for each in entries(pod, "spec", kind))
+    return next((each for each in found if each.get("name") == container), {})
+
+
+def container_status(pod: Json, container: str) -> Json:
+    """Return the status of a container, of any kind; nothing if there is none."""
+    return next((each for each in _statuses(pod) if each.get("name") == container), {})
 
 
 def is_over(pod: Json) -> bool:

@@ -15,11 +15,13 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer, Unpack
 
+    from kubews.attach import Attached
     from kubews.forwarder import ForwardEvent
     from kubews.options import BytesOptions, EncodedOptions, Options, TextOptions
     from kubews.podsocket import PodSocket
     from kubews.portforward import PortForward
     from kubews.ports import Port
+    from kubews.userfiles import InputFile, OutputFile
 
 
 class Pod(Target):
@@ -182,6 +184,61 @@ class Pod(Target):
         Threads: blocks.
         """
         return process.check_output(args, pod=self, input=input, timeout=timeout, **options)
+
+    def attach(
+        self,
+        *,
+        stdin: InputFile = None,
+        stdout: OutputFile = None,
+        stderr: OutputFile = None,
+        bufsize: int = -1,
+        text: Optional[bool] = None,
+        encoding: Optional[str] = None,
+        errors: Optional[str] = None,
+        connect_timeout: Optional[float] = None,
+    ) -> Attached:
+        """Attach to the process that the container was started with.
+
+        The pod's spec decides whether there is a terminal (then stderr arrives on stdout) and an input.
+        What was written before is in the log. Leaving does not end the process, except that the end of
+        the input is its end for a container with ``stdinOnce``; without that it ends the attachment.
+
+        Args:
+            stdin: as for ``Popen``; only for a container with ``stdin: true``.
+            stdout: as for ``Popen``.
+            stderr: as for ``Popen``.
+            bufsize: as for ``Popen``.
+            text: as for ``Popen``.
+            encoding: as for ``Popen``.
+            errors: as for ``Popen``.
+            connect_timeout: seconds for all questions and the connection.
+
+        Returns:
+            A ``Popen``. Its ``returncode`` is the container's exit code, from the pod's status; if the
+            attachment ends and the process does not, ``wait()`` returns None.
+
+        Raises:
+            ApiError: the server refused: no such pod or container, or a missing right (``get`` on ``pods``,
+                ``get`` and ``create`` on ``pods/attach``).
+            ConfigError: ``stdin`` was given, and the container has no input.
+            ConnectFailed: the server could not be reached.
+            NotReady: the container does not run, or has ended.
+
+        Threads: blocks.
+        """
+        from kubews import attach  # not for programs that only run commands
+
+        return attach.attach(
+            self,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            bufsize=bufsize,
+            text=text,
+            encoding=encoding,
+            errors=errors,
+            connect_timeout=connect_timeout,
+        )
 
     def shell(
         self, command: Optional[Sequence[StrOrBytesPath]] = None, *, container: Optional[str] = None

@@ -97,6 +97,8 @@ class Popen(Ending):
     Threads: any; ``communicate`` is for one at a time. The constructor blocks.
     """
 
+    _executes = True  # a command, and so is not attached to what runs
+
     def __init__(
         self,
         args: Args,
@@ -162,7 +164,7 @@ class Popen(Ending):
                 argv = self._tree.wrap(argv)
             self._session = open_exec(
                 self.pod,
-                argv,
+                argv if self._executes else None,
                 stdin=request_stdin or stdin not in (None, DEVNULL),
                 merged=stderr is STDOUT,
                 tty=tty,

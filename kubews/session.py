@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Callable, Sequence
+from typing import Optional
 
 from kubews.protocol.channels import OFFER, STDERR, STDOUT, Channels
-from kubews.protocol.requests import exec_path
+from kubews.protocol.requests import attach_path, exec_path
 from kubews.targets import Target
 from kubews.transport.connection import Connection
 from kubews.transport.deadline import Deadline
@@ -47,7 +48,7 @@ class Session:
 
 def open_exec(
     target: Target,
-    argv: Sequence[str],
+    argv: Optional[Sequence[str]],
     *,
     stdin: bool,
     merged: bool,
@@ -59,7 +60,7 @@ def open_exec(
 
     Args:
         target: the pod itself, see ``pin``; if the server asks for a container, it remembers the choice.
-        argv: the argument vector.
+        argv: the argument vector; None attaches to the process that the container has.
         stdin: whether there will be input.
         merged: whether stderr is read together with stdout, in the order of arrival.
         tty: whether the process gets a terminal; there is no stderr then.
@@ -76,8 +77,12 @@ def open_exec(
     if not tty:
         inbound[STDERR] = STDOUT if merged else STDERR
 
-    def attempt() -> Connection:
-        path = exec_path(
+    def path() -> str:
+        if argv is None:
+            return attach_path(
+                target.namespace, target.name, container=target.container, stdin=stdin, tty=tty
+            )
+        return exec_path(
             target.namespace,
             target.name,
             argv,
@@ -89,17 +94,21 @@ def open_exec(
             stderr=not tty,
             tty=tty,
         )
+
+    what, resource = ("attach to", "pods/attach") if argv is None else ("exec in", "pods/exec")
+
+    def attempt() -> Connection:
         return target.client.open(
-            path,
+            path(),
             OFFER,
             functools.partial(codec, tty=tty),
             inbound=inbound,
             where=target.where,
-            what=f"exec in {target.where}",
+            what=f"{what} {target.where}",
             deadline=deadline,
         )
 
-    connection = target.with_container(attempt, deadline)
+    connection = target.with_container(attempt, deadline, resource=resource)
     try:
         return Session(connection)
     except BaseException:  # Ctrl-C: nobody holds it yet

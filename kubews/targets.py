@@ -292,7 +292,9 @@ class Target:
 
     # Which container, and what a refusal means.
 
-    def with_container(self, action: Callable[[], T], deadline: Deadline) -> T:
+    def with_container(
+        self, action: Callable[[], T], deadline: Deadline, *, resource: str = "pods/exec"
+    ) -> T:
         """Run an action; if the server asks for a container, choose kubectl's and run it once more.
 
         The choice is remembered here. There is no question beforehand, so one round trip is enough
@@ -301,6 +303,7 @@ class Target:
         Args:
             action: opens something in the container that is named by then.
             deadline: for the questions that are asked here; the action has its own.
+            resource: what a right is needed for.
 
         Raises:
             ApiError: with what a person can do about it in the message.
@@ -317,7 +320,7 @@ class Target:
                 self.container = self.container or self._default_container(exc, deadline)
             return action()
         except ApiError as exc:
-            explained = self.explain(exc, deadline)
+            explained = self.explain(exc, deadline, resource=resource)
             if explained is exc:
                 raise
             raise explained from None  # it has everything that the first one had

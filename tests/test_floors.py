@@ -28,7 +28,7 @@ FLOORS = [
     ["signals"],
     ["ending"],
     ["popen", "forwarder"],
-    ["options"],
+    ["options", "attach"],
     ["terminal", "expect"],
     ["process", "portforward"],
     ["pod"],

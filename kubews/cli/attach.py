@@ -51,7 +51,7 @@ def run(options: argparse.Namespace, parser: Parser) -> int:
     pod = pods.find(options, name)
     document = pod.get()
     container = pod.container or pod.choose_container(document)
-    has_terminal = documents.has_terminal(document, container)
+    has_terminal = documents.container_spec(document, container).get("tty") is True
     if options.tty and not has_terminal and not options.quiet:
         say(f"error: Unable to use a TTY - container {container} did not allocate one")
     options.tty = has_terminal

@@ -36,13 +36,43 @@ def exec_path(
     False is told by leaving the parameter out: the server takes every value but ``0`` and ``false``
     for true, the empty one included (``apimachinery/pkg/runtime/conversion.go``).
     """
+    return _stream_path(
+        namespace, name, "exec", container, command,
+        {"stdin": stdin, "stdout": stdout, "stderr": stderr, "tty": tty},
+    )  # fmt: skip
+
+
+def attach_path(
+    namespace: str, name: str, *, container: Optional[str] = None, stdin: bool = False, tty: bool
+) -> str:
+    """Return path and query of an attachment to a container's own process.
+
+    Args:
+        namespace: of the pod.
+        name: of the pod.
+        container: its name, or None to let the server choose the only one.
+        stdin: whether a channel for input is wanted.
+        tty: what the container's ``tty`` says; any other value hangs or fails
+            (``remotecommand/httpstream.go``, ``cri/streaming/server.go: validateAttachRequest``).
+    """
+    flags = {"stdin": stdin, "stdout": True, "stderr": not tty, "tty": tty}
+    return _stream_path(namespace, name, "attach", container, (), flags)
+
+
+def _stream_path(
+    namespace: str,
+    name: str,
+    what: str,
+    container: Optional[str],
+    command: Sequence[str],
+    flags: dict[str, bool],
+) -> str:
     query = [("container", container)] if container else []
     query += [("command", argument) for argument in command]
-    flags = {"stdin": stdin, "stdout": stdout, "stderr": stderr, "tty": tty}
     query += [(flag, "true") for flag, wanted in flags.items() if wanted]
     # errors="surrogateescape": an argument made by os.fsdecode goes out as the bytes it came from.
     encoded = urlencode(query, quote_via=quote, safe="", errors="surrogateescape")
-    return f"{pod_path(namespace, name)}/exec?{encoded}"
+    return f"{pod_path(namespace, name)}/{what}?{encoded}"
 
 
 def portforward_path(namespace: str, name: str, ports: Sequence[int]) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, Optional, Union, get_args
 
 from kubews.testing.access import ADMIN, User
+from kubews.testing.interactive import Interactive
 
 PodState = Literal["running", "waiting", "unscheduled", "completed"]
 Commands = Mapping[str, Optional[Sequence[str]]]
@@ -60,6 +61,7 @@ class PodSpec:
     labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
     annotations: Mapping[str, str] = dataclasses.field(default_factory=dict)
     env: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    interactive: Interactive = dataclasses.field(default_factory=Interactive)
 
     def __post_init__(self) -> None:
         _check_name("the name of a pod", self.name, 253, rf"{_LABEL}(\.{_LABEL})*", '"web-0"')

@@ -25,6 +25,7 @@ from kubews.testing.arguments import (
 from kubews.testing.connection import Request
 from kubews.testing.faults import NO_FAULTS, Faults
 from kubews.testing.host import Exec, Host, LocalPod
+from kubews.testing.interactive import Interactive
 from kubews.testing.remote import RemoteHost
 
 if TYPE_CHECKING:
@@ -119,6 +120,9 @@ class LocalCluster:
         state: PodState = "running",
         init_containers: Sequence[str] = (),
         ephemeral_containers: Optional[Mapping[str, Optional[Sequence[str]]]] = None,
+        stdin: bool = False,
+        stdin_once: bool = False,
+        tty: bool = False,
     ) -> LocalPod:
         """Add a pod and start its containers.
 
@@ -138,6 +142,9 @@ class LocalCluster:
                 ``"completed"`` for a pod that has no process.
             init_containers: names of containers that have completed.
             ephemeral_containers: like ``containers``.
+            stdin: whether the first container's command has an input, for attach.
+            stdin_once: whether the end of an attachment is that of this input.
+            tty: whether that command has a terminal.
 
         Returns:
             Its names and its scratch directory; a container's processes start in the sub-directory
@@ -152,18 +159,13 @@ class LocalCluster:
         Threads: safe.
         """
         spec = PodSpec(
-            name,
-            namespace,
-            containers=containers,
-            init_containers=init_containers,
-            ephemeral_containers={} if ephemeral_containers is None else ephemeral_containers,
-            state=state,
-            ports={} if ports is None else ports,
-            listens={} if listens is None else listens,
-            labels={} if labels is None else labels,
+            name, namespace, containers, init_containers,
+            {} if ephemeral_containers is None else ephemeral_containers, state,
+            ports={} if ports is None else ports, listens={} if listens is None else listens,
+            labels={} if labels is None else labels, env={} if env is None else env,
             annotations={} if annotations is None else annotations,
-            env={} if env is None else env,
-        )
+            interactive=Interactive(stdin, stdin_once, tty),
+        )  # fmt: skip
         return self._host.add_pod(spec)
 
     def delete_pod(self, name: str, namespace: str = "default") -> None:

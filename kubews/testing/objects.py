@@ -131,6 +131,7 @@ API_RESOURCES: Json = {
     "resources": [
         resource("namespaces", "Namespace", ["get", "list"], shortNames=["ns"]),
         resource("pods", "Pod", ["delete", "get", "list"], shortNames=["po"], categories=["all"]),
+        resource("pods/attach", "PodAttachOptions", ["create", "get"]),
         resource("pods/exec", "PodExecOptions", ["create", "get"]),
         resource("pods/portforward", "PodPortForwardOptions", ["create", "get"]),
     ],

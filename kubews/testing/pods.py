@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Optional
 
 from kubews.testing.arguments import PodChange, PodSpec
+from kubews.testing.containers import Container
 from kubews.testing.ending import Ending
+from kubews.testing.interactive import NONE_OF_IT, Interactive
 from kubews.testing.marked import kill_marked
 from kubews.testing.objects import Json
-from kubews.testing.processes import Container
 from kubews.testing.shown import changed
 
 # Every process of a pod inherits this variable: how the ones that left their process group are
@@ -57,10 +58,16 @@ class Pod:
         environment = {**inherited, **spec.env, **marks, "HOSTNAME": spec.name, MARK: self.uid}
         environment.setdefault("KUBERNETES_SERVICE_HOST", "127.0.0.1")
 
-        def make(name: str, argv: Optional[Sequence[str]]) -> Container:
-            return Container(name, argv, self.directory / name, environment)
+        def make(
+            name: str, argv: Optional[Sequence[str]], kind: Interactive = NONE_OF_IT
+        ) -> Container:
+            return Container(name, argv, self.directory / name, environment, kind)
 
-        self.containers = [make(*each) for each in spec.containers.items()]
+        first = next(iter(spec.containers))
+        self.containers = [
+            make(name, argv, spec.interactive if name == first else Interactive())
+            for name, argv in spec.containers.items()
+        ]
         self.init_containers = [make(name, None) for name in spec.init_containers]
         self.ephemeral_containers = [make(*each) for each in spec.ephemeral_containers.items()]
 
@@ -148,6 +155,9 @@ class Pod:
             body: Json = {"name": container.name, "image": "localhost/kubews:none"}
             if container.argv:
                 body["command"] = list(container.argv)
+            kind = container.interactive
+            flags = {"stdin": kind.stdin, "stdinOnce": kind.stdin_once, "tty": kind.tty}
+            body.update({key: True for key, value in flags.items() if value})
             return body
 
         body: Json = {"containers": [spec(each) for each in self.containers]}

@@ -24,7 +24,6 @@ from typing import Optional
 
 from kubews.testing import launch
 from kubews.testing.forks import no_fork, not_for_forks
-from kubews.testing.objects import Json
 
 
 class CannotStart(Exception):
@@ -44,6 +43,8 @@ class ExecProcess:
 
     Threads: one, except for ``kill``.
     """
+
+    detaches = False  # it goes on when its client has gone
 
     def __init__(
         self,
@@ -116,11 +117,20 @@ class ExecProcess:
     @property
     def exited(self) -> bool:
         """Whether the process has ended (it is not reaped by asking)."""
+        return self.exit_code is not None
+
+    @property
+    def exit_code(self) -> Optional[int]:
+        """The exit code, of death by signal n 128 + n as containerd reports it; None while it runs."""
         flags = os.WEXITED | os.WNOHANG | os.WNOWAIT
         with self._lock:
-            if self._popen.returncode is not None:
-                return True
-            return os.waitid(os.P_PID, self.pid, flags) is not None
+            code = self._popen.returncode
+            if code is not None:
+                return code if code >= 0 else 128 - code
+            ended = os.waitid(os.P_PID, self.pid, flags)
+        if ended is None:
+            return None
+        return ended.si_status if ended.si_code == os.CLD_EXITED else 128 + ended.si_status
 
     def resize(self, width: int, height: int) -> None:
         """Set the size of the terminal; without one, or with a zero, nothing happens."""
@@ -165,7 +175,6 @@ class ExecProcess:
             if file is not None:
                 file.close()
         self._master = self._exit = self.exit_fd = None
-        # As containerd reports it: death by signal n is 128 + n.
         return code if code >= 0 else 128 - code
 
 
@@ -189,124 +198,3 @@ def _close(pipe: object) -> None:
 def _kill_group(pid: int) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
-
-
-class Container:
-    """A container: its directory, its main process, and the commands executed in it.
-
-    Args:
-        name: the container's name.
-        argv: its command; None for a container that runs without any process.
-        directory: where its processes start.
-        env: their environment.
-
-    Threads: safe.
-    """
-
-    def __init__(
-        self, name: str, argv: Optional[Sequence[str]], directory: Path, env: Mapping[str, str]
-    ) -> None:
-        self.name = name
-        self.argv = tuple(argv or ())
-        self.directory = directory
-        self.env = env
-        self._lock = threading.Lock()
-        self._main: Optional[subprocess.Popen[bytes]] = None
-        self._watcher: Optional[threading.Thread] = None
-        self._execs: set[ExecProcess] = set()
-        self._gone = False
-        self.started = False
-        self.exit_code: Optional[int] = None
-
-    def start(self) -> None:
-        """Start the container's command."""
-        self.directory.mkdir(mode=0o755)
-        self.started = True
-        if not self.argv:
-            return
-        with open(self.directory.with_suffix(".log"), "wb") as log:
-            self._main = launch.start(
-                self.argv, cwd=self.directory, env=self.env,
-                stdin=subprocess.DEVNULL, stdout=log.fileno(), stderr=log.fileno(),
-            )  # fmt: skip
-        self._watcher = threading.Thread(
-            target=self._watch, args=(self._main,), name=f"container {self.name}", daemon=True
-        )
-        self._watcher.start()
-
-    def _watch(self, main: subprocess.Popen[bytes]) -> None:
-        """Kill what was executed in the container when its own process ends, as its PID namespace does."""
-        main.wait()
-        self.kill()
-
-    @property
-    def running(self) -> bool:
-        """Whether commands can be executed in the container."""
-        if self._main is not None and self.exit_code is None:
-            code = self._main.poll()
-            if code is not None:
-                self.exit_code = code if code >= 0 else 128 - code
-        return self.started and not self._gone and self.exit_code is None
-
-    @property
-    def execs(self) -> list[ExecProcess]:
-        """The commands that run in the container now."""
-        with self._lock:
-            return list(self._execs)
-
-    def execute(self, argv: Sequence[str], **streams: bool) -> ExecProcess:
-        """Start a command in the container.
-
-        Raises:
-            CannotStart: with the runtime's text.
-            PodGone: the pod is being deleted.
-        """
-        process = ExecProcess(argv, cwd=self.directory, env=self.env, **streams)
-        with self._lock:
-            self._execs.add(process)
-            gone = self._gone
-        if gone:
-            process.kill()
-            self.finish(process)
-            raise PodGone
-        return process
-
-    def finish(self, process: ExecProcess) -> int:
-        """Reap a command and forget it; return its exit code. Blocks until it has ended."""
-        code = process.reap()
-        with self._lock:
-            self._execs.discard(process)
-        return code
-
-    def kill(self) -> None:
-        """Kill the container's process and every command in it."""
-        with self._lock:
-            self._gone = True
-            execs = list(self._execs)
-        if self._main is not None and self._main.poll() is None:
-            _kill_group(self._main.pid)
-        for process in execs:
-            process.kill()
-
-    def wait(self) -> None:
-        """Reap the container's own process."""
-        if self._watcher is not None:
-            self._watcher.join()
-
-    def as_status(self, now: str) -> Json:
-        """Return the container's entry in ``containerStatuses``."""
-        running = self.running
-        state: Json
-        if running:
-            state = {"running": {"startedAt": now}}
-        elif self.started or self.exit_code is not None:
-            code = self.exit_code or 0
-            reason = "Error" if code else "Completed"
-            state = {"terminated": {"exitCode": code, "reason": reason, "finishedAt": now}}
-        else:
-            state = {"waiting": {"reason": "ContainerCreating"}}
-        image = "localhost/kubews:none"
-        return {
-            "name": self.name, "state": state, "lastState": {}, "ready": running,
-            "restartCount": 0, "image": image, "imageID": "", "started": running,
-        }  # fmt: skip

@@ -30,7 +30,7 @@ _READABLE = {
 }
 _VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 # What a real cluster has: a 404 would look as if the pod were missing.
-_NOT_YET = frozenset({"attach", "ephemeralcontainers", "log", "proxy"})
+_NOT_YET = frozenset({"ephemeralcontainers", "log", "proxy"})
 
 
 def route(connection: Connection, request: Request, user: User, headers: access.Headers) -> None:
@@ -58,6 +58,8 @@ def route(connection: Connection, request: Request, user: User, headers: access.
         connection.reply(404, b"404 page not found\n", _TEXT)
     elif (kind, subresource, rest) == ("pods", "exec", []) and namespace:
         handlers.serve_exec(connection, request, user, headers, namespace, name)
+    elif (kind, subresource, rest) == ("pods", "attach", []) and namespace:
+        handlers.serve_attach(connection, request, user, headers, namespace, name)
     elif (kind, subresource, rest) == ("pods", "portforward", []) and namespace:
         portforward.serve_portforward(connection, request, user, headers, namespace, name)
     elif kind == "pods" and namespace and subresource in _NOT_YET:

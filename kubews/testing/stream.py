@@ -14,14 +14,16 @@ import binascii
 import collections
 import os
 import select
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING, Optional, Union
 
 from websockets.frames import Frame, Opcode
 
+from kubews.testing.attachments import Attachment
+from kubews.testing.containers import Container
 from kubews.testing.dialect import Dialect, Options
 from kubews.testing.frames import GoServerProtocol, close_frame
 from kubews.testing.messages import Messages
-from kubews.testing.processes import CannotStart, Container, ExecProcess, PodGone
+from kubews.testing.processes import CannotStart, ExecProcess, PodGone
 from kubews.testing.resize import Resizer, Wedged
 from kubews.testing.tls import Bytes, Gone, Wire
 
@@ -37,6 +39,8 @@ _HANGUP = getattr(select, "POLLRDHUP", 0)
 # the buffers of the two that copy into and out of it.
 _ROOM = 128 << 10
 _HIGH = 256 << 10  # bytes waiting for the client above which a process is not read
+
+Carried = Union[ExecProcess, Attachment]
 
 
 class ExecStream:
@@ -66,7 +70,7 @@ class ExecStream:
         self._gone = False  # the client or the connection has ended
         self._poll = select.poll()
         self._polled: dict[int, int] = {}
-        self._process: Optional[ExecProcess] = None
+        self._process: Optional[Carried] = None
         self._exited = False
 
     # Out.
@@ -154,6 +158,23 @@ class ExecStream:
         except PodGone:
             self.fail(self._dialect.exit(137, options.command))
             return
+        try:
+            self._carry(process)
+        finally:
+            code = container.finish(process)
+        status = self._dialect.exit(code, options.command) if code else self._dialect.success()
+        self._end(status)
+
+    def attach(self, attachment: Attachment, status: bytes) -> None:
+        """Carry an attachment to its end, which the status tells: no exit code comes with it. Blocks."""
+        try:
+            self.open()  # after the attaching: who sees the marker misses nothing from then on
+            self._carry(attachment)
+        finally:
+            attachment.close()
+        self._end(status)
+
+    def _carry(self, process: Carried) -> None:
         self._process = process
         try:
             self._early()
@@ -163,20 +184,18 @@ class ExecStream:
             self._disconnect()
             process.kill()
             raise
-        finally:
-            code = container.finish(process)
-        status = self._dialect.exit(code, options.command) if code else self._dialect.success()
-        self._end(status)
 
     def _early(self) -> None:
         if self._faults.early_status:
             self._send_status(self._dialect.success())
 
-    def _pump(self, process: ExecProcess) -> None:
+    def _pump(self, process: Carried) -> None:
         while True:
             self._flush()
             done = process.stdout is None and process.stderr is None
             if done and (self._exited or process.exited):
+                return
+            if self._gone and process.detaches:
                 return
             self._arm(process)
             # Without a descriptor for the exit it is looked for every 20 ms once the pipes ended.
@@ -191,7 +210,7 @@ class ExecStream:
             except Gone:
                 self._disconnect()
 
-    def _arm(self, process: ExecProcess) -> None:
+    def _arm(self, process: Carried) -> None:
         """Ask poll for exactly what can be used now."""
         wanted = {self._connection.server.stop_fd: select.POLLIN}
         room = self._gone or self._wire.pending < _HIGH
@@ -222,7 +241,7 @@ class ExecStream:
         """Whether the server waits with all else until the process has read something."""
         return self._input_size > _ROOM
 
-    def _ready(self, process: ExecProcess, fd: int, events: int) -> None:
+    def _ready(self, process: Carried, fd: int, events: int) -> None:
         if fd == self._connection.server.stop_fd:
             raise Gone("the cluster is being closed")
         if fd == process.exit_fd:
@@ -238,7 +257,7 @@ class ExecStream:
         elif fd == process.stderr:
             self._read_output(process, fd, STDERR)
 
-    def _read_output(self, process: ExecProcess, fd: int, channel: int) -> None:
+    def _read_output(self, process: Carried, fd: int, channel: int) -> None:
         try:
             data = os.read(fd, _READ)
         except BlockingIOError:
@@ -254,7 +273,8 @@ class ExecStream:
         else:
             process.close_stderr()
         # containerd's ExecIO.Attach: with the end of an output the input ends, whoever still reads it.
-        self._drop_input()
+        if not process.detaches:
+            self._drop_input()
 
     # In.
 
@@ -357,7 +377,7 @@ class ExecStream:
         if not self._input and self._process is not None:
             self._process.close_stdin()
 
-    def _write_input(self, process: ExecProcess) -> None:
+    def _write_input(self, process: Carried) -> None:
         while self._input and process.stdin is not None:
             try:
                 written = os.write(process.stdin, self._input[0])

@@ -31,6 +31,7 @@ class PodSpec:
         annotations: its annotations.
         env: variables of all containers.
         stdin: keep stdin of the first container open, for attach.
+        stdin_once: end it with the first attachment that had it.
         tty: give the first container a terminal.
         restart_policy: ``Always`` or ``Never`` or ``OnFailure``.
         init_containers: names of containers that have completed before.
@@ -49,6 +50,7 @@ class PodSpec:
     annotations: Mapping[str, str] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
     stdin: bool = False
+    stdin_once: bool = False
     tty: bool = False
     restart_policy: str = "Always"
     init_containers: Sequence[str] = ()
@@ -100,5 +102,5 @@ class PodSpec:
             container["ports"] = [
                 {"name": key, "containerPort": value} for key, value in self.ports.items()
             ]
-            container.update(stdin=self.stdin, tty=self.tty)
+            container.update(stdin=self.stdin, stdinOnce=self.stdin_once, tty=self.tty)
         return container

@@ -125,7 +125,7 @@ class RealCluster:
             ephemeral_containers: like ``containers``, added to it when it runs.
             timeout: seconds to wait; 0 does not wait.
             options: the other fields of ``PodSpec``: ``state``, ``ports``, ``labels``,
-                ``annotations``, ``env``, ``images``, ``stdin``, ``tty``, ``restart_policy``,
+                ``annotations``, ``env``, ``images``, ``stdin``, ``stdin_once``, ``tty``, ``restart_policy``,
                 ``init_containers``.
 
         Raises:

@@ -24,12 +24,12 @@ from rawclient import SCALE, RawClient, exec_target
 from recorder.conversations import PODS, PREPARED
 from websockets.frames import Frame, Opcode
 
-from kubews.testing import Faults, LocalCluster
+from kubews.testing import Faults, LocalCluster, handlers
 
 COPIES = Path(__file__).parent.parent / "transcripts"
 # Where the recordings of the first hour are, of which a clone has copies.
 ORIGINALS = os.environ.get("KUBEWS_TRANSCRIPTS")
-KINDS = ("*exec-*.json", "*portforward-*.json")
+KINDS = ("attach-*.json", "*exec-*.json", "*portforward-*.json")
 NAMES = sorted(
     path.stem for kind in KINDS for path in COPIES.glob(kind) if '"request": {' in path.read_text()
 )
@@ -41,6 +41,31 @@ FASTER = {
     "sleep 1; echo done": "sleep 0.4; echo done",
     "70": "0.3",
 }
+# The pods of the recordings of attach.
+ATTACHED: dict[str, Any] = {
+    "box": {
+        "containers": {
+            "echo": ["sh", "-c", "while read l; do echo got:$l; done; echo bye; sleep 1000"],
+            "main": None,
+        },
+        "stdin": True,
+    },
+    "once": {
+        "containers": {"main": ["sh", "-c", "read l; echo got:$l; exit 5"]},
+        "stdin": True,
+        "stdin_once": True,
+    },
+    "ttypod": {
+        "containers": {"main": ["sh", "-c", "PS1='# ' exec sh"]},
+        "stdin": True,
+        "tty": True,
+        "env": {"ENV": ""},
+    },
+    "ticker": {"containers": {"main": None}},
+    "ticker2": {"containers": {"main": None}},
+}
+# What a ticker waits for in its directory: output is seen by who is attached already.
+GO = "go"
 TOKENS = {
     "exec-forbidden": "bobs-token",
     "exec-unauthorized": "nobodys-token",
@@ -66,9 +91,12 @@ def recorded_cluster(name: str) -> Iterator[LocalCluster]:
         cluster = stack.enter_context(LocalCluster(version=record.get("kubernetes", "1.36")))
         pod = record["request"]["path"].split("/")[6]
         listens = pod_servers(stack, record) if "portforward" in name else {}
+        pods = {**PODS, **(ATTACHED if name.startswith("attach-") else {})}
+        if pod.startswith("ticker") and pod in pods:
+            pods[pod] = {"containers": {"main": ticker(record)}}
         added = {
-            each: cluster.add_pod(each, **PODS[each], listens=listens)
-            for each in {"box", pod} & PODS.keys()
+            each: cluster.add_pod(each, **pods[each], listens=listens)
+            for each in {"box", pod} & pods.keys()
         }
         if pod in PREPARED:
             prepared(added[pod].directory / "main" / PREPARED[pod])
@@ -77,7 +105,16 @@ def recorded_cluster(name: str) -> Iterator[LocalCluster]:
         cluster.add_user("bob", token="bobs-token")
         for user, verbs in RBAC.items():
             cluster.add_user(user, verbs={"pods/exec": verbs, "pods/portforward": verbs})
+        if pod.startswith("ticker") and pod in added:
+            cluster.ticker = added[pod].directory / "main" / GO  # type: ignore[attr-defined]
         yield cluster
+
+
+def ticker(record: dict[str, Any]) -> list[str]:
+    """Return a command that says, when it may go, what was recorded, and then nothing."""
+    said = b"".join(payload_of(each)[1:] for each in record["frames"] if each["hex"][:2] == "01")
+    script = f"until [ -e {GO} ]; do sleep 0.02; done; printf %s '{said.decode()}'; sleep 1000"
+    return ["sh", "-c", script]
 
 
 def pod_servers(stack: ExitStack, record: dict[str, Any]) -> dict[int, int | None]:
@@ -238,7 +275,10 @@ def faults_of(record: dict[str, Any]) -> Faults:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_transcript(name: str, recorded_cluster: LocalCluster) -> None:
+def test_transcript(
+    name: str, recorded_cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handlers, "MISMATCH_SECONDS", 0.5)
     record = load(name)
     if reason := next((NOT_REPLAYED[key] for key in NOT_REPLAYED if name.endswith(key)), ""):
         pytest.skip(f"not in LocalCluster: {reason}")
@@ -258,10 +298,16 @@ def test_transcript(name: str, recorded_cluster: LocalCluster) -> None:
         protocol = answer.headers["sec-websocket-protocol"].lower()
         assert protocol == (response["subprotocol"] or "")
         assert "sec-websocket-extensions" not in answer.headers
+        if hasattr(recorded_cluster, "ticker"):
+            wait_for(client, [("binary", b"\1")], normalize_for(record))
+            recorded_cluster.ticker.touch()
         expected = play(client, record, recorded_cluster)
         if name == "exec-v5-pod-deleted-while-running":
             wait_for(client, expected[:1], normalize)
             recorded_cluster.delete_pod("ticker3")
+        if name == "attach-v5-pod-deleted-while-attached":
+            wait_for(client, expected[:-2], normalize)
+            recorded_cluster.delete_pod("ticker2")
         finish(client, record, expected)
     if "process-fate" in name:
         check_fate(recorded_cluster, record)
