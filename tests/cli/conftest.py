@@ -33,7 +33,7 @@ def _kubectl_can(request: pytest.FixtureRequest) -> None:
     if PROGRAMS["kubectl"] not in parameters.values():
         return
     cluster = request.getfixturevalue("cluster")
-    needed = 31 if request.path.name == "test_forward.py" else 30
+    needed = 31 if request.path.name == "test_forward_ports.py" else 30
     if isinstance(cluster, LocalCluster) and minor(cluster) < needed:
         pytest.skip(f"kubectl cannot do this with a LocalCluster of version {cluster.version}")
 

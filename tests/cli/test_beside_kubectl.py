@@ -75,7 +75,7 @@ LINES = [
     ),
     # Targets.
     line("exec pod/web-0", "echo", "hi"),
-    line("exec deploy/web", "echo", "hi"),
+    line("exec deploy/front", "echo", "hi"),
     line("exec nope", "echo", "hi"),
     line("exec deploy/nope", "echo", "hi"),
     line("exec nonsense/web-0", "echo", "hi"),
@@ -118,8 +118,8 @@ def pods(cluster: AnyCluster) -> None:
     mark = {"kubectl.kubernetes.io/default-container": "b"}
     cluster.add_pod("marked", {"a": sleep, "b": sleep}, annotations=mark)
     cluster.add_pod("initial", {"a": sleep}, init_containers=["before"])
-    cluster.add_pod("web-7f-x2", {"app": sleep}, labels={"app": "web"})
-    cluster.add_workload("deploy/web", selector={"app": "web"})
+    cluster.add_pod("front-7f-x2", {"app": sleep}, labels={"app": "front"})
+    cluster.add_workload("deploy/front", selector={"app": "front"})
 
 
 @pytest.mark.parametrize("line", LINES, ids=lambda line: " ".join(line.arguments))
