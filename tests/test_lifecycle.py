@@ -202,7 +202,10 @@ def test_numbers_above_1024_are_as_good_as_others_r26(pod: Pod, cluster) -> None
 files = [open(os.devnull) for _ in range(2000)]
 sys.stdin = files[0]
 data = os.urandom(300_000)
-done = pod.run(["cat"], input=data, capture_output=True, timeout=30)
+try:
+    done = pod.run(["cat"], input=data, capture_output=True, timeout=30)
+except kubews.TimeoutExpired as exc:
+    sys.exit(f"after 30 s {len(exc.stdout)} of 300000 bytes")
 assert (done.returncode, done.stdout) == (0, data)
 with pod.popen(["cat"], stdin=PIPE, stdout=PIPE, text=True) as p:
     assert p._connection._wire.fileno() > 1024

@@ -253,7 +253,10 @@ def act(cluster: LocalCluster, what: str, *args: Any) -> None:
     if what == "execute":
         pod, *argv = args
         with cluster.client() as client:
-            client.pod(pod).check_call(argv, container="main")
+            code = client.pod(pod).call(argv, container="main")
+        assert code in (0, 137), (
+            code
+        )  # 137: the container has ended under it, as it may be meant to
     elif what == "delete_pod":
         cluster.delete_pod(args[0])
     else:
