@@ -307,15 +307,15 @@ class Stream(io.RawIOBase):
         """
         if self.closed:
             return
+        # It counts as closed only at the very end: a close that Ctrl-C has stopped can be made again.
         if self._pipe is not None:
-            super().close()
             if self._bridge is None:
                 self._pipe.close()
             else:
                 self._bridge.end.close()  # a child may have a copy, and then goes on
+            super().close()
             return
         try:
-            # Closed only after this: a close that Ctrl-C has stopped can be made again.
             self.close_write()
         except HalfCloseUnsupported:
             if not self._finalizing:
