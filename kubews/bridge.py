@@ -184,6 +184,8 @@ class InputBridge(_Bridge):
                         return None
                     self._unsent = Unsent(data)
                 self._connection.send(self._stream_id, self._unsent, _NOW)
+        except Expired:
+            return 0  # somebody else has just filled the queue
         except (OSError, KubewsError):
             return None
         return READ

@@ -406,3 +406,23 @@ def test_a_descriptor_made_while_the_loop_stops_has_all_of_the_output() -> None:
             count += len(piece)
         assert count == 500_000
         stream.close()
+
+
+def test_input_goes_on_when_another_writer_has_just_filled_the_queue(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One that began before there was a descriptor."""
+    with opened() as (connection, peer):
+        stdin = Stream(Session(connection), 0)
+        descriptor = stdin.fileno()
+        answers = [True, False, False, False]  # room when the bridge asks, none when it sends
+        has_room = connection._outbox.has_room
+        monkeypatch.setattr(
+            connection._outbox, "has_room", lambda: answers.pop(0) if answers else has_room()
+        )
+        os.write(descriptor, b"from here")
+        assert eventually(lambda: not answers)
+        connection._post_flush()  # the loop sends what the other has queued, and so asks again
+        assert peer.read_data() == b"from here"
+        stdin.close()
+        assert peer.read_frame()[1] == b"\xff\0"
