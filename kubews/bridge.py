@@ -71,6 +71,7 @@ class _Bridge:
         self.end = user
         self._own = own
         self._keep: Optional[object] = keep
+        self._started = False
         self._loop: Optional[Loop] = None
         self._released: Callable[[], None] = nothing
         os.set_blocking(own.fileno(), False)
@@ -80,12 +81,16 @@ class _Bridge:
         return self._own.fileno()
 
     def start(self, loop: Loop, released: Callable[[], None]) -> None:
-        """Begin to serve.
+        """Begin to serve, once; of a second start there is nothing to serve.
 
         Args:
             loop: the current one.
             released: called once, when there is nothing more to serve.
         """
+        if self._started:
+            released()
+            return
+        self._started = True
         self._loop, self._released = loop, released
         self.serve(0)
 

@@ -44,7 +44,7 @@ class Stream(io.RawIOBase):
         self._wrapped = False
         self._finalizing = False
         self._lock = threading.RLock()
-        # Set once, under the lock: from then on the bytes go through a descriptor.
+        # Set under the lock: from then on the bytes go through a descriptor.
         self._bridge: Union[InputBridge, OutputBridge, None] = None
 
     def __repr__(self) -> str:
@@ -251,7 +251,8 @@ class Stream(io.RawIOBase):
         self._check_open()
         with self._lock:
             if self._bridge is None:
-                self._bridge = self._build_bridge()
+                self._serve_bridge(self._build_bridge())
+            assert self._bridge is not None
             return self._bridge.end.fileno()
 
     def detach_fd(self) -> int:
@@ -273,8 +274,20 @@ class Stream(io.RawIOBase):
         else:
             self._connection.end_frame(self._stream_id)  # raises where there is none
             bridge = InputBridge(self._connection, self._stream_id, self._session)
-        self._connection.bridges.attach(bridge)
         return bridge
+
+    def _serve_bridge(self, bridge: Union[InputBridge, OutputBridge]) -> None:
+        # Held here before the loop hears of it: it takes bytes at once, which Ctrl-C must not lose.
+        self._bridge = bridge
+        try:
+            self._connection.bridges.attach(bridge)
+        except BaseException:
+            try:
+                # Nobody knows how far that came, and a second start is nothing.
+                self._connection.bridges.attach(bridge)
+            except RuntimeError:  # there is no thread to be had, so nothing was taken
+                self._bridge = None
+            raise
 
     def _readinto_bridge(self, end: io.RawIOBase, b: WriteableBuffer) -> Any:
         count = end.readinto(b)

@@ -16,7 +16,8 @@ from collections.abc import Iterator
 
 import pytest
 from support import eventually, in_thread, seconds
-from transport.peers import data, opened
+from transport.interrupts import Interrupted, interrupt, points, run_with
+from transport.peers import SUCCESS, close_frame, data, opened
 
 import kubews
 from kubews import PIPE, Pod, Stream
@@ -406,6 +407,28 @@ def test_a_descriptor_made_while_the_loop_stops_has_all_of_the_output() -> None:
             count += len(piece)
         assert count == 500_000
         stream.close()
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # ends of pipes that nobody has yet
+def test_an_interrupted_fileno_loses_no_byte() -> None:
+    """The loop takes bytes as soon as it hears of a descriptor, so that has to be in somebody's hands then."""
+    for number in points():
+        with opened() as (connection, peer):
+            stream = Stream(Session(connection), 1, connection.pipes[1])
+            peer.send(data(1, b"before, "))
+            assert eventually(lambda: connection.pipes[1].size)
+            try:
+                _, reached = run_with(stream.fileno, number, interrupt)
+            except Interrupted:
+                reached = True
+            peer.send(data(1, b"behind"), data(3, SUCCESS), close_frame())
+            got = b""
+            while piece := stream.recv(100, seconds(10)):
+                got += piece
+            assert got == b"before, behind", number
+            stream.close()
+        if not reached:
+            return
 
 
 def test_input_goes_on_when_another_writer_has_just_filled_the_queue(
