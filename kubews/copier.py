@@ -77,6 +77,8 @@ class OutputCopier(_Copier):
         try:
             return self._pipe.take(CHUNK, NEVER)
         except ConnectionLost:
+            if self._connection.succeeded():  # closed on this side, before all was copied
+                raise
             return b""  # told by the exit status
 
 

@@ -9,10 +9,13 @@ import time
 
 import pytest
 from support import eventually, in_thread, seconds
+from transport.peers import SUCCESS, data, opened
 
 import kubews
 from kubews import DEVNULL, PIPE, Pod
+from kubews.copier import OutputCopier
 from kubews.testing import Faults
+from kubews.transport.deadline import Deadline
 from kubews.userfiles import descriptor_of, sink_for
 
 
@@ -301,3 +304,19 @@ def test_an_interrupt_closes_no_descriptor_twice_r49(
         with pytest.raises(Interrupted):
             sink_for(file, None, None, text=False)
         file.write(b"still ours")
+
+
+def test_a_close_before_all_is_copied_is_no_success() -> None:
+    """Though the process has ended well, its output is not in the file."""
+    read, write = os.pipe()
+    with opened() as (connection, peer), open(read, "rb"), open(write, "wb") as file:
+        copier = OutputCopier(connection, connection.pipes[1], sink_for(file))
+        peer.send(*[data(1, bytes(50_000))] * 10, data(3, SUCCESS))
+        connection.status.get(Deadline(seconds(10)))
+        closing = in_thread(connection.close, 0.1)
+        assert eventually(lambda: connection.pipes[1].ended)
+        os.read(read, 1 << 16)  # a terminal that goes on again
+        os.read(read, 1 << 16)
+        with pytest.raises(kubews.ConnectionLost, match="not all of the output"):
+            copier.done.get(Deadline(seconds(10)))
+        closing.result()

@@ -21,7 +21,7 @@ from kubews.protocol.events import Data, Event, Status
 from kubews.transport.backpressure import DEFAULT_LIMITS, Backpressure, Limits
 from kubews.transport.bridges import Bridges
 from kubews.transport.deadline import NEVER, Deadline
-from kubews.transport.link import Link
+from kubews.transport.link import CLOSED_HERE, Link
 from kubews.transport.loop import Loop, Timer
 from kubews.transport.outbox import Unsent
 from kubews.transport.pipe import Pipe
@@ -246,8 +246,14 @@ class Connection(Link):
             self._begin_close()
 
     def _discard(self) -> None:
+        # Also behind a Status: it is no end of what is dropped here.
+        lost = ConnectionLost(
+            f"{self.where}: connection lost: {CLOSED_HERE}, and not all of the output was read",
+            received=self._counts(),
+        )
         for pipe in self.pipes.values():
-            pipe.discard()
+            pipe.discard(lost)
+            pipe.wake()
 
     def _settle(self, lost: Exception) -> None:
         if self._looker is not None:
@@ -285,8 +291,11 @@ class Connection(Link):
             return False
         return True
 
+    def _counts(self) -> dict[str, int]:
+        return {self._codec.names[id_]: count for id_, count in self._received.items()}
+
     def _loss(self, reason: str, cause: Optional[BaseException]) -> ConnectionLost:
-        received = {self._codec.names[id_]: count for id_, count in self._received.items()}
+        received = self._counts()
         counts = ", ".join(f"{count} bytes of {name}" for name, count in received.items())
         lost = ConnectionLost(
             f"{self.where}: connection lost: {reason}; how the process ended is unknown "
