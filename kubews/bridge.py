@@ -131,6 +131,7 @@ class OutputBridge(_Bridge):
         super().__init__(*_ends(reading=True), keep)
         self._pipe = pipe
         self._unsent = memoryview(b"")
+        pipe.bridged = True
 
     def _pump(self, events: int) -> Optional[int]:
         """Return the events to wait for, None if there is nothing more to do."""

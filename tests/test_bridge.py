@@ -23,6 +23,7 @@ import kubews
 from kubews import PIPE, Pod, Stream
 from kubews.session import Session
 from kubews.testing import Faults
+from kubews.transport.deadline import Deadline
 
 MIB = 1 << 20
 
@@ -429,6 +430,24 @@ def test_an_interrupted_fileno_loses_no_byte() -> None:
             stream.close()
         if not reached:
             return
+
+
+@pytest.mark.parametrize("end", ["close", "abort"])
+def test_a_child_gets_all_that_an_ended_process_has_left_behind(end: str) -> None:
+    """Though its Popen is closed before the server has closed the connection, and the child is slow."""
+    with opened() as (connection, peer):
+        stdout = Stream(Session(connection), 1, connection.pipes[1])
+        descriptor = os.dup(stdout.fileno())
+        sending = in_thread(peer.send, *[data(1, bytes(50_000))] * 10, data(3, SUCCESS))
+        connection.status.get(Deadline(seconds(10)))
+        sending.result()
+        stdout.close()
+        started = time.monotonic()
+        connection.close(0.1) if end == "close" else connection.abort()
+        assert time.monotonic() - started < seconds(0.5)
+        connection.closed.get(Deadline(seconds(10)))
+        with open(descriptor, "rb") as file:
+            assert len(file.read()) == 500_000
 
 
 def test_input_goes_on_when_another_writer_has_just_filled_the_queue(

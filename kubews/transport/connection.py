@@ -182,6 +182,9 @@ class Connection(Link):
         super()._loop_ended(exc)
         self.bridges.close()
 
+    def _has_more_to_serve(self) -> bool:
+        return bool(self.bridges)
+
     def _stop_if_done(self) -> None:
         if self._over and not self.bridges:
             self._loop.stop()
@@ -251,9 +254,12 @@ class Connection(Link):
             f"{self.where}: connection lost: {CLOSED_HERE}, and not all of the output was read",
             received=self._counts(),
         )
+        kept = self.succeeded()
         for pipe in self.pipes.values():
-            pipe.discard(lost)
-            pipe.wake()
+            # A child that reads from a descriptor gets all that a process left behind, as from any pipe.
+            if not (kept and pipe.bridged):
+                pipe.discard(lost)
+                pipe.wake()
 
     def _settle(self, lost: Exception) -> None:
         if self._looker is not None:
@@ -269,7 +275,7 @@ class Connection(Link):
             pipe.finish(None if clean else lost)
 
     def _after_end(self) -> None:
-        if self.closed_here:
+        if self.closed_here and not self.succeeded():
             self.bridges.close()
         self.bridges.serve()  # what is left, also behind the end
 

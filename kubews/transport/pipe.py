@@ -55,6 +55,8 @@ class Pipe:
         self.readers = WaitQueue()
         #: The thread that last took something.
         self.owner: Optional[threading.Thread] = None
+        #: Whether a descriptor stands for it, of which others may have copies.
+        self.bridged = False
         #: Whether bytes came after the reader had closed.
         self.unwanted = False
 
