@@ -107,10 +107,12 @@ class Stream(io.RawIOBase):
         try:
             while True:
                 pipe.wait_data(NEVER)
+                # Looked at before: what comes after somebody else has taken all is not the end.
+                ended = pipe.ended
                 piece = pipe.take_all()
                 if piece:
                     pieces.append(piece)
-                elif pipe.ended:  # and not only taken by somebody else
+                elif ended:
                     return b"".join(pieces)
         except ConnectionLost as exc:
             if self._wrapped:

@@ -73,6 +73,26 @@ def test_an_interrupted_read_of_everything_loses_nothing(pod: Pod) -> None:
         assert process.stdout.read() == b"abc"
 
 
+def test_the_end_of_everything_is_behind_what_comes_after_another_reader(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with opened() as (connection, _):
+        pipe = connection.pipes[1]
+        stream = Stream(Session(connection), 1, pipe)
+        pipe.feed(memoryview(b"another's"))
+
+        def taken_by_another() -> bytes:
+            monkeypatch.undo()
+            assert pipe.take_all() == b"another's"
+            nothing = pipe.take_all()
+            pipe.feed(memoryview(b"ours"))
+            pipe.finish()
+            return nothing
+
+        monkeypatch.setattr(pipe, "take_all", taken_by_another)
+        assert stream.read() == b"ours"
+
+
 def test_an_interrupted_close_of_an_output_can_be_made_again() -> None:
     """Or its bytes would be kept for a reader that nobody can be any more."""
     for number in points():
