@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import itertools
 import os
@@ -97,11 +98,9 @@ class Waker:
             if not self._open:
                 return
             self._open = False
-            if self._sockets:
-                for end in self._sockets:
-                    end.close()
-            else:
-                self._close_fd()
+            for close in [end.close for end in self._sockets] or [self._close_fd]:
+                with contextlib.suppress(OSError):  # somebody closed the number
+                    close()
 
     def _after_fork(self) -> None:
         # Whatever went through this descriptor would reach the parent's thread.

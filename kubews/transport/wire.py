@@ -7,6 +7,7 @@ redirects with the credentials, run past any timeout on a dripping answer and lo
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import secrets
 import selectors
@@ -165,7 +166,10 @@ class Wire:
 
     def close(self) -> None:
         """Close the socket, without a TLS farewell: the WebSocket has its own."""
-        self._sock.close()
+        with contextlib.suppress(
+            OSError
+        ):  # somebody closed the number: those who wait must hear of it
+            self._sock.close()
 
     def _merge(self) -> None:
         # The parser counts all pieces of an unfinished frame anew at each call: a frame that drips would

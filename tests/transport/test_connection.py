@@ -1076,3 +1076,15 @@ def test_a_key_behind_the_end_of_a_stream() -> None:
         assert eventually(connection.closed.done)
         with pytest.raises(errors.StreamBroken):
             connection.press(0, b"\x03")
+
+
+def test_a_descriptor_that_somebody_else_closes_is_a_loss_and_no_hang() -> None:
+    """``os.closerange`` in a program that wants to be a daemon, or a number that was closed twice."""
+    with opened() as (connection, _):
+        waiting = in_thread(connection.status.get, NEVER)
+        assert eventually(lambda: bool(connection.status.waiters))
+        os.close(connection._wire.fileno())
+        connection._loop.call_soon(connection._on_ready, 1)
+        with pytest.raises(errors.ConnectionLost, match="Bad file descriptor"):
+            waiting.result()
+        connection.closed.get(soon())
