@@ -5,18 +5,20 @@ from __future__ import annotations
 import io
 import os
 import sys
+import threading
 import time
 
 import pytest
 from support import eventually, in_thread, seconds
+from transport.interrupts import Interrupted, interrupt, points, run_with
 from transport.peers import SUCCESS, data, opened
 
 import kubews
 from kubews import DEVNULL, PIPE, Pod
-from kubews.copier import OutputCopier
+from kubews.copier import InputCopier, OutputCopier
 from kubews.testing import Faults
 from kubews.transport.deadline import Deadline
-from kubews.userfiles import descriptor_of, sink_for
+from kubews.userfiles import Source, descriptor_of, sink_for
 
 
 class Bytes:
@@ -282,10 +284,6 @@ def test_an_unread_channel_stays_within_its_limit_whatever_is_copied_beside_it(
             assert len(process.stdout.read()) >= 40_000_000
 
 
-class Interrupted(BaseException):
-    """What a signal handler raises, in the place of KeyboardInterrupt."""
-
-
 @pytest.mark.filterwarnings(
     "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
 )
@@ -320,3 +318,25 @@ def test_a_close_before_all_is_copied_is_no_success() -> None:
         with pytest.raises(kubews.ConnectionLost, match="not all of the output"):
             copier.done.get(Deadline(seconds(10)))
         closing.result()
+
+
+@pytest.mark.descriptors_may_leak(1)  # an eventfd whose number Ctrl-C keeps from Python
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # of a file for which no thread was started
+def test_an_interrupted_start_leaves_no_thread_at_a_terminal() -> None:
+    read, write = os.pipe()
+    with open(read, "rb") as terminal, open(write, "wb"):
+        for number in points():
+            with opened() as (connection, _):
+                try:
+                    _, reached = run_with(
+                        lambda: InputCopier(connection, 0, Source(terminal, None, None)),
+                        number,
+                        interrupt,
+                    )
+                except Interrupted:
+                    reached = True
+            assert eventually(
+                lambda: not any("input of" in thread.name for thread in threading.enumerate())
+            ), number
+            if not reached:
+                return
