@@ -23,6 +23,7 @@ from kubews.transport.loop import Loop
 from kubews.transport.outbox import Unsent
 from kubews.transport.pipe import Pipe
 from kubews.transport.wait import Expired, nothing
+from kubews.transport.wire import prepare
 
 READ = selectors.EVENT_READ
 WRITE = selectors.EVENT_WRITE
@@ -170,6 +171,7 @@ class InputBridge(_Bridge):
     """
 
     def __init__(self, connection: Connection, stream_id: int, keep: object) -> None:
+        prepare()
         super().__init__(*_ends(reading=False), keep)
         self._connection = connection
         self._stream_id = stream_id

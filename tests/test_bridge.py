@@ -450,6 +450,24 @@ def test_a_child_gets_all_that_an_ended_process_has_left_behind(end: str) -> Non
             assert len(file.read()) == 500_000
 
 
+def test_the_thread_of_the_connection_imports_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would hold up everybody, and an interpreter that exits may stop it in the middle."""
+    threads: list[threading.Thread] = []
+
+    def compiled() -> None:
+        threads.append(threading.current_thread())
+
+    monkeypatch.setattr("kubews.transport.wire._compiled", compiled)
+    with opened() as (connection, peer):
+        stdin = Stream(Session(connection), 0)
+        sending = in_thread(os.write, stdin.fileno(), bytes(50_000))
+        assert len(peer.read_data()) == 32 * 1024
+        sending.result()
+        assert threads[0] is threading.current_thread()
+        assert connection._loop._thread in threads
+        stdin.close()
+
+
 def test_input_goes_on_when_another_writer_has_just_filled_the_queue(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -233,6 +233,14 @@ def frame(payload: Buffer, opcode: int = BINARY) -> bytes:
     return built
 
 
+def prepare() -> None:
+    """Import what ``frame`` may need, in the place of a loop's thread, where everybody would wait for it.
+
+    Threads: any.
+    """
+    _compiled()
+
+
 @functools.cache
 def _compiled() -> Optional[Callable[[int, bytes], bytes]]:
     """Return what builds frames with a compiled mask (the extra ``speed``), or None where that is not."""
