@@ -23,6 +23,7 @@ from kubews.transport.loop import Loop
 from kubews.transport.outbox import Unsent
 from kubews.transport.pipe import Pipe
 from kubews.transport.wait import Expired, nothing
+from kubews.transport.wire import prepare
 
 READ = selectors.EVENT_READ
 WRITE = selectors.EVENT_WRITE
@@ -71,6 +72,7 @@ class _Bridge:
         self.end = user
         self._own = own
         self._keep: Optional[object] = keep
+        self._started = False
         self._loop: Optional[Loop] = None
         self._released: Callable[[], None] = nothing
         os.set_blocking(own.fileno(), False)
@@ -80,12 +82,16 @@ class _Bridge:
         return self._own.fileno()
 
     def start(self, loop: Loop, released: Callable[[], None]) -> None:
-        """Begin to serve.
+        """Begin to serve, once; of a second start there is nothing to serve.
 
         Args:
             loop: the current one.
             released: called once, when there is nothing more to serve.
         """
+        if self._started:
+            released()
+            return
+        self._started = True
         self._loop, self._released = loop, released
         self.serve(0)
 
@@ -126,6 +132,7 @@ class OutputBridge(_Bridge):
         super().__init__(*_ends(reading=True), keep)
         self._pipe = pipe
         self._unsent = memoryview(b"")
+        pipe.bridged = True
 
     def _pump(self, events: int) -> Optional[int]:
         """Return the events to wait for, None if there is nothing more to do."""
@@ -164,6 +171,7 @@ class InputBridge(_Bridge):
     """
 
     def __init__(self, connection: Connection, stream_id: int, keep: object) -> None:
+        prepare()
         super().__init__(*_ends(reading=False), keep)
         self._connection = connection
         self._stream_id = stream_id
@@ -184,6 +192,8 @@ class InputBridge(_Bridge):
                         return None
                     self._unsent = Unsent(data)
                 self._connection.send(self._stream_id, self._unsent, _NOW)
+        except Expired:
+            return 0  # somebody else has just filled the queue
         except (OSError, KubewsError):
             return None
         return READ

@@ -77,6 +77,8 @@ class OutputCopier(_Copier):
         try:
             return self._pipe.take(CHUNK, NEVER)
         except ConnectionLost:
+            if self._connection.succeeded():  # closed on this side, before all was copied
+                raise
             return b""  # told by the exit status
 
 
@@ -97,8 +99,8 @@ class InputCopier(_Copier):
         # The process may end while the file has nothing to say: a terminal, an idle pipe. The thread
         # must not sit on in a read, where it would swallow what the user types next.
         self._waker = Waker()
+        connection.on_closed(self.stop)  # before there is a thread that Ctrl-C could keep from it
         super().__init__(connection, "input of")
-        connection.on_closed(self.stop)
 
     def stop(self) -> None:
         """Stop copying: the process has ended.

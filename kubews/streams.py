@@ -45,7 +45,7 @@ class Stream(io.RawIOBase):
         self._wrapped = False
         self._finalizing = False
         self._lock = threading.RLock()
-        # Set once, under the lock: from then on the bytes go through a descriptor.
+        # Set under the lock: from then on the bytes go through a descriptor.
         self._bridge: Union[InputBridge, OutputBridge, None] = None
 
     def __repr__(self) -> str:
@@ -108,10 +108,12 @@ class Stream(io.RawIOBase):
         try:
             while True:
                 pipe.wait_data(NEVER)
+                # Looked at before: what comes after somebody else has taken all is not the end.
+                ended = pipe.ended
                 piece = pipe.take_all()
                 if piece:
                     pieces.append(piece)
-                elif pipe.ended:  # and not only taken by somebody else
+                elif ended:
                     return b"".join(pieces)
         except ConnectionLost as exc:
             if self._wrapped:
@@ -259,7 +261,8 @@ class Stream(io.RawIOBase):
         self._check_open()
         with self._lock:
             if self._bridge is None:
-                self._bridge = self._build_bridge()
+                self._serve_bridge(self._build_bridge())
+            assert self._bridge is not None
             return self._bridge.end.fileno()
 
     def detach_fd(self) -> int:
@@ -281,8 +284,20 @@ class Stream(io.RawIOBase):
         else:
             self._connection.end_frame(self._stream_id)  # raises where there is none
             bridge = InputBridge(self._connection, self._stream_id, self._session)
-        self._connection.bridges.attach(bridge)
         return bridge
+
+    def _serve_bridge(self, bridge: Union[InputBridge, OutputBridge]) -> None:
+        # Held here before the loop hears of it: it takes bytes at once, which Ctrl-C must not lose.
+        self._bridge = bridge
+        try:
+            self._connection.bridges.attach(bridge)
+        except BaseException:
+            try:
+                # Nobody knows how far that came, and a second start is nothing.
+                self._connection.bridges.attach(bridge)
+            except RuntimeError:  # there is no thread to be had, so nothing was taken
+                self._bridge = None
+            raise
 
     def _readinto_bridge(self, end: io.RawIOBase, b: WriteableBuffer) -> Any:
         count = end.readinto(b)
@@ -315,15 +330,15 @@ class Stream(io.RawIOBase):
         """
         if self.closed:
             return
+        # It counts as closed only at the very end: a close that Ctrl-C has stopped can be made again.
         if self._pipe is not None:
-            super().close()
             if self._bridge is None:
                 self._pipe.close()
             else:
                 self._bridge.end.close()  # a child may have a copy, and then goes on
+            super().close()
             return
         try:
-            # Closed only after this: a close that Ctrl-C has stopped can be made again.
             self.close_write()
         except HalfCloseUnsupported:
             if not self._finalizing:

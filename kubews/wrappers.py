@@ -154,6 +154,8 @@ class TextReadStream(io.TextIOWrapper):
         try:
             text = super().read(size)
         except UnicodeDecodeError as exc:
+            if not to_end:
+                _raise_cut(self._stream, exc)
             if not to_end or self._stream.loss is None:
                 raise
             # Cut in the middle of a character. The bytes are in the exception, what had been decoded
@@ -179,7 +181,11 @@ class TextReadStream(io.TextIOWrapper):
         """
         _check_fork(self._stream)
         self.touched = True
-        text = super().readline(size)
+        try:
+            text = super().readline(size)
+        except UnicodeDecodeError as exc:
+            _raise_cut(self._stream, exc)
+            raise
         if size != 0 and not text:
             _raise_loss(self._stream, text)
         return text
@@ -234,6 +240,14 @@ def _raise_loss(stream: Stream, gathered: Union[bytes, str]) -> None:
     if loss is not None:
         loss.partial = gathered
         raise loss
+
+
+def _raise_cut(stream: Stream, exc: UnicodeDecodeError) -> None:
+    # Lost in the middle of a character: what is not whole is the loss's fault, not the text's.
+    loss = stream.loss
+    if loss is not None and exc.end == len(exc.object):
+        loss.partial = exc.object.decode(exc.encoding, "replace")
+        raise loss from exc
 
 
 def _check_fork(stream: Stream) -> None:

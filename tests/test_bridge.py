@@ -16,12 +16,14 @@ from collections.abc import Iterator
 
 import pytest
 from support import eventually, in_thread, seconds
-from transport.peers import data, opened
+from transport.interrupts import Interrupted, interrupt, points, run_with
+from transport.peers import SUCCESS, close_frame, data, opened
 
 import kubews
 from kubews import PIPE, Pod, Stream
 from kubews.session import Session
 from kubews.testing import Faults
+from kubews.transport.deadline import Deadline
 
 MIB = 1 << 20
 
@@ -406,3 +408,81 @@ def test_a_descriptor_made_while_the_loop_stops_has_all_of_the_output() -> None:
             count += len(piece)
         assert count == 500_000
         stream.close()
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # ends of pipes that nobody has yet
+def test_an_interrupted_fileno_loses_no_byte() -> None:
+    """The loop takes bytes as soon as it hears of a descriptor, so that has to be in somebody's hands then."""
+    for number in points():
+        with opened() as (connection, peer):
+            stream = Stream(Session(connection), 1, connection.pipes[1])
+            peer.send(data(1, b"before, "))
+            assert eventually(lambda: connection.pipes[1].size)
+            try:
+                _, reached = run_with(stream.fileno, number, interrupt)
+            except Interrupted:
+                reached = True
+            peer.send(data(1, b"behind"), data(3, SUCCESS), close_frame())
+            got = b""
+            while piece := stream.recv(100, seconds(10)):
+                got += piece
+            assert got == b"before, behind", number
+            stream.close()
+        if not reached:
+            return
+
+
+@pytest.mark.parametrize("end", ["close", "abort"])
+def test_a_child_gets_all_that_an_ended_process_has_left_behind(end: str) -> None:
+    """Though its Popen is closed before the server has closed the connection, and the child is slow."""
+    with opened() as (connection, peer):
+        stdout = Stream(Session(connection), 1, connection.pipes[1])
+        descriptor = os.dup(stdout.fileno())
+        sending = in_thread(peer.send, *[data(1, bytes(50_000))] * 10, data(3, SUCCESS))
+        connection.status.get(Deadline(seconds(10)))
+        sending.result()
+        stdout.close()
+        started = time.monotonic()
+        connection.close(0.1) if end == "close" else connection.abort()
+        assert time.monotonic() - started < seconds(0.5)
+        connection.closed.get(Deadline(seconds(10)))
+        with open(descriptor, "rb") as file:
+            assert len(file.read()) == 500_000
+
+
+def test_the_thread_of_the_connection_imports_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would hold up everybody, and an interpreter that exits may stop it in the middle."""
+    threads: list[threading.Thread] = []
+
+    def compiled() -> None:
+        threads.append(threading.current_thread())
+
+    monkeypatch.setattr("kubews.transport.wire._compiled", compiled)
+    with opened() as (connection, peer):
+        stdin = Stream(Session(connection), 0)
+        sending = in_thread(os.write, stdin.fileno(), bytes(50_000))
+        assert len(peer.read_data()) == 32 * 1024
+        sending.result()
+        assert threads[0] is threading.current_thread()
+        assert connection._loop._thread in threads
+        stdin.close()
+
+
+def test_input_goes_on_when_another_writer_has_just_filled_the_queue(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One that began before there was a descriptor."""
+    with opened() as (connection, peer):
+        stdin = Stream(Session(connection), 0)
+        descriptor = stdin.fileno()
+        answers = [True, False, False, False]  # room when the bridge asks, none when it sends
+        has_room = connection._outbox.has_room
+        monkeypatch.setattr(
+            connection._outbox, "has_room", lambda: answers.pop(0) if answers else has_room()
+        )
+        os.write(descriptor, b"from here")
+        assert eventually(lambda: not answers)
+        connection._post_flush()  # the loop sends what the other has queued, and so asks again
+        assert peer.read_data() == b"from here"
+        stdin.close()
+        assert peer.read_frame()[1] == b"\xff\0"

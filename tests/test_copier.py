@@ -5,15 +5,20 @@ from __future__ import annotations
 import io
 import os
 import sys
+import threading
 import time
 
 import pytest
 from support import eventually, in_thread, seconds
+from transport.interrupts import Interrupted, interrupt, points, run_with
+from transport.peers import SUCCESS, data, opened
 
 import kubews
 from kubews import DEVNULL, PIPE, Pod
+from kubews.copier import InputCopier, OutputCopier
 from kubews.testing import Faults
-from kubews.userfiles import descriptor_of, sink_for
+from kubews.transport.deadline import Deadline
+from kubews.userfiles import Source, descriptor_of, sink_for
 
 
 class Bytes:
@@ -279,10 +284,6 @@ def test_an_unread_channel_stays_within_its_limit_whatever_is_copied_beside_it(
             assert len(process.stdout.read()) >= 40_000_000
 
 
-class Interrupted(BaseException):
-    """What a signal handler raises, in the place of KeyboardInterrupt."""
-
-
 @pytest.mark.filterwarnings(
     "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
 )
@@ -301,3 +302,41 @@ def test_an_interrupt_closes_no_descriptor_twice_r49(
         with pytest.raises(Interrupted):
             sink_for(file, None, None, text=False)
         file.write(b"still ours")
+
+
+def test_a_close_before_all_is_copied_is_no_success() -> None:
+    """Though the process has ended well, its output is not in the file."""
+    read, write = os.pipe()
+    with opened() as (connection, peer), open(read, "rb"), open(write, "wb") as file:
+        copier = OutputCopier(connection, connection.pipes[1], sink_for(file))
+        peer.send(*[data(1, bytes(50_000))] * 10, data(3, SUCCESS))
+        connection.status.get(Deadline(seconds(10)))
+        closing = in_thread(connection.close, 0.1)
+        assert eventually(lambda: connection.pipes[1].ended)
+        os.read(read, 1 << 16)  # a terminal that goes on again
+        os.read(read, 1 << 16)
+        with pytest.raises(kubews.ConnectionLost, match="not all of the output"):
+            copier.done.get(Deadline(seconds(10)))
+        closing.result()
+
+
+@pytest.mark.descriptors_may_leak(1)  # an eventfd whose number Ctrl-C keeps from Python
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # of a file for which no thread was started
+def test_an_interrupted_start_leaves_no_thread_at_a_terminal() -> None:
+    read, write = os.pipe()
+    with open(read, "rb") as terminal, open(write, "wb"):
+        for number in points():
+            with opened() as (connection, _):
+                try:
+                    _, reached = run_with(
+                        lambda: InputCopier(connection, 0, Source(terminal, None, None)),
+                        number,
+                        interrupt,
+                    )
+                except Interrupted:
+                    reached = True
+            assert eventually(
+                lambda: not any("input of" in thread.name for thread in threading.enumerate())
+            ), number
+            if not reached:
+                return

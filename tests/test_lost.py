@@ -8,10 +8,15 @@ import time
 
 import pytest
 from support import echo, put, seconds
+from transport.peers import data, opened
 
 import kubews
 from kubews import PIPE, Pod
+from kubews.session import Session
+from kubews.streams import Stream
 from kubews.testing import FOREVER, Faults
+from kubews.transport.deadline import Deadline
+from kubews.wrappers import TextReadStream
 
 
 @pytest.mark.parametrize(
@@ -287,3 +292,23 @@ def test_nothing_waits_longer_than_the_time_limit_r9(local, faults: Faults) -> N
 def test_the_default_time_limit_is_finite_r9() -> None:
     """R-9."""
     assert 0 < kubews.client.CONNECT_TIMEOUT <= 30
+
+
+@pytest.mark.parametrize("read", [lambda text: text.readline(), next, lambda text: text.read(99)])
+def test_a_loss_in_the_middle_of_a_character_is_a_loss_r5(read) -> None:
+    """R-5: the text is not to blame; but for bytes that are wrong whatever comes, it is."""
+    for sent, expected in (
+        ("é".encode()[:1], kubews.ConnectionLost),
+        (b"\xff!", UnicodeDecodeError),
+    ):
+        with opened() as (connection, peer):
+            raw = Stream(Session(connection), 1, connection.pipes[1])
+            text = TextReadStream(raw, 8192, None, None)
+            peer.send(data(1, b"cut " + sent))
+            peer.close()
+            with pytest.raises(expected):
+                read(text)
+            if expected is kubews.ConnectionLost:
+                with pytest.raises(kubews.ConnectionLost):
+                    read(text)
+            connection.join(Deadline(seconds(10)))

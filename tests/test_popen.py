@@ -467,3 +467,16 @@ def test_threads_may_share_a_handle_whose_container_is_not_chosen_yet_r22(cluste
             assert pod.container == "one"
     finally:
         cluster.delete_pod("pair")
+
+
+@pytest.mark.half_close
+def test_communicate_returns_no_part_of_an_output_for_all_of_it(pod: Pod) -> None:
+    """Another thread may close the process when it has ended, before its output is collected."""
+    process = pod.popen(
+        "read x; echo out; echo err >&2", shell=True, stdin=PIPE, stdout=PIPE, stderr=PIPE
+    )
+    process._connection.pipes[1].discard(kubews.ConnectionLost("closed"))
+    with pytest.raises(kubews.ConnectionLost, match="closed") as caught:
+        process.communicate(b"\n", timeout=seconds(10))
+    assert caught.value.partial == (b"", b"err\n")
+    process.close()

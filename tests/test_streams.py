@@ -8,9 +8,12 @@ import time
 
 import pytest
 from support import in_thread, seconds
+from transport.interrupts import Interrupted, interrupt, points, run_with
+from transport.peers import opened
 
 import kubews
 from kubews import PIPE, Pod, Stream
+from kubews.session import Session
 
 
 @pytest.mark.half_close
@@ -68,6 +71,45 @@ def test_an_interrupted_read_of_everything_loses_nothing(pod: Pod) -> None:
         pipe.wait_data = original
         process.stdin.write(b"\n")
         assert process.stdout.read() == b"abc"
+
+
+def test_the_end_of_everything_is_behind_what_comes_after_another_reader(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with opened() as (connection, _):
+        pipe = connection.pipes[1]
+        stream = Stream(Session(connection), 1, pipe)
+        pipe.feed(memoryview(b"another's"))
+
+        def taken_by_another() -> bytes:
+            monkeypatch.undo()
+            assert pipe.take_all() == b"another's"
+            nothing = pipe.take_all()
+            pipe.feed(memoryview(b"ours"))
+            pipe.finish()
+            return nothing
+
+        monkeypatch.setattr(pipe, "take_all", taken_by_another)
+        assert stream.read() == b"ours"
+
+
+def test_an_interrupted_close_of_an_output_can_be_made_again() -> None:
+    """Or its bytes would be kept for a reader that nobody can be any more."""
+    for number in points():
+        with opened() as (connection, _):
+            stream = Stream(Session(connection), 1, connection.pipes[1])
+            connection.pipes[1].feed(memoryview(b"unread"))
+            try:
+                _, reached = run_with(stream.close, number, interrupt)
+            except Interrupted:
+                reached = True
+                stream.close()
+            assert stream.closed
+            assert not connection.pipes[1].size
+            with pytest.raises(ValueError, match="closed"):
+                stream.read(1)
+        if not reached:
+            return
 
 
 def test_a_forgotten_stdin_on_an_old_server_makes_no_noise(old_pod: Pod) -> None:

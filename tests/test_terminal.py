@@ -501,7 +501,9 @@ print(client.pod({bare!r}).shell(["/bin/sh", "-c", "echo the runtime says $TERM;
 """
     with terminal(python(script, cluster.kubeconfig)) as term:
         term.expect("as before: True")
-        term.expect("shell(), shell=True, cwd= and signals=True need sh, which this image does not have")
+        term.expect(
+            "shell(), shell=True, cwd= and signals=True need sh, which this image does not have"
+        )
         term.expect("the runtime says xterm\r\n4\r\n")
         assert term.wait() == 0
 

@@ -108,4 +108,7 @@ class Backpressure:
 def _at_work(owner: Optional[threading.Thread], parked: set[threading.Thread]) -> bool:
     # Who took from the full pipe before and is busy elsewhere will come back for more. Without this
     # clause one thread on a quiet stderr would let the backlog of a slow reader of stdout grow.
-    return owner is not None and owner not in parked and owner.is_alive()
+    if owner is None or owner in parked:
+        return False
+    # Not is_alive(): before Python 3.13 Ctrl-C inside it makes a dead thread of a living one, for everybody.
+    return owner in threading.enumerate()

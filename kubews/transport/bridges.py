@@ -20,7 +20,7 @@ class Bridge(Protocol):
     """
 
     def start(self, loop: Loop, released: Callable[[], None]) -> None:
-        """Begin to serve; call ``released`` once there is nothing more to serve."""
+        """Begin to serve, once; call ``released`` when there is nothing more to serve, or was before."""
 
     def serve(self, events: int) -> None:
         """Move what can be moved."""
@@ -48,6 +48,8 @@ class Bridges:
 
     def attach(self, bridge: Bridge) -> None:
         """Let the loop serve a bridge until that is over; behind the end of the loop, one of its own.
+
+        An interrupted call can be made again.
 
         Threads: waits for the loop's thread to take it.
         """

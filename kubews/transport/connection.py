@@ -21,7 +21,7 @@ from kubews.protocol.events import Data, Event, Status
 from kubews.transport.backpressure import DEFAULT_LIMITS, Backpressure, Limits
 from kubews.transport.bridges import Bridges
 from kubews.transport.deadline import NEVER, Deadline
-from kubews.transport.link import Link
+from kubews.transport.link import CLOSED_HERE, Link
 from kubews.transport.loop import Loop, Timer
 from kubews.transport.outbox import Unsent
 from kubews.transport.pipe import Pipe
@@ -192,6 +192,9 @@ class Connection(Link):
         super()._loop_ended(exc)
         self.bridges.close()
 
+    def _has_more_to_serve(self) -> bool:
+        return bool(self.bridges)
+
     def _stop_if_done(self) -> None:
         if self._over and not self.bridges:
             self._loop.stop()
@@ -256,8 +259,17 @@ class Connection(Link):
             self._begin_close()
 
     def _discard(self) -> None:
+        # Also behind a Status: it is no end of what is dropped here.
+        lost = ConnectionLost(
+            f"{self.where}: connection lost: {CLOSED_HERE}, and not all of the output was read",
+            received=self._counts(),
+        )
+        kept = self.succeeded()
         for pipe in self.pipes.values():
-            pipe.discard()
+            # A child that reads from a descriptor gets all that a process left behind, as from any pipe.
+            if not (kept and pipe.bridged):
+                pipe.discard(lost)
+                pipe.wake()
 
     def _settle(self, lost: Exception) -> None:
         if self._looker is not None:
@@ -273,7 +285,7 @@ class Connection(Link):
             pipe.finish(None if clean else lost)
 
     def _after_end(self) -> None:
-        if self.closed_here:
+        if self.closed_here and not self.succeeded():
             self.bridges.close()
         self.bridges.serve()  # what is left, also behind the end
 
@@ -295,8 +307,11 @@ class Connection(Link):
             return False
         return True
 
+    def _counts(self) -> dict[str, int]:
+        return {self._codec.names[id_]: count for id_, count in self._received.items()}
+
     def _loss(self, reason: str, cause: Optional[BaseException]) -> ConnectionLost:
-        received = {self._codec.names[id_]: count for id_, count in self._received.items()}
+        received = self._counts()
         counts = ", ".join(f"{count} bytes of {name}" for name, count in received.items())
         lost = ConnectionLost(
             f"{self.where}: connection lost: {reason}; how the process ended is unknown "

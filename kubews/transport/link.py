@@ -139,6 +139,10 @@ class Link(ABC):
     def _settle_fork(self, lost: Exception, ended: bool) -> None:
         """Tell those who use it in a fork, where no loop runs; ``ended`` if it had ended before."""
 
+    def _has_more_to_serve(self) -> bool:
+        """Return whether the loop goes on behind the end."""
+        return False
+
     @abstractmethod
     def _stop_if_done(self) -> None:
         """Stop the loop, if it has nothing else to serve."""
@@ -173,7 +177,8 @@ class Link(ABC):
             self.closed.get(Deadline(timeout))
         except TimeoutError:
             self.abort()
-        self._loop.join(1.0)
+        if not self._has_more_to_serve():
+            self._loop.join(1.0)
 
     def on_closed(self, function: Callable[[], None]) -> None:
         """Call a function that does not block once the connection is closed, at once if it is.

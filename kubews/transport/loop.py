@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import itertools
 import os
@@ -15,7 +16,8 @@ from collections.abc import Callable
 from typing import Any, Optional
 
 from kubews.transport import forks
-from kubews.transport.wait import Outcome
+from kubews.transport.deadline import Deadline
+from kubews.transport.wait import Expired, Outcome
 
 Callback = Callable[[int], None]
 
@@ -96,11 +98,9 @@ class Waker:
             if not self._open:
                 return
             self._open = False
-            if self._sockets:
-                for end in self._sockets:
-                    end.close()
-            else:
-                self._close_fd()
+            for close in [end.close for end in self._sockets] or [self._close_fd]:
+                with contextlib.suppress(OSError):  # somebody closed the number
+                    close()
 
     def _after_fork(self) -> None:
         # Whatever went through this descriptor would reach the parent's thread.
@@ -137,6 +137,7 @@ class Loop:
         self.ended: Outcome[None] = Outcome()
         self._on_end: list[Callable[[Optional[BaseException]], None]] = []
         self._thread = threading.Thread(target=_run, args=(self,), name=name, daemon=True)
+        self._joining = threading.RLock()
         self._inherited = False
         forks.tell(self)
         if start:
@@ -208,8 +209,17 @@ class Loop:
 
         Threads: blocks.
         """
-        if self._thread.ident is not None and not self.is_current() and not self._inherited:
-            self._thread.join(timeout)
+        if self._thread.ident is None or self.is_current() or self._inherited:
+            return
+        # Not in Thread.join() itself: before Python 3.13 that takes a thread for dead ever after if Ctrl-C
+        # comes there (cpython#90882), and then nobody waits for it at the interpreter's exit.
+        deadline = Deadline(timeout)
+        try:
+            self.ended.get(deadline)
+        except Expired:
+            return
+        with self._joining:  # two at once may fail an assertion there (cpython#116372)
+            self._thread.join(deadline.remaining())
 
     def _after_fork(self) -> None:
         self._inherited = True

@@ -49,11 +49,14 @@ class Pipe:
         self._ended = False
         self._exc: Optional[Exception] = None
         self._discard = False
+        self._lost: Optional[Exception] = None
         self._closed = False
         self.limit = limit
         self.readers = WaitQueue()
         #: The thread that last took something.
         self.owner: Optional[threading.Thread] = None
+        #: Whether a descriptor stands for it, of which others may have copies.
+        self.bridged = False
         #: Whether bytes came after the reader had closed.
         self.unwanted = False
 
@@ -66,6 +69,7 @@ class Pipe:
                 return
             if self._discard:
                 self.unwanted = self._closed
+                self._rob()
                 return
             self._fed += len(chunk)
             tail = self._chunks[-1] if self._chunks else None
@@ -259,15 +263,28 @@ class Pipe:
                 self._replace(before, chunks, before - len(data), done, [True])
         self.readers.wake_all()
 
-    def discard(self) -> None:
-        """Drop what is buffered and whatever comes: the reader is gone."""
+    def discard(self, lost: Optional[Exception] = None) -> None:
+        """Drop what is buffered and whatever comes: the reader is gone.
+
+        Args:
+            lost: for one who may not be: how the bytes end if any are dropped, however they ended before.
+        """
         with self._lock:
+            if not self._discard:
+                self._lost = lost
+            if self._chunks:
+                self._rob()
             self._discard = True
             chunks: deque[_Chunk] = deque()
             # Invariant: no call between the two, as in _commit.
             self._chunks = chunks
             self._taken = self._fed
         self._changed()
+
+    def _rob(self) -> None:
+        # A reader in the middle must not take what is left for all there was.
+        if self._lost is not None and not self._closed:
+            self._ended, self._exc = True, self._lost
 
     def close(self) -> None:
         """Discard, and turn away those who read: ValueError, as for any closed file."""

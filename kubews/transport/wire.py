@@ -7,6 +7,7 @@ redirects with the credentials, run past any timeout on a dripping answer and lo
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import selectors
@@ -173,7 +174,10 @@ class Wire:
 
     def close(self) -> None:
         """Close the socket, without a TLS farewell: the WebSocket has its own."""
-        self._sock.close()
+        with contextlib.suppress(
+            OSError
+        ):  # somebody closed the number: those who wait must hear of it
+            self._sock.close()
 
     def _merge(self) -> None:
         # The parser counts all pieces of an unfinished frame anew at each call: a frame that drips would
@@ -235,6 +239,14 @@ def frame(payload: Buffer, opcode: int = BINARY) -> bytes:
         return build(opcode, data)
     built: bytes = ABNF.create_frame(data, opcode).format()
     return built
+
+
+def prepare() -> None:
+    """Import what ``frame`` may need, in the place of a loop's thread, where everybody would wait for it.
+
+    Threads: any.
+    """
+    _compiled()
 
 
 @functools.cache

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -245,3 +247,35 @@ def test_who_is_patient_is_neither_starving_nor_told(scene: Scene) -> None:
     assert isinstance(hurried.error, BufferFull)
     assert ticket.error is None
     assert not ticket.park(Deadline(0))
+
+
+def test_ctrl_c_makes_no_dead_thread_of_one_that_is_looked_at(scene: Scene) -> None:
+    """It is the user's, who may want to join it."""
+
+    class Interrupted(BaseException):
+        pass
+
+    rule = scene.rule()
+    scene.fill(OUT)
+    scene.pipes[OUT].owner = scene.anna
+    scene.park(scene.ben, scene.pipes[ERR].readers)
+    for number in range(100):
+        left = number
+
+        def profile(frame: FrameType, event: str, arg: Any) -> None:
+            nonlocal left
+            if event != "c_call" and frame.f_code.co_filename == threading.__file__:
+                left -= 1
+                if left < 0:
+                    sys.setprofile(None)
+                    raise Interrupted
+
+        sys.setprofile(profile)
+        try:
+            assert not rule.may_read(resuming=False)
+        except Interrupted:
+            assert scene.anna.is_alive(), number
+        else:
+            return
+        finally:
+            sys.setprofile(None)

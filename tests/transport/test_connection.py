@@ -49,6 +49,9 @@ from kubews.transport.wire import Wire
 READY = data(1, b"")
 
 
+END_OF_STDOUT = server_frame(b"\xff\1")
+
+
 def soon(timeout: float = 10.0) -> Deadline:
     return Deadline(seconds(timeout))
 
@@ -737,6 +740,37 @@ def test_close_from_several_threads_and_again() -> None:
         assert time.monotonic() - started < seconds(0.5)
 
 
+@pytest.mark.parametrize("ends", [b"", END_OF_STDOUT], ids=["open", "ended"])
+def test_close_behind_the_status_is_no_clean_end_of_what_it_drops(ends: bytes) -> None:
+    """A reader that is in the middle would take what it has for all there was."""
+    with opened() as (connection, peer):
+        peer.send(data(1, b"half and half"), data(2, b"all"), ends, data(3, SUCCESS))
+        connection.status.get(soon())
+        stdout, stderr = connection.pipes[1], connection.pipes[2]
+        assert stdout.take(4, soon()) == b"half"
+        assert stderr.take(4, soon()) == b"all"
+        closing = in_thread(connection.close, 0.2)
+        assert peer.read_frame()[0] == CLOSE
+        with pytest.raises(errors.ConnectionLost, match="not all of the output was read") as caught:
+            while stdout.take(1, soon()):
+                pass
+        assert caught.value.received["stdout"] == 13
+        assert stderr.take(1, soon()) == b""
+        assert connection.status.get(soon()).exit_code == 0
+        closing.result()
+
+
+def test_what_comes_while_this_side_closes_is_missed_too() -> None:
+    with opened() as (connection, peer):
+        closing = in_thread(connection.close, 0.5)
+        assert peer.read_frame()[0] == CLOSE
+        peer.send(data(1, b"late"), data(3, SUCCESS), close_frame())
+        closing.result()
+        with pytest.raises(errors.ConnectionLost):
+            connection.pipes[1].take(1, soon())
+        assert connection.pipes[2].take(1, soon()) == b""
+
+
 def test_close_after_the_end_does_nothing() -> None:
     with opened() as (connection, peer):
         peer.close()
@@ -1047,3 +1081,15 @@ def test_a_key_behind_the_end_of_a_stream() -> None:
         assert eventually(connection.closed.done)
         with pytest.raises(errors.StreamBroken):
             connection.press(0, b"\x03")
+
+
+def test_a_descriptor_that_somebody_else_closes_is_a_loss_and_no_hang() -> None:
+    """``os.closerange`` in a program that wants to be a daemon, or a number that was closed twice."""
+    with opened() as (connection, _):
+        waiting = in_thread(connection.status.get, NEVER)
+        assert eventually(lambda: bool(connection.status.waiters))
+        os.close(connection._wire.fileno())
+        connection._loop.call_soon(connection._on_ready, 1)
+        with pytest.raises(errors.ConnectionLost, match="Bad file descriptor"):
+            waiting.result()
+        connection.closed.get(soon())

@@ -653,3 +653,29 @@ def test_an_interrupted_start_ends_the_thread(monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_waker_that_nobody_closes_closes_itself() -> None:
     Waker()
+
+
+@pytest.mark.skipif(
+    not hasattr(signal, "setitimer"), reason="there are no such alarms on this system"
+)
+def test_an_interrupted_join_takes_no_living_thread_for_dead(loop: Loop) -> None:
+    """Or nobody would wait for it any more, when the interpreter exits above all."""
+
+    class Alarm(BaseException):
+        pass
+
+    def handler(*_: object) -> None:
+        raise Alarm
+
+    previous = signal.signal(signal.SIGALRM, handler)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        with pytest.raises(Alarm):
+            loop.join(seconds(10))
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+    assert loop._thread.is_alive()
+    started = time.monotonic()
+    loop.join(0.05)
+    assert time.monotonic() - started >= 0.05
