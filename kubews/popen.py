@@ -30,7 +30,7 @@ from kubews.transport import forks
 from kubews.transport.deadline import NEVER, Deadline
 from kubews.transport.outbox import Unsent
 from kubews.transport.pipe import Pipe
-from kubews.transport.wait import Expired
+from kubews.transport.wait import Expired, fresh
 from kubews.userfiles import InputFile, OutputFile, Sink, Source, sink_for
 from kubews.wrappers import BUFFER_SIZE, ReadStream, TextReadStream, TextWriteStream
 
@@ -302,6 +302,11 @@ class Popen:
                 if not pipe.wait_end(deadline):
                     raise Expired
             self.wait(deadline.remaining())
+            for pipe in collected:
+                if (
+                    pipe.error is not None
+                ):  # in a fork that saw the Status, but not all of the output
+                    raise fresh(pipe.error)
         except (Expired, TimeoutExpired) as exc:
             so_far = [None if pipe is None else pipe.buffered() for _, pipe in self._outputs()]
             raise TimeoutExpired(self.args, timeout or 0.0, *so_far) from exc
