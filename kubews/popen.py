@@ -328,7 +328,8 @@ class Popen(Ending):
                     raise Expired
             self.wait(deadline.remaining())
             for pipe in collected:
-                if pipe.error is not None:  # closed by another thread, though the process has ended
+                # Closed by another thread, though the process has ended; or this is a fork that saw the Status only.
+                if pipe.error is not None:
                     raise fresh(pipe.error)
         except (Expired, TimeoutExpired) as exc:
             so_far = [None if pipe is None else pipe.buffered() for _, pipe in self._outputs()]

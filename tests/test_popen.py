@@ -479,4 +479,15 @@ def test_communicate_returns_no_part_of_an_output_for_all_of_it(pod: Pod) -> Non
     with pytest.raises(kubews.ConnectionLost, match="closed") as caught:
         process.communicate(b"\n", timeout=seconds(10))
     assert caught.value.partial == (b"", b"err\n")
+
+
+def test_communicate_returns_no_part_of_an_output_for_all_of_it_r52(pod: Pod) -> None:
+    """R-52: in a fork between the Status and the end of the connection the exit code is known."""
+    process = pod.popen(
+        "read x; echo out; echo err >&2", shell=True, stdin=PIPE, stdout=PIPE, stderr=PIPE
+    )
+    process._connection.pipes[1]._after_fork(kubews.ConnectionLost("it is the parent's"))
+    with pytest.raises(kubews.ConnectionLost, match="the parent's") as caught:
+        process.communicate(b"\n", timeout=seconds(10))
+    assert caught.value.partial[1] == b"err\n"
     process.close()
