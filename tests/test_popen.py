@@ -479,8 +479,10 @@ def test_communicate_returns_no_part_of_an_output_for_all_of_it(pod: Pod) -> Non
     with pytest.raises(kubews.ConnectionLost, match="closed") as caught:
         process.communicate(b"\n", timeout=seconds(10))
     assert caught.value.partial == (b"", b"err\n")
+    process.close()
 
 
+@pytest.mark.half_close
 def test_communicate_returns_no_part_of_an_output_for_all_of_it_r52(pod: Pod) -> None:
     """R-52: in a fork between the Status and the end of the connection the exit code is known."""
     process = pod.popen(
