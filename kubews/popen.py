@@ -303,9 +303,8 @@ class Popen:
                     raise Expired
             self.wait(deadline.remaining())
             for pipe in collected:
-                if (
-                    pipe.error is not None
-                ):  # in a fork that saw the Status, but not all of the output
+                # In a fork that saw the Status, but not all of the output.
+                if pipe.error is not None:
                     raise fresh(pipe.error)
         except (Expired, TimeoutExpired) as exc:
             so_far = [None if pipe is None else pipe.buffered() for _, pipe in self._outputs()]
