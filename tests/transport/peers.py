@@ -143,10 +143,13 @@ def tcp_pair() -> tuple[socket.socket, socket.socket]:
     return client, server
 
 
-@functools.cache
+# Made here, and not when it is first asked for: two threads of a test would get two.
+_AUTHORITY = trustme.CA()
+
+
 def authority() -> trustme.CA:
     """One certificate authority for all tests: making keys takes time."""
-    return trustme.CA()
+    return _AUTHORITY
 
 
 @functools.cache
