@@ -12,18 +12,16 @@ from __future__ import annotations
 import collections
 import contextlib
 import errno
-import fcntl
 import hashlib
 import os
 import select
 import socket
-import struct
-import termios
 import time
 from collections.abc import Callable
 from typing import Optional
 
 from kubews.testing.forks import no_fork, not_for_forks
+from kubews.testing.outqueue import unacknowledged
 from kubews.testing.pods import Pod
 from kubews.testing.tls import Bytes
 
@@ -258,12 +256,11 @@ class Forward:
 
         Poll is no help: it tells of room once a third of the buffer is free, which may be megabytes.
         """
-        unread = b"\0\0\0\0"
+        unread = 0
         if self._sock is not None:
             with contextlib.suppress(OSError):  # not everywhere does a socket know
-                # SIOCOUTQ, which is TIOCOUTQ: bytes that the pod's kernel has not taken.
-                unread = fcntl.ioctl(self._sock, termios.TIOCOUTQ, unread)
-        before, self._read_by_pod = self._read_by_pod, self._sent - struct.unpack("i", unread)[0]
+                unread = unacknowledged(self._sock)
+        before, self._read_by_pod = self._read_by_pod, self._sent - unread
         return self._read_by_pod > before
 
     def lose_pod(self) -> None:

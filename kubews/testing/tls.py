@@ -18,6 +18,7 @@ import time
 from typing import Any, Optional, Union
 
 from kubews.testing.faults import NO_FAULTS, Faults
+from kubews.testing.outqueue import unacknowledged
 
 _CHUNK = 1 << 18
 _RECORD = 1 << 14  # the most that a TLS record holds
@@ -281,14 +282,9 @@ class Wire:
 
     def _drain_kernel(self) -> None:
         """Give the peer's kernel up to a second to take what was sent: a RST discards the rest."""
-        import fcntl
-        import termios
-
         end = time.monotonic() + 1.0
         while time.monotonic() < end:
-            # SIOCOUTQ, which is TIOCOUTQ: bytes not yet acknowledged.
-            queued = fcntl.ioctl(self._sock, termios.TIOCOUTQ, b"\0\0\0\0")
-            if struct.unpack("i", queued)[0] == 0:
+            if unacknowledged(self._sock) == 0:
                 return
             time.sleep(0.001)
 

@@ -254,9 +254,8 @@ def act(cluster: LocalCluster, what: str, *args: Any) -> None:
         pod, *argv = args
         with cluster.client() as client:
             code = client.pod(pod).call(argv, container="main")
-        assert code in (0, 137), (
-            code
-        )  # 137: the container has ended under it, as it may be meant to
+        # 137: the container has ended under it, as it may be meant to.
+        assert code in (0, 137), code
     elif what == "delete_pod":
         cluster.delete_pod(args[0])
     else:
