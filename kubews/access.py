@@ -15,7 +15,8 @@ from kubews.identity import Identity, Shown
 from kubews.transport import http
 from kubews.transport.deadline import Deadline
 from kubews.transport.dial import dial
-from kubews.transport.tls import Socket, tls_context
+from kubews.transport.tls import tls_context
+from kubews.transport.tlssockets import Socket
 
 T = TypeVar("T")
 

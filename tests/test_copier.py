@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import select
 import sys
 import threading
 import time
@@ -311,6 +312,7 @@ def test_a_close_before_all_is_copied_is_no_success() -> None:
         copier = OutputCopier(connection, connection.pipes[1], sink_for(file))
         peer.send(*[data(1, bytes(50_000))] * 10, data(3, SUCCESS))
         connection.status.get(Deadline(seconds(10)))
+        assert eventually(lambda: not select.select([], [write], [], 0)[1])
         closing = in_thread(connection.close, 0.1)
         assert eventually(lambda: connection.pipes[1].ended)
         os.read(read, 1 << 16)  # a terminal that goes on again

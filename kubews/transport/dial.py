@@ -12,7 +12,8 @@ from kubews.config.proxies import Proxy
 from kubews.errors import ConnectFailed, ConnectTimeout
 from kubews.transport import forks, proxied
 from kubews.transport.deadline import Deadline
-from kubews.transport.tls import Socket, reason, secure
+from kubews.transport.tls import reason, secure
+from kubews.transport.tlssockets import Socket
 from kubews.transport.wait import Expired, Outcome
 
 # A silent network is noticed by the kernel after IDLE + COUNT * INTERVAL seconds.
@@ -41,7 +42,7 @@ def dial(
         deadline: for name lookup, TCP, the proxy's answer and TLS together.
 
     Returns:
-        A connected socket in blocking mode.
+        A connected socket that never waits.
 
     Raises:
         ConnectTimeout: the deadline passed.
@@ -67,7 +68,6 @@ def dial(
             where += f" through the proxy {proxy}"
         if context is not None:
             sock = secure(sock, context, server_hostname or host, where, deadline)
-        sock.settimeout(None)
     except BaseException:
         sock.close()
         raise
@@ -90,6 +90,7 @@ def _connect(host: str, port: int, where: str, deadline: Deadline) -> socket.soc
             # Each address gets a fair share, so that a dead first one does not use up all the time.
             sock.settimeout(None if remaining is None else remaining / (len(found) - index))
             sock.connect(address)
+            sock.setblocking(False)
             _tune(sock)
         except OSError as exc:
             sock.close()

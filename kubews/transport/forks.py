@@ -12,11 +12,17 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeVar
+
+from kubews.transport.deadline import Deadline
 
 #: A leaf lock that no fork finds in other hands: it is taken around every fork. For what is so short
 #: that the whole process may share it.
 lock = threading.RLock()
+
+# What holds a gate is done in microseconds. Whatever stops it for longer must not stop a fork for ever.
+_PATIENCE = 1.0  # seconds for all gates together
 
 
 class Descriptor(Protocol):
@@ -44,6 +50,24 @@ D = TypeVar("D", bound=Descriptor)
 # Guarded by lock.
 _descriptors: weakref.WeakSet[Any] = weakref.WeakSet()
 _known: weakref.WeakSet[Any] = weakref.WeakSet()
+_gates: weakref.WeakSet[Any] = weakref.WeakSet()
+
+# The gates that the fork under way has closed; used by the forking thread only, which holds lock.
+_closed: list[Any] = []
+
+
+def gate() -> AbstractContextManager[object]:
+    """Make a lock to be held inside calls of libraries that a fork must not catch inside.
+
+    OpenSSL has locks of its own, which nobody renews in a child: a fork while another thread is in there
+    leaves one that is held for ever. Every fork waits until nobody holds a gate.
+
+    Threads: any; nothing that waits may be done inside.
+    """
+    made = threading.RLock()
+    with lock:
+        _gates.add(made)
+    return made
 
 
 def own(make: Callable[[], D]) -> D:
@@ -69,6 +93,20 @@ def tell(thing: Forkable) -> None:
         _known.add(thing)
 
 
+def _before() -> None:
+    lock.acquire()
+    deadline = Deadline(_PATIENCE)
+    for each in list(_gates):
+        if each.acquire(timeout=deadline.remaining()):
+            _closed.append(each)
+
+
+def _after_in_parent() -> None:
+    while _closed:
+        _closed.pop().release()
+    lock.release()
+
+
 def _after_in_child() -> None:
     for descriptor in list(_descriptors):
         # Never shutdown, and no farewell in TLS: both would reach the parent's connection.
@@ -77,10 +115,10 @@ def _after_in_child() -> None:
     _descriptors.clear()
     for thing in list(_known):
         thing._after_fork()
-    lock.release()
+    _after_in_parent()
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
-        before=lock.acquire, after_in_parent=lock.release, after_in_child=_after_in_child
+        before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child
     )

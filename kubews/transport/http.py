@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import re
+import selectors
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Optional
@@ -24,13 +26,14 @@ from kubews.errors import (
 )
 from kubews.protocol.status import decode_document
 from kubews.transport.deadline import Deadline
+from kubews.transport.patience import patiently
 
 if TYPE_CHECKING:
     import http.client
 
     from typing_extensions import Buffer
 
-    from kubews.transport.tls import Socket
+    from kubews.transport.tlssockets import Socket
 
 #: What is kept of the body of a refusal, and how long it is waited for (client-go: the same 64 KiB,
 #: ``transport/websocket/roundtripper.go``).
@@ -83,13 +86,13 @@ def additional_headers(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 class DeadlineSocket:
-    """A blocking socket whose reads and writes share one deadline, however the bytes drip.
+    """A socket that waits: its reads and writes share one deadline, however the bytes drip.
 
     It keeps what it has received, so that the answer can be read a second time by another parser, and
     what follows the answer can be handed on.
 
     Args:
-        sock: connected.
+        sock: connected and non-blocking.
         deadline: for everything together.
         limit: bytes to receive at most.
 
@@ -124,8 +127,10 @@ class DeadlineSocket:
 
         Threads: blocks.
         """
-        self._arm()
-        self._sock.sendall(data)
+        left = memoryview(data)
+        while left:
+            send = functools.partial(self._sock.send, left)
+            left = left[patiently(send, self._sock, selectors.EVENT_WRITE, self.deadline) :]
 
     def send(self, data: Buffer) -> int:
         """Send everything; return the number of bytes, as websocket-client wants it.
@@ -165,14 +170,8 @@ class DeadlineSocket:
     def _fill(self) -> None:
         if len(self._received) >= self._limit:
             raise RemoteProtocolError(f"the server's answer is longer than {self._limit} bytes")
-        self._arm()
-        self._received += self._sock.recv(65536)
-
-    def _arm(self) -> None:
-        remaining = self.deadline.remaining()
-        if remaining == 0.0:
-            raise TimeoutError("the time limit has passed")
-        self._sock.settimeout(remaining)
+        receive = functools.partial(self._sock.recv, 65536)
+        self._received += patiently(receive, self._sock, selectors.EVENT_READ, self.deadline)
 
 
 class _Reader(io.RawIOBase):

@@ -17,6 +17,7 @@ from typing import Any, Optional
 
 from kubews.transport import forks
 from kubews.transport.deadline import Deadline
+from kubews.transport.patience import Selector
 from kubews.transport.wait import Expired, Outcome
 
 Callback = Callable[[int], None]
@@ -123,10 +124,7 @@ class Loop:
     """
 
     def __init__(self, name: str, *, start: bool = True) -> None:
-        # poll needs no descriptor of its own and is as fast as epoll for a handful of sockets.
-        self._selector: selectors.BaseSelector = getattr(
-            selectors, "PollSelector", selectors.DefaultSelector
-        )()
+        self._selector = Selector()
         self._posts: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
         self._timers: list[tuple[float, int, Timer]] = []
         self._sequence = itertools.count()

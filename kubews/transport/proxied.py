@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from kubews.config.proxies import Proxy
     from kubews.transport.deadline import Deadline
     from kubews.transport.http import Response
-    from kubews.transport.tls import Socket
+    from kubews.transport.tlssockets import Socket
 
 _MAX_HEAD = 64 * 1024
 _MAX_SAID = 300  # characters of a refusal: proxies send whole pages

@@ -1,25 +1,22 @@
-"""TLS: what is trusted, the handshake, why it failed, and TLS inside the TLS of an https proxy."""
+"""TLS: what is trusted, the handshake, and why it failed."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
 import os
+import selectors
 import socket
 import ssl
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Optional, Union
+from typing import Optional, Union
 
 from kubews.errors import ConnectFailed, ConnectTimeout, CredentialsError
 from kubews.transport import forks
 from kubews.transport.deadline import Deadline
-
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
-
-# Plain text that is encrypted before the kernel is asked to take it: a few records.
-_CHUNK = 1 << 16
+from kubews.transport.patience import patiently
+from kubews.transport.tlssockets import NestedTls, Socket, TlsSocket
 
 # Where systems keep their authorities, for a Python whose OpenSSL looks elsewhere (Go: root_linux.go).
 _BUNDLES = (
@@ -66,7 +63,20 @@ def tls_context(
 
     Threads: blocks on memory-backed files only.
     """
+    with forks.gate():
+        return _context(ca_pem, verify, strict, and_system, certificate_pem, key_pem)
+
+
+def _context(
+    ca_pem: Optional[str],
+    verify: bool,
+    strict: bool,
+    and_system: bool,
+    certificate_pem: Optional[bytes],
+    key_pem: Optional[bytes],
+) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.sslsocket_class = TlsSocket
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
     context.hostname_checks_common_name = False  # as Go: a name stands among the alternative names
@@ -148,149 +158,6 @@ def _as_file(content: bytes) -> Iterator[str]:
         os.unlink(path)
 
 
-class NestedTls:
-    """TLS over an ``SSLSocket``, with the methods of one that are used here.
-
-    ``ssl`` itself puts TLS over plain sockets only. It blocks, keeps to a timeout, or raises
-    ``SSLWantReadError`` and ``SSLWantWriteError``, as an ``SSLSocket`` does.
-
-    Args:
-        outer: connected, its handshake done; used by nobody else from now on.
-        context: of the TLS inside.
-        server_hostname: the name to send and to verify inside.
-
-    Threads: one.
-    """
-
-    def __init__(self, outer: ssl.SSLSocket, context: ssl.SSLContext, server_hostname: str) -> None:
-        self._outer = outer
-        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._tls = context.wrap_bio(
-            self._incoming, self._outgoing, server_hostname=server_hostname
-        )
-        self._unsent = memoryview(
-            b""
-        )  # what the outer TLS was given: it wants the same bytes again
-        self._encrypted = 0  # bytes of plain text that are in _unsent, and not yet reported as sent
-        self._timeout = outer.gettimeout()
-
-    def fileno(self) -> int:
-        """Return the socket's descriptor, -1 once it is closed."""
-        return self._outer.fileno()
-
-    def gettimeout(self) -> Optional[float]:
-        """Return the seconds that a call may take; None for no limit, 0.0 for no wait at all."""
-        return self._timeout
-
-    def settimeout(self, timeout: Optional[float]) -> None:
-        """Limit each call as a whole."""
-        self._timeout = timeout
-        self._outer.settimeout(timeout)
-
-    def setblocking(self, flag: bool) -> None:
-        """Wait in calls, or never."""
-        self.settimeout(None if flag else 0.0)
-
-    def close(self) -> None:
-        """Close the socket, without a farewell in either TLS."""
-        self._outer.close()
-
-    def do_handshake(self) -> None:
-        """Perform the handshake.
-
-        Threads: blocks, unless told not to.
-        """
-        deadline = Deadline(self._timeout)
-        while True:
-            try:
-                self._tls.do_handshake()
-            except ssl.SSLWantReadError:
-                self._push(deadline)
-                self._fill(deadline)
-            except ssl.SSLError:
-                with contextlib.suppress(OSError):
-                    self._push(deadline)  # the alert that tells the server what is wrong
-                raise
-            else:
-                self._push(deadline)
-                return
-
-    def recv(self, size: int) -> bytes:
-        """Return at least one byte; ``b""`` when the server has said goodbye.
-
-        Raises:
-            ssl.SSLEOFError: the connection ended without that.
-
-        Threads: blocks, unless told not to.
-        """
-        deadline = Deadline(self._timeout)
-        while True:
-            try:
-                return self._tls.read(size)
-            except ssl.SSLWantReadError:
-                # TLS may have an answer of its own to send. What does not get out now goes with the
-                # next send: to wait for it here would hold up the server that waits for its reader.
-                with contextlib.suppress(OSError):
-                    self._push(deadline)
-                self._fill(deadline)
-
-    def send(self, data: Buffer) -> int:
-        """Send what the kernel takes; return the number of bytes.
-
-        After ``SSLWantWriteError`` the next call must start with the same bytes.
-
-        Threads: blocks, unless told not to.
-        """
-        return self._send(memoryview(data), Deadline(self._timeout))
-
-    def sendall(self, data: Buffer) -> None:
-        """Send everything.
-
-        Threads: blocks.
-        """
-        deadline = Deadline(self._timeout)
-        left = memoryview(data)
-        while left:
-            left = left[self._send(left, deadline) :]
-
-    def _send(self, data: memoryview, deadline: Deadline) -> int:
-        # Bytes count as sent only when all that was made of them has gone: whoever believes that
-        # nothing is left does not come again.
-        if not self._encrypted:
-            self._push(deadline)
-            while self._encrypted < min(len(data), _CHUNK):
-                self._encrypted += self._tls.write(data[self._encrypted : _CHUNK])
-        self._push(deadline)
-        sent, self._encrypted = self._encrypted, 0
-        return sent
-
-    def _push(self, deadline: Deadline) -> None:
-        while self._unsent or self._outgoing.pending:
-            if not self._unsent:
-                self._unsent = memoryview(self._outgoing.read())
-            self._arm(deadline)
-            sent = self._outer.send(self._unsent)
-            self._unsent = self._unsent[sent:]
-
-    def _fill(self, deadline: Deadline) -> None:
-        self._arm(deadline)
-        data = self._outer.recv(_CHUNK)
-        if data:
-            self._incoming.write(data)
-        else:
-            self._incoming.write_eof()
-
-    def _arm(self, deadline: Deadline) -> None:
-        if self._timeout:  # neither for ever nor not at all
-            remaining = deadline.remaining()
-            if remaining == 0.0:
-                raise TimeoutError("timed out")
-            self._outer.settimeout(remaining)
-
-
-Socket = Union[socket.socket, NestedTls]
-
-
 def secure(
     sock: Socket,
     context: ssl.SSLContext,
@@ -303,7 +170,7 @@ def secure(
     """Put TLS over a connection, which may be TLS already.
 
     Args:
-        sock: connected; its owner closes it if this raises.
+        sock: connected, and non-blocking; its owner closes it if this raises.
         context: see ``tls_context``.
         server_hostname: the name to send and to verify.
         where: the server in words, for messages.
@@ -323,10 +190,7 @@ def secure(
     except (ValueError, TypeError) as exc:
         raise ConnectFailed(f"{server_hostname!r} is no name for a TLS server: {exc}") from exc
     try:
-        # One call is bounded as a whole: a deadline is kept across its retries.
-        remaining = deadline.remaining()
-        tls.settimeout(0.001 if remaining == 0.0 else remaining)
-        tls.do_handshake()
+        patiently(tls.do_handshake, tls, selectors.EVENT_READ, deadline)
     except BaseException as exc:
         tls.close()
         if isinstance(exc, TimeoutError):
@@ -341,15 +205,16 @@ def secure(
 
 def _wrap(
     sock: Socket, context: ssl.SSLContext, server_hostname: str
-) -> Union[ssl.SSLSocket, NestedTls]:
-    if isinstance(sock, ssl.SSLSocket):
+) -> Union[TlsSocket, NestedTls]:
+    if isinstance(sock, TlsSocket):
         return NestedTls(sock, context, server_hostname)
     assert isinstance(sock, socket.socket)
     # If the connection is gone already, or the name is none, wrap_socket would lose the socket.
     sock.getpeername()
-    context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname=server_hostname)
+    with forks.gate():
+        context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname=server_hostname)
     # suppress_ragged_eofs=False: a TLS stream that ends without close_notify was cut, not closed.
-    return forks.own(
+    wrapped = forks.own(
         functools.partial(
             context.wrap_socket,
             sock,
@@ -358,6 +223,8 @@ def _wrap(
             suppress_ragged_eofs=False,
         )
     )
+    assert isinstance(wrapped, TlsSocket)
+    return wrapped
 
 
 def _explain(exc: ssl.SSLCertVerificationError, name: str, where: str, to_proxy: bool) -> str:

@@ -32,7 +32,7 @@ from kubews.transport.http import (
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-    from kubews.transport.tls import Socket
+    from kubews.transport.tlssockets import Socket
 
 CONT = ABNF.OPCODE_CONT
 TEXT = ABNF.OPCODE_TEXT
@@ -113,7 +113,7 @@ class Wire:
     """A WebSocket after its upgrade, without any waiting.
 
     Args:
-        sock: non-blocking from now on, and used by nobody else.
+        sock: non-blocking, and from now on used by nobody else.
         subprotocol: the negotiated one, in lower case.
         ahead: bytes that were received behind the answer.
 
@@ -121,7 +121,6 @@ class Wire:
     """
 
     def __init__(self, sock: Socket, subprotocol: str, ahead: bytes = b"") -> None:
-        sock.setblocking(False)
         self._sock = sock
         self.subprotocol = subprotocol
         self._ahead = ahead

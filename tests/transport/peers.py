@@ -197,6 +197,12 @@ def tls_pair(
     return secured(*tcp_pair(), context, version)
 
 
+def unblocked(sock: Any) -> Any:
+    """Make a socket what ``dial`` returns: one that never waits."""
+    sock.setblocking(False)
+    return sock
+
+
 PAIRS = {"unix": socket.socketpair, "tcp": tcp_pair, "tls": tls_pair}
 
 
@@ -213,6 +219,8 @@ def opened(
 ) -> Iterator[tuple[Connection, Peer]]:
     """Give a connection and its peer; both are closed in the end."""
     client, server = PAIRS[pair]() if isinstance(pair, str) else pair
+    if isinstance(client, socket.socket):
+        client.setblocking(False)
     peer = Peer(server)
     options.setdefault("ping", None)
     connection = Connection(

@@ -19,6 +19,7 @@ Script = Callable[[Any], None]
 def played(script: Script, pair: Any = tcp_pair) -> Iterator[socket.socket]:
     """Give a client's end whose other end plays the script in a thread; an error in it comes out."""
     client, server = pair()
+    client.setblocking(False)
     server.settimeout(seconds(10))
     failure: list[BaseException] = []
 

@@ -30,6 +30,7 @@ from peers import (
     data,
     opened,
     server_frame,
+    unblocked,
 )
 from support import eventually, in_thread, resources, seconds
 
@@ -950,7 +951,7 @@ def cycle(end: int) -> None:
     near, far = socket.socketpair()
     peer = Peer(far)
     connection = Connection(
-        Wire(near, V5), Channels(V5), Loop("test"), inbound={1: 1, 2: 2}, where="pod a/b"
+        Wire(unblocked(near), V5), Channels(V5), Loop("test"), inbound={1: 1, 2: 2}, where="pod a/b"
     )
     if end == 0:
         peer.send(data(1, b"x"), data(3, SUCCESS), close_frame())

@@ -9,7 +9,7 @@ import weakref
 from typing import Any
 
 import pytest
-from peers import V5, tcp_pair
+from peers import V5, tcp_pair, unblocked
 from support import in_thread, seconds
 
 from kubews.errors import ConnectionLost, StreamBroken
@@ -82,7 +82,7 @@ def unserved() -> tuple[Connection, socket.socket]:
     """A connection whose thread does not run, as none does in a fork."""
     near, far = tcp_pair()
     connection = Connection(
-        Wire(near, V5),
+        Wire(unblocked(near), V5),
         Channels(V5),
         Loop("test", start=False),
         inbound={1: 1, 2: 2},

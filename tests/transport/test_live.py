@@ -110,6 +110,7 @@ def blocked(function):
 
 for number in range(5):
     near, far = socket.socketpair()
+    near.setblocking(False)
     far.detach()  # open for good, as a server is
     connection = Connection(
         Wire(near, "v5.channel.k8s.io"), Channels("v5.channel.k8s.io"), Loop(f"loop {number}"),

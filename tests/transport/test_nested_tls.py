@@ -40,8 +40,10 @@ from kubews.config import proxies
 from kubews.transport.backpressure import Limits
 from kubews.transport.deadline import Deadline
 from kubews.transport.dial import dial
+from kubews.transport.http import DeadlineSocket
 from kubews.transport.outbox import Unsent
-from kubews.transport.tls import NestedTls, tls_context
+from kubews.transport.tls import tls_context
+from kubews.transport.tlssockets import NestedTls
 
 VERSIONS = ["TLSv1_2", "TLSv1_3"]
 
@@ -101,17 +103,21 @@ def nested(
 # -- as a socket
 
 
+def patient(near: NestedTls, timeout: float = 20.0) -> DeadlineSocket:
+    return DeadlineSocket(near, Deadline(seconds(timeout)), 1 << 20)
+
+
 @pytest.mark.parametrize("version", VERSIONS)
-def test_a_blocking_one(tight: RealProxy, version: str) -> None:
+def test_with_somebody_who_waits(tight: RealProxy, version: str) -> None:
     with nested(tight, version) as (near, far):
         assert isinstance(near, NestedTls)
-        assert near.gettimeout() is None
         block = os.urandom(1 << 20)
-        sending = in_thread(near.sendall, block)
+        sending = in_thread(patient(near).sendall, block)
         assert exactly(far, len(block)) == block
         sending.result()
         far.sendall(b"answer")
-        assert near.recv(3) + near.recv(100) == b"answer"
+        waiting = patient(near)
+        assert waiting.recv(3) + waiting.recv(100) == b"answer"
     assert near.fileno() == -1
 
 
@@ -120,41 +126,39 @@ def test_a_goodbye_is_an_end_and_anything_else_is_a_cut(tight: RealProxy, versio
     with nested(tight, version) as (near, far):
         far.sendall(b"last")
         leaving = in_thread(far.unwrap)
-        assert near.recv(100) == b"last"
-        assert near.recv(100) == near.recv(100) == b""
+        waiting = patient(near)
+        assert waiting.recv(100) == b"last"
+        assert waiting.recv(100) == waiting.recv(100) == b""
         near.close()
         with pytest.raises(OSError):  # the goodbye is not returned
             leaving.result()
     with nested(tight, version) as (near, far):
         far.sendall(b"last")
         far.close()
-        assert near.recv(100) == b"last"
+        waiting = patient(near)
+        assert waiting.recv(100) == b"last"
         with pytest.raises(ssl.SSLError, match="EOF"):
-            near.recv(100)
+            waiting.recv(100)
 
 
 def test_a_call_is_bounded_as_a_whole(tight: RealProxy) -> None:
     """What drips through the outer TLS is no record of the inner one, however often it wakes."""
     with Relay(tight.address) as relay, nested(tight, port=relay.address[1]) as (near, far):
-        near.settimeout(0.2)
         begin = time.monotonic()
         with pytest.raises(TimeoutError):
-            near.recv(1)
+            patient(near, 0.2).recv(1)
         relay._piece, relay._pause = 1, 0.02
         far.sendall(bytes(1000))
-        near.settimeout(0.3)
         with pytest.raises(TimeoutError):
-            near.recv(1)
+            patient(near, 0.3).recv(1)
         assert time.monotonic() - begin < seconds(0.5) + 1
         with pytest.raises(TimeoutError):
-            near.sendall(bytes(64 << 20))
+            patient(near, 0.3).sendall(bytes(64 << 20))
         assert time.monotonic() - begin < seconds(0.8) + 2
 
 
 def test_one_that_never_waits(tight: RealProxy) -> None:
     with nested(tight) as (near, far):
-        near.setblocking(False)
-        assert near.gettimeout() == 0.0
         with pytest.raises(ssl.SSLWantReadError):
             near.recv(1)
         far.sendall(b"x")

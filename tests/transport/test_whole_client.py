@@ -20,42 +20,27 @@ from peers import BINARY, CONT, EXIT_3, PING, SUCCESS, Peer, close_frame, data, 
 from player import Player, Script, playing, sends
 from support import seconds
 
-from kubews import PIPE, Client, Pod, errors
+from kubews import PIPE, Pod, errors
 from kubews.popen import Popen
+from kubews.transport import wire
+from kubews.transport.wire import Wire
 
 INPUT = random.Random(1).randbytes(3000)
 OUT = random.Random(2).randbytes(2500)
 ERR = b"complaint" * 30
 
 
-class LateFaults(FaultySocket):
-    """Misbehaves once the upgrade is done, when nobody waits in the socket any more."""
-
-    armed = False
-
-    def setblocking(self, flag: bool) -> None:
-        self._sock.setblocking(flag)
-        self.armed = not flag
-
-    def recv(self, size: int) -> bytes:
-        return super().recv(size) if self.armed else self._sock.recv(size)
-
-    def send(self, data: Any) -> int:
-        return super().send(data) if self.armed else self._sock.send(data)
-
-
 @contextlib.contextmanager
-def faulty(monkeypatch: pytest.MonkeyPatch, **faults: int) -> Iterator[list[LateFaults]]:
-    """Wrap every socket that the client dials."""
-    made: list[LateFaults] = []
-    dial = Client._dial
+def faulty(monkeypatch: pytest.MonkeyPatch, **faults: int) -> Iterator[list[FaultySocket]]:
+    """Wrap the socket of every WebSocket once it is one."""
+    made: list[FaultySocket] = []
 
-    def dial_faulty(self: Client, deadline: Any) -> Any:
-        made.append(LateFaults(dial(self, deadline), **faults))
-        return made[-1]
+    def over_faulty(sock: Any, *args: Any) -> wire.Wire:
+        made.append(FaultySocket(sock, **faults))
+        return Wire(made[-1], *args)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(Client, "_dial", dial_faulty)
+        patch.setattr(wire, "Wire", over_faulty)
         yield made
 
 

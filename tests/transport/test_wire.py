@@ -36,6 +36,7 @@ from peers import (
     server_context,
     server_frame,
     tls_pair,
+    unblocked,
 )
 from scripted import answer, dripping, played, read_head
 from support import in_thread, seconds
@@ -420,7 +421,7 @@ def fed(stream: bytes, **faults: Any) -> Iterator[tuple[Wire, FaultySocket]]:
     faulty = FaultySocket(near, **faults)
     with near, far:
         sender = in_thread(lambda: (far.sendall(stream), far.shutdown(socket.SHUT_WR)))
-        yield Wire(faulty, V5), faulty  # type: ignore[arg-type]
+        yield Wire(unblocked(faulty), V5), faulty  # type: ignore[arg-type]
         near.close()
         with contextlib.suppress(OSError):
             sender.result()
@@ -482,7 +483,7 @@ def test_the_parser_resumes_at_every_byte() -> None:
         near, far = socket.socketpair()
         with near, far:
             far.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 18)
-            source, got = Wire(near, V5), []
+            source, got = Wire(unblocked(near), V5), []
             for part in (stream[:border], stream[border:]):
                 far.sendall(part)
                 with contextlib.suppress(WouldBlock):
@@ -523,7 +524,7 @@ def test_frames_over_tls_byte_by_byte(version: str) -> None:
         with Relay(listener.getsockname(), piece=1) as relay:
             plain = socket.create_connection(relay.address)
             with client_context().wrap_socket(plain, server_hostname="localhost") as sock:
-                assert take(Wire(sock, V5), len(frames)) == frames
+                assert take(Wire(unblocked(sock), V5), len(frames)) == frames
                 assert len(relay.from_server) > len(stream)
         server.result()
 
@@ -532,7 +533,7 @@ def test_many_frames_in_one_tls_record_are_all_seen() -> None:
     # What is decrypted already makes no descriptor readable.
     near, far = tls_pair()
     with near, far:
-        source = Wire(near, V5)
+        source = Wire(unblocked(near), V5)
         far.sendall(data(1, b"x") * 4000)
         assert len(take(source, 4000)) == 4000
         with pytest.raises(WouldBlock):
@@ -714,7 +715,7 @@ def test_another_websockets_is_no_compiled_mask(
 def test_a_send_is_resumed(faults: dict[str, int]) -> None:
     near, far = socket.socketpair()
     with near, far:
-        out = Wire(FaultySocket(near, **faults), V5)  # type: ignore[arg-type]
+        out = Wire(unblocked(FaultySocket(near, **faults)), V5)  # type: ignore[arg-type]
         left = memoryview(wire.frame(b"hello", TEXT))
         while left:
             with contextlib.suppress(WouldBlock):
@@ -725,7 +726,7 @@ def test_a_send_is_resumed(faults: dict[str, int]) -> None:
 def test_close_closes_the_socket_and_says_nothing() -> None:
     near, far = tls_pair()
     with far:
-        closing = Wire(near, V5)
+        closing = Wire(unblocked(near), V5)
         assert closing.fileno() == near.fileno() >= 0
         closing.close()
         assert closing.fileno() == -1

@@ -150,6 +150,7 @@ class World:
 
     def __init__(self, subprotocol: str, pair: str, lasting: bool, options: dict[str, Any]) -> None:
         client, server = PAIRS[pair]()
+        client.setblocking(False)
         self.peer = Peer(server)
         self.loop = Loop("test")
         self.done: list[None] = []

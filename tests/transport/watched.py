@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from kubews.transport.tlssockets import TlsSocket
+
 #: The methods of an SSLSocket that enter OpenSSL, or free what others may be inside of.
 ENTRIES = (
     "do_handshake",
@@ -67,7 +69,7 @@ class Watch:
 
 
 def _entry(name: str) -> Callable[..., Any]:
-    original = getattr(ssl.SSLSocket, name)
+    original = getattr(TlsSocket, name)
 
     @functools.wraps(original)
     def method(self: Any, *args: Any, **options: Any) -> Any:
@@ -81,7 +83,7 @@ def _entry(name: str) -> Callable[..., Any]:
     return method
 
 
-WatchedSocket = type("WatchedSocket", (ssl.SSLSocket,), {name: _entry(name) for name in ENTRIES})
+WatchedSocket = type("WatchedSocket", (TlsSocket,), {name: _entry(name) for name in ENTRIES})
 
 
 class WatchedContext(ssl.SSLContext):

@@ -1,0 +1,48 @@
+"""Waiting for a socket that never waits itself."""
+
+from __future__ import annotations
+
+import selectors
+import ssl
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from kubews.transport.deadline import Deadline
+    from kubews.transport.tlssockets import Socket
+
+T = TypeVar("T")
+
+#: Needs no descriptor of its own, and is as fast as epoll for a handful of sockets.
+Selector: Callable[[], selectors.BaseSelector] = getattr(
+    selectors, "PollSelector", selectors.DefaultSelector
+)
+
+
+def patiently(call: Callable[[], T], sock: Socket, events: int, deadline: Deadline) -> T:
+    """Repeat a call of a non-blocking socket until it can be done.
+
+    Args:
+        call: such as ``sock.do_handshake``.
+        sock: whose call it is.
+        events: what to wait for where there is no TLS, which says so itself.
+        deadline: for the call as a whole, however often it wakes.
+
+    Raises:
+        TimeoutError: the deadline passed.
+
+    Threads: blocks.
+    """
+    while not deadline.expired():
+        try:
+            return call()
+        except ssl.SSLWantReadError:
+            wanted = selectors.EVENT_READ
+        except ssl.SSLWantWriteError:
+            wanted = selectors.EVENT_WRITE
+        except BlockingIOError:
+            wanted = events
+        with Selector() as selector:
+            selector.register(sock, wanted)
+            selector.select(deadline.remaining())
+    raise TimeoutError("the time limit has passed")
