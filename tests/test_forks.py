@@ -154,10 +154,10 @@ def traffic(number, sums):
 
 def child(processes):
     for p in processes:
-        if p._connection.inherited:
+        if p._connection.inherited and not p.stdout.closed:
             all_dead(p)
         else:
-            dead("wait", p.wait, 0, "ConnectionLost")  # it was over
+            dead("wait", p.wait, 0, "ConnectionLost")  # it was over, or about to be
     assert pod.run(["echo", "new"], stdout=PIPE).stdout == b"new\\n"
     client.close()
 

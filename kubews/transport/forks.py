@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -21,8 +22,8 @@ from kubews.transport.deadline import Deadline
 #: that the whole process may share it.
 lock = threading.RLock()
 
-# What holds a gate is done in microseconds. Whatever stops it for longer must not stop a fork for ever.
-_PATIENCE = 1.0  # seconds for all gates together
+# Who holds a gate is done in microseconds. Whatever stops him for longer must not stop a fork for ever.
+_PATIENCE = 1.0  # seconds for everything that a fork waits for
 
 
 class Descriptor(Protocol):
@@ -51,6 +52,13 @@ D = TypeVar("D", bound=Descriptor)
 _descriptors: weakref.WeakSet[Any] = weakref.WeakSet()
 _known: weakref.WeakSet[Any] = weakref.WeakSet()
 _gates: weakref.WeakSet[Any] = weakref.WeakSet()
+# The kernel's numbers of the threads that have been inside OpenSSL, and how many of them are worth a look.
+_visitors: set[int] = set()
+_MANY = 100
+_many = _MANY
+
+# Between two looks at a thread that is on its way out.
+_GLANCE = 0.0001
 
 # The gates that the fork under way has closed; used by the forking thread only, which holds lock.
 _closed: list[Any] = []
@@ -68,6 +76,22 @@ def gate() -> AbstractContextManager[object]:
     with lock:
         _gates.add(made)
     return made
+
+
+def visit() -> None:
+    """Say that this thread will be inside OpenSSL, which cleans up when a thread has ended.
+
+    That happens behind the last Python code of the thread and under the same locks: no fork begins
+    while such a thread is on its way out.
+
+    Threads: any.
+    """
+    global _many
+    with lock:
+        _visitors.add(threading.get_native_id())
+        if len(_visitors) > _many:  # without a fork nobody else forgets those that are gone
+            _visitors.difference_update([each for each in _visitors if not _is_there(each)])
+            _many = 2 * len(_visitors) + _MANY
 
 
 def own(make: Callable[[], D]) -> D:
@@ -99,6 +123,15 @@ def _before() -> None:
     for each in list(_gates):
         if each.acquire(timeout=deadline.remaining()):
             _closed.append(each)
+    here = {thread.native_id for thread in threading.enumerate()}
+    for gone in _visitors - here:
+        while _is_there(gone) and not deadline.expired():
+            time.sleep(_GLANCE)
+        _visitors.discard(gone)
+
+
+def _is_there(thread: int) -> bool:
+    return os.path.exists(f"/proc/self/task/{thread}")
 
 
 def _after_in_parent() -> None:
@@ -113,6 +146,7 @@ def _after_in_child() -> None:
         with contextlib.suppress(OSError):
             descriptor.close()
     _descriptors.clear()
+    _visitors.clear()
     for thing in list(_known):
         thing._after_fork()
     _after_in_parent()

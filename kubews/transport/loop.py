@@ -279,6 +279,7 @@ class Loop:
 def _run(loop: Loop) -> None:
     failure: Optional[BaseException] = None
     try:
+        forks.visit()
         while not loop._stopping:
             loop._run_once()
     except BaseException as exc:  # a bug, or an exception set from outside: tell those who wait

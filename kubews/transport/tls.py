@@ -63,6 +63,7 @@ def tls_context(
 
     Threads: blocks on memory-backed files only.
     """
+    forks.visit()
     with forks.gate():
         return _context(ca_pem, verify, strict, and_system, certificate_pem, key_pem)
 
@@ -211,6 +212,7 @@ def _wrap(
     assert isinstance(sock, socket.socket)
     # If the connection is gone already, or the name is none, wrap_socket would lose the socket.
     sock.getpeername()
+    forks.visit()
     with forks.gate():
         context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname=server_hostname)
     # suppress_ragged_eofs=False: a TLS stream that ends without close_notify was cut, not closed.

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import runpy
 import socket
+import threading
+import time
+import warnings
 import weakref
 from typing import Any
 
@@ -170,3 +173,86 @@ def test_a_waker_reaches_nobody_from_the_child(
     waker.close()
     with pytest.raises(OSError):
         os.fstat(waker.fileno)
+
+
+# -- what a fork waits for
+
+
+def forked() -> float:
+    """Fork, and return how long that took in seconds."""
+    begin = time.monotonic()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # that there are threads is the subject
+        pid = os.fork()
+    if not pid:
+        os._exit(0)
+    took = time.monotonic() - begin
+    os.waitpid(pid, 0)
+    return took
+
+
+def test_a_fork_waits_until_nobody_is_behind_a_gate_r52(monkeypatch: pytest.MonkeyPatch) -> None:
+    """R-52: OpenSSL's own locks would be held for ever in the child."""
+    monkeypatch.setattr(forks, "_PATIENCE", 60.0)
+    gate, inside, leave = forks.gate(), threading.Event(), threading.Event()
+
+    def stay() -> None:
+        with gate:
+            inside.set()
+            leave.wait(seconds(10))
+
+    staying = in_thread(stay)
+    assert inside.wait(seconds(10))
+    threading.Timer(0.2, leave.set).start()
+    assert 0.1 < forked() < 20
+    staying.result()
+    with gate:  # and it is free again, here and for others
+        pass
+    in_thread(gate.__enter__).result()
+
+
+def test_a_fork_does_not_wait_for_ever_r52() -> None:
+    """R-52: what happens inside a gate is short; if ever it is not, the program forks all the same."""
+    gate, inside, leave = forks.gate(), threading.Event(), threading.Event()
+
+    def stay() -> None:
+        with gate:
+            inside.set()
+            leave.wait(seconds(30))
+
+    staying = in_thread(stay)
+    assert inside.wait(seconds(10))
+    assert 0.9 < forked() < seconds(5)
+    leave.set()
+    staying.result()
+
+
+@pytest.mark.skipif(
+    not os.path.isdir("/proc/self/task"), reason="nothing tells of the kernel's threads"
+)
+def test_a_fork_waits_for_a_visitor_on_his_way_out_r52(monkeypatch: pytest.MonkeyPatch) -> None:
+    """R-52: one that Python has forgotten already is still there, and cleans up inside OpenSSL."""
+    monkeypatch.setattr(forks, "_PATIENCE", 60.0)
+    known, leave = threading.Event(), threading.Event()
+
+    def visit() -> None:
+        forks.visit()
+        known.set()
+        leave.wait(seconds(10))
+
+    visiting = in_thread(visit)
+    assert known.wait(seconds(10))
+    assert forked() < 5  # who is still at work is in no hurry
+    all_threads = threading.enumerate
+    monkeypatch.setattr(
+        threading, "enumerate", lambda: [t for t in all_threads() if t is not visiting.thread]
+    )
+    threading.Timer(0.2, leave.set).start()
+    assert 0.1 < forked() < 20
+    visiting.result()
+
+
+def test_visitors_that_are_gone_are_forgotten_without_a_fork() -> None:
+    for _ in range(500):
+        in_thread(forks.visit).result()
+    assert len(forks._visitors) < 300
