@@ -1,4 +1,4 @@
-"""What every test needs: one scalable unit of time, and a look at what a test leaves behind."""
+"""What tests of many kinds need: one scalable unit of time, and a look at what a test leaves behind."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from kubews import PIPE
+from kubews.transport.deadline import Deadline
+from kubews.transport.http import DeadlineSocket
 
 if TYPE_CHECKING:
     from kubews import Pod
@@ -125,3 +127,10 @@ def echo(pod: Pod, total: int, piece: int) -> None:
         uploading.result(seconds(60))
         assert process.wait(seconds(10)) == 0
     assert sent.digest() == received.digest()
+
+
+def answer(sock: Any, data: bytes) -> bytes:
+    """Send something, and return what comes back."""
+    patient = DeadlineSocket(sock, Deadline(seconds(5)), 100)
+    patient.sendall(data)
+    return patient.recv(9)

@@ -17,7 +17,7 @@ import proxying
 import pytest
 from faults import Relay, reset
 from proxying import PASSWORD, USER, RealProxy
-from support import seconds
+from support import answer, seconds
 
 from kubews import errors
 from kubews.config import proxies
@@ -109,8 +109,7 @@ def test_ipv6_of_proxies_and_servers_r29(start: Any, target: str) -> None:
     with start(host="::1", credentials=False) as proxy, echoing(target) as address:
         assert proxy.url() == f"{proxy.scheme}://[::1]:{proxy.port}"
         with contextlib.closing(via(proxy.url(), address[:2])) as sock:
-            sock.sendall(b"hello")
-            assert sock.recv(9) == b"hello"
+            assert answer(sock, b"hello") == b"hello"
 
 
 @contextlib.contextmanager
@@ -173,9 +172,7 @@ def test_what_a_proxy_is_asked() -> None:
 
     with serving(talk) as address:
         with via(f"{QUOTED}127.0.0.1:{address[1]}", ("fe80::1%eth0", 6443)) as sock:
-            sock.sendall(b"hello")
-            assert sock.recv(9) == b"hello"
-            assert sock.gettimeout() is None
+            assert answer(sock, b"hello") == b"hello"
     lines = heads[0].decode().split("\r\n")
     assert lines[:2] == ["CONNECT [fe80::1]:6443 HTTP/1.1", "Host: [fe80::1]:6443"]
     assert f"Proxy-Authorization: Basic {SECRETS[2]}" in lines

@@ -29,7 +29,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from faults import Relay, reset
 from peers import authority, server_context
 from scripted import read_head
-from support import seconds
+from support import answer, seconds
 
 from kubews import Client, Config, errors
 from kubews.config.cluster import Cluster
@@ -37,7 +37,6 @@ from kubews.transport import dial as dial_module
 from kubews.transport import tls as tls_module
 from kubews.transport.deadline import NEVER, Deadline
 from kubews.transport.dial import dial
-from kubews.transport.http import DeadlineSocket
 from kubews.transport.tls import tls_context
 from kubews.transport.tlssockets import TlsSocket
 from kubews.transport.wire import upgrade
@@ -84,13 +83,6 @@ def serving(
 def reach(address: tuple[str, int], timeout: float = 5.0, **options: Any) -> Any:
     options.setdefault("context", tls_context(ca_pem=ca_pem()))
     return dial(address[0], address[1], deadline=Deadline(seconds(timeout)), **options)
-
-
-def answer(sock: Any, data: bytes) -> bytes:
-    """Send something, and return what comes back."""
-    patient = DeadlineSocket(sock, Deadline(seconds(5)), 100)
-    patient.sendall(data)
-    return patient.recv(9)
 
 
 def refused(address: tuple[str, int], timeout: float = 5.0, **options: Any) -> errors.ConnectFailed:
