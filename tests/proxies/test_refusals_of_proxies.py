@@ -261,9 +261,9 @@ def test_a_proxy_that_resets(scheme: str) -> None:
 )
 def test_what_is_no_socks_proxy(answers: list[bytes], said: str) -> None:
     def talk(sock: Any) -> None:
-        for answer in answers:
+        for reply in answers:
             sock.recv(1000)
-            sock.sendall(answer)
+            sock.sendall(reply)
 
     with serving(talk) as address:
         assert said in str(refused(f"socks5://{QUOTED[7:]}127.0.0.1:{address[1]}"))
