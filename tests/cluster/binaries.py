@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import platform
 import re
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 from .commands import program, run
@@ -95,18 +97,65 @@ def _build(name: str, module: Path, flags: list[str], packages: list[str]) -> Pa
     unfinished.mkdir(parents=True)
     target = ["-o", f"{unfinished}/"]
     try:
-        run(
-            f"building {name}",
-            ["go", "build", "-trimpath", f"-ldflags={' '.join(flags)}", *target, *packages],
-            log,
-            timeout=_BUILD_TIMEOUT,
-            cwd=module,
-            env=_ENV,
-        )
+        with tempfile.TemporaryDirectory(prefix="kubews-build-") as scratch:
+            run(
+                f"building {name}",
+                ["go", "build", "-trimpath", f"-ldflags={' '.join(flags)}", *target, *packages],
+                log,
+                timeout=_BUILD_TIMEOUT,
+                cwd=_patched(module, Path(scratch)),
+                env=_ENV,
+            )
         unfinished.rename(folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return folder
+
+
+def _patched(module: Path, scratch: Path) -> Path:
+    """Return a module to build in the place of another: with a patched copy of what it is made of.
+
+    Raises:
+        ClusterError: the patch does not fit.
+    """
+    patch = module / "patch.json"
+    if not patch.exists():
+        return module
+    wanted = json.loads(patch.read_text())
+    published = wanted["module"]
+    log = cache() / "logs" / "build-patched.log"
+
+    def go(what: str, *argv: str, cwd: Path) -> None:
+        run(f"{what} {published}", ["go", *argv], log, timeout=_BUILD_TIMEOUT, cwd=cwd, env=_ENV)
+
+    go("fetching", "mod", "download", published, cwd=module)
+    where = _ask_go(["list", "-m", "-f", "{{.Dir}}", published], module).stdout.strip()
+    source, copy = scratch / "source", scratch / "module"
+    # Only the contents: what Go keeps is read-only.
+    shutil.copytree(where, source, copy_function=shutil.copyfile)
+    shutil.copytree(module, copy)
+    file = source / wanted["file"]
+    text = file.read_text()
+    for old, new in wanted["replace"]:
+        if text.count(old) != 1:
+            raise ClusterError(
+                f"{patch} does not fit {published}: {wanted['file']} has not once {old!r}"
+            )
+        text = text.replace(old, new)
+    file.write_text(text)
+    go("replacing", "mod", "edit", f"-replace={published}={source}", cwd=copy)
+    return copy
+
+
+def _ask_go(argv: list[str], module: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [program("go"), *argv],
+        cwd=module,
+        env={**os.environ, **_ENV},
+        capture_output=True,
+        text=True,
+        timeout=300,  # it may have to fetch another Go
+    )
 
 
 def _check_go(module: Path) -> None:
@@ -115,20 +164,12 @@ def _check_go(module: Path) -> None:
     Raises:
         ClusterError: it cannot.
     """
-    go = program("go")
-    done = subprocess.run(
-        [go, "list", "-m"],
-        cwd=module,
-        env={**os.environ, **_ENV},
-        capture_output=True,
-        text=True,
-        timeout=300,  # for fetching it
-    )
+    done = _ask_go(["list", "-m"], module)
     if done.returncode:
         needed = re.search(r"^go (\S+)", (module / "go.mod").read_text(), re.MULTILINE)
         assert needed, f"{module}/go.mod does not say which Go"
         raise ClusterError(
-            f"{go} is too old: this needs Go {needed[1]}, or 1.21 and later with GOTOOLCHAIN=auto and "
+            f"{program('go')} is too old: this needs Go {needed[1]}, or 1.21 and later with GOTOOLCHAIN=auto and "
             f"a network to fetch that one ({done.stderr.strip().splitlines()[-1]})"
         )
 
