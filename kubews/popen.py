@@ -165,7 +165,9 @@ class Popen(Ending):
             self._session = open_exec(
                 self.pod,
                 argv if self._executes else None,
-                stdin=request_stdin or stdin not in (None, DEVNULL),
+                # With a terminal always: where v4 is spoken, the output may end with an input that is
+                # not asked for (wsstream ends that at once, and containerd's ExecIO.Attach then both).
+                stdin=request_stdin or tty or stdin not in (None, DEVNULL),
                 merged=stderr is STDOUT,
                 tty=tty,
                 deadline=deadline,

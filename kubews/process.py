@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Optional, cast, overload
 
 from kubews.command import Args
 from kubews.errors import ConnectTimeout, NotReady, ProcessError, TimeoutExpired
-from kubews.popen import PIPE, STDOUT, Popen
+from kubews.popen import DEVNULL, PIPE, STDOUT, Popen
 from kubews.transport.deadline import Deadline
 
 if TYPE_CHECKING:
@@ -99,7 +99,9 @@ def run(
     if input is not None:
         if options.get("stdin") is not None:
             raise ValueError("stdin and input arguments may not both be used.")
-        options["stdin"] = PIPE
+        # Nothing to send is no input at all, which servers that cannot end one can have, too; but the end
+        # of a terminal's input is something to send.
+        options["stdin"] = PIPE if input or options.get("tty") else DEVNULL
     if capture_output:
         if options.get("stdout") is not None or options.get("stderr") is not None:
             raise ValueError("stdout and stderr arguments may not be used with capture_output.")

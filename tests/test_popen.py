@@ -456,6 +456,17 @@ def test_old_servers_can_end_the_input_of_a_terminal(old_pod: Pod) -> None:
     )
 
 
+def test_old_servers_keep_the_output_of_a_terminal_without_input(old_pod: Pod) -> None:
+    """Where no input is asked for, they end it at once, and the output of the terminal with it."""
+    done = old_pod.run("tty >/dev/null && echo out", shell=True, tty=True, stdout=PIPE)
+    assert (done.returncode, done.stdout) == (0, b"out\r\n")
+
+
+def test_old_servers_can_have_an_input_that_is_empty(old_pod: Pod) -> None:
+    assert old_pod.check_output(["wc", "-c"], input=b"").strip() == b"0"
+    assert old_pod.check_output(["wc", "-c"], input="", text=True).strip() == "0"
+
+
 def test_threads_may_share_a_handle_whose_container_is_not_chosen_yet_r22(cluster, client) -> None:
     """R-22: who asks while another's answer chooses is not told that nobody has chosen."""
     cluster.add_pod("pair", {"one": None, "two": None})

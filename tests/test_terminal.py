@@ -446,6 +446,7 @@ def test_no_terminal_is_an_error_that_names_the_cure(cluster: AnyCluster, pod: P
         done_in_thread.result()
 
 
+@pytest.mark.half_close
 def test_what_cannot_be_lent_a_terminal(pod: Pod) -> None:
     with pod.popen(["true"], stdin=PIPE, stdout=PIPE) as process:
         with pytest.raises(TerminalError, match="it needs tty=True"):

@@ -62,6 +62,10 @@ class ExecStream:
         self._input: collections.deque[Bytes] = collections.deque()  # for the process
         self._input_size = 0
         self._input_ended = not options.stdin
+        # The input that nobody asked for is one that has ended (wsstream/conn.go: Read), and with a
+        # terminal the runtime ends the output with it (containerd: ExecIO.Attach). There it is a race,
+        # and some output may come.
+        self._output_ended = options.tty and not options.stdin and not dialect.v5
         self._input_count = 0
         self._output: dict[int, bytearray] = {}
         # False: the server's read loop is stuck for good.
@@ -264,7 +268,7 @@ class ExecStream:
             return
         except OSError:
             data = b""  # EIO: the last process has closed the terminal
-        if not self._gone:
+        if not self._gone and (process.detaches or not self._output_ended):
             self._send_output(channel, data, final=not data)
         if data:
             return

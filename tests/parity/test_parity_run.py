@@ -114,10 +114,14 @@ def test_output_and_error_to_one_file(sp: Any, tmp_path) -> None:
     assert (tmp_path / "error").read_bytes() == b"err"
 
 
+def test_input_that_is_empty(sp: Any) -> None:
+    assert sp.run(["cat"], input=b"", stdout=sp.PIPE).stdout == b""
+    assert sp.check_output(["cat"], input="", text=True) == ""
+
+
 @pytest.mark.half_close
 def test_input(sp: Any) -> None:
     assert sp.run(["cat"], input=b"data", stdout=sp.PIPE).stdout == b"data"
-    assert sp.run(["cat"], input=b"", stdout=sp.PIPE).stdout == b""
     assert sp.run(["cat"], input=bytearray(b"data"), capture_output=True).stdout == b"data"
     assert sp.check_output(["cat"], input=memoryview(b"data")) == b"data"
     assert sp.check_output(["cat"], input="é\n", text=True) == "é\n"

@@ -58,11 +58,13 @@ def test_requests_and_streams_take_the_same_way_r37(client: Client, proxy: RealP
         assert relay.from_client.count(b"CONNECT ") == 2
 
 
+@pytest.mark.half_close
 def test_exec_is_exact_both_ways_r29(behind: Pod) -> None:
     echo(behind, 4 << 20, 1 << 16)
     assert behind.call(["sh", "-c", "exit 3"]) == 3
 
 
+@pytest.mark.half_close
 def test_tls_inside_tls_carries_much_both_ways_r29(client: Client, https_proxy: RealProxy) -> None:
     with Client(client.config, proxy_url=https_proxy.url()) as proxied:
         echo(proxied.pod("web-0"), 64 << 20, 1 << 16)
@@ -128,6 +130,7 @@ def test_what_is_not_read_waits_and_comes_whole(client: Client, tight_proxy: Rea
     assert received.digest() == hashlib.sha256(numbers.encode()).digest()
 
 
+@pytest.mark.half_close
 def test_what_comes_is_read_while_nothing_can_be_sent(
     client: Client, tight_proxy: RealProxy
 ) -> None:
