@@ -26,10 +26,7 @@ class _Copier:
         self._connection = connection
         #: Set when the last byte is copied, or to the exception that a file of the user raised.
         self.done = connection.outcome()
-        thread = PatientThread(
-            target=self._run, name=f"kubews {name} {connection.where}", daemon=True
-        )
-        thread.start()
+        PatientThread(self._run, f"kubews {name} {connection.where}").start()
 
     def _run(self) -> None:
         try:

@@ -59,7 +59,7 @@ class _Screen:
             held.callback(self._waker.close)
             self._buffered = _buffered(stream)
             self._held = held.pop_all()
-        PatientThread(target=self._run, name="kubews screen", daemon=True).start()
+        PatientThread(self._run, "kubews screen").start()
 
     def stop(self) -> None:
         """Leave what has not been copied yet to whoever reads the stream next."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import socket
 import ssl
-import threading
 from typing import Any, Optional
 
 from kubews.config.proxies import Proxy
@@ -14,7 +13,7 @@ from kubews.transport import forks, proxied
 from kubews.transport.deadline import Deadline
 from kubews.transport.tls import reason, secure
 from kubews.transport.tlssockets import Socket
-from kubews.transport.wait import Expired, Outcome
+from kubews.transport.wait import DaemonThread, Expired, Outcome
 
 # A silent network is noticed by the kernel after IDLE + COUNT * INTERVAL seconds.
 _KEEPALIVE = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
@@ -119,7 +118,7 @@ def _look_up(host: str, port: int, where: str, deadline: Deadline) -> list[Any]:
         return look_up(flags=socket.AI_NUMERICHOST)
     except (OSError, UnicodeError):
         pass  # a name: the system may take minutes for it, and hears neither deadlines nor Ctrl-C
-    threading.Thread(target=ask, name=f"kubews name lookup {host}", daemon=True).start()
+    DaemonThread(ask, f"kubews name lookup {host}").start()
     try:
         return found.get(deadline)
     except Expired as exc:

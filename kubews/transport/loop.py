@@ -18,7 +18,7 @@ from typing import Any, Optional
 from kubews.transport import forks
 from kubews.transport.deadline import Deadline
 from kubews.transport.patience import Selector
-from kubews.transport.wait import Expired, Outcome
+from kubews.transport.wait import DaemonThread, Expired, Outcome
 
 Callback = Callable[[int], None]
 
@@ -134,7 +134,7 @@ class Loop:
         self._selector.register(self._waker.fileno, selectors.EVENT_READ)
         self.ended: Outcome[None] = Outcome()
         self._on_end: list[Callable[[Optional[BaseException]], None]] = []
-        self._thread = threading.Thread(target=_run, args=(self,), name=name, daemon=True)
+        self._thread = DaemonThread(_run, name, (self,))
         self._joining = threading.RLock()
         self._inherited = False
         forks.tell(self)

@@ -13,7 +13,7 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Generic, Optional, TypeVar
+from typing import Any, Generic, Optional, TypeVar
 
 from kubews.transport.deadline import Deadline
 
@@ -46,7 +46,34 @@ def fresh(exc: Exception) -> Exception:
     return twin
 
 
-class PatientThread(threading.Thread):
+class DaemonThread(threading.Thread):
+    """A daemon thread whose ``start`` lets Ctrl-C through as what it is.
+
+    ``threading.Thread.start`` waits in a Condition for the first step of the thread, and Ctrl-C between the
+    wrong two bytecodes of that becomes ``RuntimeError: release unlocked lock``.
+
+    Threads: see ``threading.Thread``.
+    """
+
+    def __init__(self, target: Callable[..., None], name: str, args: tuple[Any, ...] = ()) -> None:
+        super().__init__(target=target, name=name, args=args, daemon=True)
+
+    def start(self) -> None:
+        """Start the thread.
+
+        Raises:
+            RuntimeError: there are too many threads, or the interpreter exits.
+        """
+        try:
+            super().start()
+        except RuntimeError as exc:
+            interrupt = exc.__context__
+            if "new thread" in str(exc) or interrupt is None:
+                raise
+            raise interrupt from None
+
+
+class PatientThread(DaemonThread):
     """A thread that serves a file of the user, and whose waiting is nobody's need.
 
     It waits as the kernel's end of a pipe would: a channel that nobody reads stays before it.

@@ -6,6 +6,8 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
+from kubews.transport.wait import DaemonThread
+
 
 class Workers:
     """Run jobs in daemon threads, so many at a time.
@@ -40,7 +42,7 @@ class Workers:
                 return
             self._running += 1
             try:
-                threading.Thread(target=self._work, name=self._name, daemon=True).start()
+                DaemonThread(self._work, self._name).start()
             except RuntimeError:
                 self._running -= 1
                 if self._running:

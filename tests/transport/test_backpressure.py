@@ -26,12 +26,9 @@ class Someone(PatientThread):
     """A thread that is alive until told otherwise; as patient as each test says."""
 
     def __init__(self) -> None:
-        super().__init__(daemon=True)
         self.over = threading.Event()
+        super().__init__(self.over.wait, "test", (seconds(30),))
         self.start()
-
-    def run(self) -> None:
-        self.over.wait(seconds(30))
 
     def end(self) -> None:
         self.over.set()

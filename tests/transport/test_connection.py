@@ -1031,8 +1031,8 @@ def test_who_waits_for_what_a_connection_brings_makes_it_read_on() -> None:
 def test_a_patient_thread_makes_nobody_read_on() -> None:
     with opened(limits=Limits(inbound=10)) as (connection, peer):
         threads = [
-            PatientThread(target=connection.pipes[2].take, args=(1, soon()), daemon=True),
-            PatientThread(target=connection.status.get, args=(soon(),), daemon=True),
+            PatientThread(connection.pipes[2].take, "test", (1, soon())),
+            PatientThread(connection.status.get, "test", (soon(),)),
         ]
         for thread in threads:
             thread.start()

@@ -16,7 +16,16 @@ from support import eventually, in_thread, seconds
 from kubews.errors import BufferFull, ConnectionLost
 from kubews.transport import wait
 from kubews.transport.deadline import NEVER, Deadline
-from kubews.transport.wait import Outcome, Ticket, WaitQueue, fresh, nothing, wait_for
+from kubews.transport.wait import (
+    DaemonThread,
+    Outcome,
+    PatientThread,
+    Ticket,
+    WaitQueue,
+    fresh,
+    nothing,
+    wait_for,
+)
 
 
 def parked(queue: WaitQueue, count: int = 1) -> bool:
@@ -461,3 +470,38 @@ def test_exception_that_cannot_be_copied(exc: Exception) -> None:
     with pytest.raises(type(exc)) as info:
         outcome.get(NEVER)
     assert info.value is exc
+
+
+# -- threads
+
+
+@pytest.mark.parametrize("kind", [DaemonThread, PatientThread])
+def test_ctrl_c_in_the_start_of_a_thread_is_ctrl_c_r49(
+    kind: type[DaemonThread], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R-49: CPython's own lock may turn it into another exception."""
+    start, ran = threading.Thread.start, threading.Event()
+
+    def interrupted(self: threading.Thread) -> None:
+        start(self)
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise RuntimeError("release unlocked lock")
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        kind(ran.set, "test").start()
+    assert ran.wait(seconds(10))
+
+
+def test_a_thread_that_cannot_be_started_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    try:
+        raise ValueError
+    except ValueError:  # whatever it stands in the context of
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            DaemonThread(print, "test").start()
