@@ -692,6 +692,6 @@ def test_a_name_that_nobody_resolves_is_waited_for_within_the_limit_r9(
 
 
 def test_an_address_needs_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dial_module, "threading", None)
+    monkeypatch.setattr(dial_module, "DaemonThread", None)
     with serving(None) as address, reach(address, context=None):
         pass

@@ -51,14 +51,15 @@ def test_a_job_may_submit_another() -> None:
 
 
 def no_threads(monkeypatch: pytest.MonkeyPatch, before: Any = lambda: None) -> None:
-    class Broken(threading.Thread):
-        def start(self) -> None:
-            if self.name == "worker":
-                before()
-                raise RuntimeError("can't start new thread")
-            super().start()
+    start = threading.Thread.start
 
-    monkeypatch.setattr(threading, "Thread", Broken)
+    def broken(self: threading.Thread) -> None:
+        if self.name == "worker":
+            before()
+            raise RuntimeError("can't start new thread")
+        start(self)
+
+    monkeypatch.setattr(threading.Thread, "start", broken)
 
 
 def test_no_more_threads(monkeypatch: pytest.MonkeyPatch) -> None:
