@@ -15,7 +15,7 @@ from kubews.targets import Target
 from kubews.transport.deadline import Deadline
 from kubews.transport.loop import Loop
 from kubews.transport.tunnel import Tunnel
-from kubews.transport.wire import Wire
+from kubews.transport.wire import Wire, prepare
 
 
 @dataclass
@@ -77,6 +77,7 @@ def open_way(target: Target, port: Port, deadline: Deadline) -> Way:
 
     Threads: blocks.
     """
+    prepare()  # the frames are made in the loop's thread
     pod, number = target.resolve_port(port, deadline)
     path = portforward_path(target.namespace, pod, [number])
     what = f"port-forward to port {number} of pod {target.namespace}/{pod}"

@@ -141,15 +141,17 @@ def _after_in_parent() -> None:
 
 
 def _after_in_child() -> None:
-    for descriptor in list(_descriptors):
-        # Never shutdown, and no farewell in TLS: both would reach the parent's connection.
-        with contextlib.suppress(OSError):
-            descriptor.close()
-    _descriptors.clear()
-    _visitors.clear()
-    for thing in list(_known):
-        thing._after_fork()
-    _after_in_parent()
+    try:
+        for descriptor in list(_descriptors):
+            # Never shutdown, and no farewell in TLS: both would reach the parent's connection.
+            with contextlib.suppress(OSError):
+                descriptor.close()
+        _descriptors.clear()
+        _visitors.clear()
+        for thing in list(_known):
+            thing._after_fork()
+    finally:
+        _after_in_parent()
 
 
 if hasattr(os, "register_at_fork"):

@@ -235,5 +235,6 @@ class Outbox:
 
     def has_room(self) -> bool:
         """Return whether a frame would be taken."""
-        count = len(self._frames)
-        return count < _FEW or (count < _MANY and sum(map(len, self._frames)) < self._limit)
+        with self._lock:
+            count = len(self._frames)
+            return count < _FEW or (count < _MANY and sum(map(len, self._frames)) < self._limit)
