@@ -265,6 +265,7 @@ def test_the_default_of_python_is_what_is_undone_r32() -> None:
     server = sign("kube-apiserver", root, LOCALHOST).server()
     with serving(server) as (_, port):
         default = ssl.create_default_context(cadata=root.pem)
+        default.sslsocket_class = TlsSocket
         assert default.verify_flags & ssl.VERIFY_X509_STRICT
         assert "cannot be trusted" in str(refused(("localhost", port), context=default))
     talks(server, ca_pem=root.pem)
