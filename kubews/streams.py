@@ -65,14 +65,18 @@ class Stream(io.RawIOBase):
 
         Threads: blocks.
         """
-        pipe = self._reading()
+        pipe, view = self._reading(), memoryview(b).cast("B")
+        taken: list[int] = []
         try:
             if self._bridge is not None:
                 return self._readinto_bridge(self._bridge.end, b)  # type: ignore[no-any-return]
-            return pipe.readinto(memoryview(b).cast("B"), NEVER)
+            return pipe.readinto(view, NEVER, taken)
         except ConnectionLost:
             if self._wrapped:
                 return 0
+            raise
+        except BaseException:  # Ctrl-C behind the call
+            pipe.put_back(bytes(view[: sum(taken)]))
             raise
 
     def read(self, size: Optional[int] = -1) -> bytes:
@@ -86,11 +90,15 @@ class Stream(io.RawIOBase):
             return super().read(size)
         # The inherited one fills a buffer with zeros first.
         pipe = self._reading()
+        taken: list[bytes] = []
         try:
-            return pipe.take(size, NEVER)
+            return pipe.take(size, NEVER, taken)
         except ConnectionLost:
             if self._wrapped:
                 return b""
+            raise
+        except BaseException:  # Ctrl-C behind the call
+            pipe.put_back(b"".join(taken))
             raise
 
     def readall(self) -> bytes:
@@ -158,12 +166,17 @@ class Stream(io.RawIOBase):
         Threads: blocks.
         """
         deadline = Deadline(timeout)
+        taken: list[bytes] = []
+        pipe = self._reading()
         try:
             if self._bridge is not None and self._wait_bridge(self._bridge.end, deadline):
                 return self.read(size)
-            return self._reading().take(size, deadline)
+            return pipe.take(size, deadline, taken)
         except TimeoutError as exc:
             raise ReadTimeout(f"nothing came from {self!r} in {timeout} s") from exc
+        except BaseException:  # Ctrl-C behind the call
+            pipe.put_back(b"".join(taken))
+            raise
 
     @property
     def loss(self) -> Optional[ConnectionLost]:

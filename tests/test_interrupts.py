@@ -6,11 +6,13 @@ import random
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 from support import SCALE, seconds
 
 from kubews import PIPE, Pod
+from kubews.transport.pipe import Pipe
 
 DATA = b"0123456789" * 40_000
 
@@ -96,3 +98,23 @@ def test_an_interrupted_close_of_stdin_can_be_made_again(pod: Pod) -> None:
         process.stdin.close()
         assert process.stdin.closed
         assert process.wait(seconds(10)) == 0
+
+
+@pytest.mark.parametrize("name", ["read", "recv", "readinto"])
+def test_ctrl_c_behind_the_call_that_took_the_bytes_r49(
+    pod: Pod, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """R-49: up to Python 3.10 signals are handled also where a call has returned."""
+    with pod.popen(["echo", "kept"], stdout=PIPE, bufsize=0) as process:
+        assert process.wait(seconds(10)) == 0
+        for method in (Pipe.take, Pipe.readinto):
+
+            def late(*args: Any, method: Any = method) -> None:
+                method(*args)
+                raise KeyboardInterrupt
+
+            monkeypatch.setattr(Pipe, method.__name__, late)
+        with pytest.raises(KeyboardInterrupt):
+            getattr(process.stdout, name)(bytearray(9) if name == "readinto" else 9)
+        monkeypatch.undo()
+        assert process.stdout.read(9) == b"kept\n"

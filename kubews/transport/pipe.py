@@ -132,8 +132,14 @@ class Pipe:
         """The exception that ended the bytes, if one did."""
         return self._exc
 
-    def take(self, size: int, deadline: Deadline) -> bytes:
+    def take(self, size: int, deadline: Deadline, taken: Optional[list[bytes]] = None) -> bytes:
         """Take at least one byte, at most ``size``; ``b""`` only at the end (or for size 0).
+
+        Args:
+            size: bytes.
+            deadline: when to give up.
+            taken: an empty list, which then holds what is returned. Up to Python 3.10 signals are handled
+                also behind a call: whom Ctrl-C stops there finds in it what has to be put back.
 
         Raises:
             Expired: nothing came in time; nothing was taken.
@@ -143,7 +149,7 @@ class Pipe:
         """
         if size <= 0:
             return b""
-        taken: list[bytes] = []
+        taken = [] if taken is None else taken
         try:
             found = wait_for(
                 self._lock, self.readers, lambda: self._take(size, taken), deadline, self._changed
@@ -154,15 +160,17 @@ class Pipe:
         except BaseException:  # Ctrl-C on the way out
             if taken:
                 self.put_back(taken[0])
+                del taken[:]
             raise
         return taken[0] if taken else b""
 
-    def readinto(self, b: memoryview, deadline: Deadline) -> int:
+    def readinto(self, b: memoryview, deadline: Deadline, taken: Optional[list[int]] = None) -> int:
         """Take at least one byte, at most ``len(b)``.
 
         Args:
             b: writable, of bytes.
             deadline: when to give up.
+            taken: as for ``take``.
 
         Returns:
             The number of bytes, 0 only at the end (or if ``b`` is empty).
@@ -175,7 +183,7 @@ class Pipe:
         """
         if not b:
             return 0
-        taken: list[int] = []
+        taken = [] if taken is None else taken
         try:
             found = wait_for(
                 self._lock, self.readers, lambda: self._copy(b, taken), deadline, self._changed
@@ -186,6 +194,7 @@ class Pipe:
         except BaseException:  # Ctrl-C on the way out
             if taken:
                 self.put_back(bytes(b[: taken[0]]))
+                del taken[:]
             raise
         return taken[0] if taken else 0
 
