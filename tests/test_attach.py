@@ -118,7 +118,8 @@ def test_the_end_of_the_input_with_stdin_once(pods_v5: Pods) -> None:
 
 @pytest.mark.parametrize("stdin", [False, True])
 def test_several_see_the_output_and_an_input_is_not_needed(pods: Pods, stdin: bool) -> None:
-    script = "until [ -e go ]; do echo tick; sleep 0.05; done; echo now; exit 3"
+    script = "until [ -e go ]; do echo tick; sleep 0.05; done; echo now; sleep 0.5; exit 3"
+    # It sleeps because a real node may lose what comes just before the end.
     pod = pods.add(script, stdin=stdin)
     attached = [pod.attach(stdout=PIPE, stderr=PIPE, text=True) for _ in range(3)]
     for process in attached:

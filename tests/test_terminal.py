@@ -308,8 +308,15 @@ LATER = """
 def left():
     return sorted(t.name for t in threading.enumerate()), len(os.listdir("/proc/self/fd"))
 pod.run(["true"])  # what a client keeps
+def settled(wanted):
+    "Whether it comes to that: a thread takes a moment to be gone."
+    end = time.monotonic() + 10
+    while not wanted() and time.monotonic() < end:
+        time.sleep(0.01)
+settled(lambda: threading.active_count() == 1)
 here = left()
 print("exit code:", pod.shell(["sh", "-c", "exit 3"]))
+settled(lambda: left() == here)
 print("nothing left:", left() == here, left(), flush=True)
 print("mine", input())
 """
