@@ -305,6 +305,7 @@ def test_letting_go_and_coming_back(cluster: AnyCluster) -> None:
 
 
 LATER = """
+import time
 def left():
     return sorted(t.name for t in threading.enumerate()), len(os.listdir("/proc/self/fd"))
 pod.run(["true"])  # what a client keeps
