@@ -14,7 +14,6 @@ from kubews.documents import Json
 from kubews.errors import ApiError, Forbidden, KubewsError
 from kubews.transport.deadline import Deadline
 
-
 # Servers since 1.36 say what was to be done as well: ``cannot impersonate-on:user-info:get``.
 _ACTING = "cannot impersonate"
 
