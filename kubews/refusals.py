@@ -14,6 +14,9 @@ from kubews.documents import Json
 from kubews.errors import ApiError, Forbidden, KubewsError
 from kubews.transport.deadline import Deadline
 
+# Servers since 1.36 say what was to be done as well: ``cannot impersonate-on:user-info:get``.
+_ACTING = "cannot impersonate"
+
 
 def with_hint(exc: ApiError, hint: str) -> ApiError:
     """Return the same refusal with a sentence behind its message."""
@@ -58,6 +61,11 @@ def of_stream(exc: Forbidden, resource: str, namespace: str, missing: Sequence[s
     """
     if not exc.body:  # not of the authorization filter, but of the negotiation
         return "kubews speaks v5.channel.k8s.io and v4.channel.k8s.io"
+    if _ACTING in str(exc):
+        return (
+            "The configuration acts as another user: its own user needs the verb impersonate on the users "
+            "(or serviceaccounts), groups, uids and userextras that it names"
+        )
     if missing:
         verbs = f"verb{'s' * (len(missing) > 1)} {' and '.join(missing)}"
         return f"The user lacks the {verbs} on {resource} in namespace {namespace}"

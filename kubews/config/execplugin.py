@@ -134,6 +134,14 @@ def _environment(plugin: ExecPlugin, cluster: Cluster, interactive: bool) -> dic
     return {**os.environ, **dict(plugin.env), "KUBERNETES_EXEC_INFO": info}
 
 
+def _show(text: str) -> None:
+    # Whatever becomes of it (stderr may be closed, or anybody's object): the plugin has to be listened to.
+    with contextlib.suppress(Exception):
+        if sys.stderr is not None:
+            sys.stderr.write(text)
+            sys.stderr.flush()
+
+
 def _failure(plugin: ExecPlugin, problem: str, **facts: Any) -> AuthPluginError:
     return AuthPluginError(
         f"getting credentials: {problem}",
@@ -230,9 +238,7 @@ class _Run:
             while data := os.read(process.stderr.fileno(), 4096):
                 text = decoder.decode(data)
                 self._stderr = (self._stderr + text)[-_KEPT:]
-                if sys.stderr is not None:
-                    sys.stderr.write(text)
-                    sys.stderr.flush()
+                _show(text)
 
     def _kill(self, process: subprocess.Popen[bytes]) -> None:
         with contextlib.suppress(OSError):

@@ -14,6 +14,24 @@ from kubews.errors import ConfigError
 
 _MAX_DEPTH = 100  # a kubeconfig needs about ten
 
+# Which words are no strings for Go (sigs.k8s.io/yaml: goyaml.v2/resolve.go), where PyYAML goes other ways:
+# 12:34, 2020-01-01 and = are strings there; y, n, 089 and 1e3 are none. With the letters that they begin with.
+_TAG = "tag:yaml.org,2002:"
+_NO_STRINGS = [
+    ("bool", "y|Y|n|N", "yYnN"),
+    (
+        "int",
+        "[-+]?(?:0b[01][01_]*|0o?[0-7][0-7_]*|0x[0-9a-fA-F][0-9a-fA-F_]*|0|[1-9][0-9_]*)",
+        "-+0123456789",
+    ),
+    (
+        "float",
+        r"[-+]?(?:\.[0-9]+|[0-9][0-9_]*(?:\.[0-9_]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
+        "-+0123456789.",
+    ),
+]
+_ELSEWHERE = {_TAG + name for name in ("int", "float", "timestamp", "value")}
+
 
 def parse(text: bytes, where: str) -> Any:
     """Parse JSON or YAML. What is wrong is said without a word of the text: it holds credentials.
@@ -38,6 +56,18 @@ def parse(text: bytes, where: str) -> Any:
         problem = _yaml_problem(exc)
     # Outside the handler: PyYAML's own exceptions quote the text, and would be our __context__.
     raise ConfigError(f"{where}: {problem}")
+
+
+def lay_out(document: Any) -> str:
+    """Write a document as YAML, with quotes around every string that Go or PyYAML would take for none."""
+    import yaml
+
+    class Dumper(yaml.SafeDumper):
+        pass
+
+    _add_no_strings(Dumper)
+    text: str = yaml.dump(document, Dumper=Dumper, sort_keys=False, allow_unicode=True)
+    return text
 
 
 def _parse_yaml(text: bytes) -> Any:
@@ -89,13 +119,22 @@ def _loader_class() -> Any:
     import yaml
 
     base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    timestamp = "tag:yaml.org,2002:timestamp"
 
     class Loader(base):  # type: ignore[misc]
-        # A namespace or token that looks like a date is a string, as it is for Go.
+        bool_values = {**base.bool_values, "y": True, "n": False}
         yaml_implicit_resolvers = {
-            first: [(tag, pattern) for tag, pattern in resolvers if tag != timestamp]
+            first: [each for each in resolvers if each[0] not in _ELSEWHERE]
             for first, resolvers in base.yaml_implicit_resolvers.items()
         }
 
+    _add_no_strings(Loader)
+    Loader.add_constructor(f"{_TAG}merge", Loader.construct_yaml_str)  # << where it is no key
+    Loader.add_constructor(
+        f"{_TAG}binary", lambda loader, node: loader.construct_yaml_binary(node).decode()
+    )
     return Loader
+
+
+def _add_no_strings(resolver: Any) -> None:
+    for name, pattern, first in _NO_STRINGS:
+        resolver.add_implicit_resolver(_TAG + name, re.compile(f"(?:{pattern})$"), list(first))

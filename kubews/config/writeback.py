@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from kubews.config.parsing import parse
+from kubews.config.parsing import lay_out, parse
 from kubews.config.user import Oidc
 from kubews.errors import ConfigError
 
@@ -76,10 +76,7 @@ def _edited(text: bytes, before: dict[str, Any], after: dict[str, Any], wanted: 
             return edited
     if text.lstrip()[:1] == b"{":
         return json.dumps(wanted, indent=4).encode() + b"\n"
-    import yaml
-
-    whole: str = yaml.safe_dump(wanted, sort_keys=False, allow_unicode=True)
-    return whole.encode()
+    return lay_out(wanted).encode()
 
 
 def _replace(path: str, text: bytes) -> None:

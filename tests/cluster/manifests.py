@@ -15,6 +15,27 @@ IDLE = ("sh", "-c", "exec sleep 1000000")
 _ABSENT = "localhost/kubews/absent:1"
 
 
+#: Where a container has its service account, and what the admission plugin of the same name mounts there;
+#: in a cluster of ours it is switched off, as what no controller makes would be asked for.
+ACCOUNT_PATH = "/var/run/secrets/kubernetes.io/serviceaccount"
+_ACCOUNT = {
+    "name": "account",
+    "projected": {
+        "sources": [
+            {"serviceAccountToken": {"path": "token", "expirationSeconds": 3607}},
+            {"configMap": {"name": "kube-root-ca.crt"}},
+            {
+                "downwardAPI": {
+                    "items": [
+                        {"path": "namespace", "fieldRef": {"fieldPath": "metadata.namespace"}}
+                    ]
+                }
+            },
+        ]
+    },
+}
+
+
 @dataclass(frozen=True)
 class PodSpec:
     """A pod as a test wants it.
@@ -36,6 +57,8 @@ class PodSpec:
         restart_policy: ``Always`` or ``Never`` or ``OnFailure``.
         init_containers: names of containers that have completed before.
         node: the node to run on; None leaves it to a scheduler.
+        account: the service account whose token the containers have, at the usual place. On ``node`` they
+            are in its network, too, where the API server of a cluster of ours is.
 
     Threads: a value.
     """
@@ -55,6 +78,7 @@ class PodSpec:
     restart_policy: str = "Always"
     init_containers: Sequence[str] = ()
     node: Optional[str] = None
+    account: str = ""
 
     def document(self) -> dict[str, Any]:
         """Return it as the API wants it."""
@@ -62,8 +86,12 @@ class PodSpec:
             "containers": [self._container(name) for name in self.containers],
             "restartPolicy": "Never" if self.state == "completed" else self.restart_policy,
             "terminationGracePeriodSeconds": 1,
-            "automountServiceAccountToken": False,
+            "automountServiceAccountToken": bool(self.account),
         }
+        if self.account:
+            spec.update(serviceAccountName=self.account)
+        if self.account and self.node:
+            spec.update(hostNetwork=True, volumes=[_ACCOUNT])
         if self.init_containers:
             spec["initContainers"] = [
                 self.container(name, ["true"]) for name in self.init_containers
@@ -91,6 +119,9 @@ class PodSpec:
             "imagePullPolicy": "Never" if waiting or self.node else "IfNotPresent",
             "command": list(command),
             "env": [{"name": key, "value": value} for key, value in self.env.items()],
+            "volumeMounts": [{"name": "account", "mountPath": ACCOUNT_PATH, "readOnly": True}]
+            if self.account and self.node
+            else [],
         }
 
     def _container(self, name: str) -> dict[str, Any]:

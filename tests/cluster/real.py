@@ -70,6 +70,7 @@ class RealCluster:
             self._remove_later(made)
             if node is not None:
                 users.bind_users(self._admin, self.namespace)
+                self._publish_authority()
             self._made = made.pop_all()
 
     def __repr__(self) -> str:
@@ -100,6 +101,12 @@ class RealCluster:
         made.callback(self._send, "DELETE", path)
         made.callback(self._send, "DELETE", f"{path}/pods?gracePeriodSeconds=0")
 
+    def _publish_authority(self) -> None:
+        """Make what a pod with an account mounts; its controller does not run in a cluster of ours."""
+        authority = Config.load(self.kubeconfig).cluster.ca_pem()
+        document = {"metadata": {"name": "kube-root-ca.crt"}, "data": {"ca.crt": authority}}
+        self._send("POST", f"{self._path}/configmaps", document)
+
     def client(self, context: Optional[str] = None) -> Client:
         """Return a client in the namespace, as the admin or as a user of ``add_user``."""
         return Client(Config.load(self.kubeconfig, context=context))
@@ -126,7 +133,7 @@ class RealCluster:
             timeout: seconds to wait; 0 does not wait.
             options: the other fields of ``PodSpec``: ``state``, ``ports``, ``labels``,
                 ``annotations``, ``env``, ``images``, ``stdin``, ``stdin_once``, ``tty``, ``restart_policy``,
-                ``init_containers``.
+                ``init_containers``, ``account``.
 
         Raises:
             ApiError: the server refused it.

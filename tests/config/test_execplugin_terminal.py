@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import select
@@ -17,6 +18,7 @@ from pluginscripts import Plugins, credential
 from support import eventually, in_thread, seconds
 
 from kubews.config import Cluster, ExecPlugin, execplugin
+from kubews.errors import AuthPluginError
 
 CLUSTER = Cluster("https://kube:6443", name="kube")
 
@@ -41,6 +43,26 @@ def test_what_it_says_is_shown_as_it_comes_r53(
     with open("answer", "w"):
         pass
     assert running.result(seconds(30)).token == "t"
+
+
+class Closed(io.StringIO):
+    """As a daemon has it that has closed its stderr, or one that cannot show every character."""
+
+    def write(self, text: str) -> int:
+        raise ValueError("I/O operation on closed file")
+
+
+def test_it_is_not_stopped_by_what_cannot_be_shown(
+    plugins: Plugins, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that it says is taken, or it would wait for room in the pipe until its time is over."""
+    much = "head -c 300000 /dev/zero | tr '\\0' x >&2"
+    monkeypatch.setattr("sys.stderr", Closed())
+    plugin = plugins.write(f"{much}; echo '{credential(token='t')}'")
+    assert execplugin.run(plugin, CLUSTER, seconds(10)).token == "t"
+    with pytest.raises(AuthPluginError, match=r"exit code 3: .*the end") as caught:
+        execplugin.run(plugins.write(f"{much}; echo 'the end' >&2; exit 3"), CLUSTER, seconds(10))
+    assert caught.value.stderr.endswith("xthe end\n")
 
 
 ANSWERING = f"""
