@@ -450,7 +450,7 @@ def test_what_cannot_be_lent_a_terminal(pod: Pod) -> None:
     with pod.popen(["true"], stdin=PIPE, stdout=PIPE) as process:
         with pytest.raises(TerminalError, match="it needs tty=True"):
             interact(process)
-        with pytest.raises(TerminalError, match=r"web-0.* has no terminal; use tty=True"):
+        with pytest.raises(TerminalError, match=r"web-0.* has no terminal: it needs tty=True"):
             process.resize(24, 80)
     for options in ({"stdin": PIPE, "stdout": PIPE, "text": True}, {"stdout": PIPE}):
         with pod.popen(["true"], tty=True, **options) as process:
