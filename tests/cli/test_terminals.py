@@ -13,8 +13,6 @@ import pytest
 from programs import KUBEWS, PROGRAMS
 from support import eventually
 
-pytest.importorskip("kubews.terminal")
-
 both = pytest.mark.parametrize("program", PROGRAMS.values(), ids=PROGRAMS)
 
 
