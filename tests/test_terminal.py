@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from clusters import AnyCluster
 from support import eventually, in_thread, seconds
-from terminals import PRELUDE, Terminal, python, terminal
+from terminals import CURSES, PRELUDE, Terminal, python, terminal
 
 import kubews
 from kubews import PIPE, Pod, TerminalError
@@ -84,26 +84,6 @@ def test_a_shell_on_a_server_that_speaks_v4_r48(old: AnyCluster) -> None:
         term.type("\x04")
         term.expect("exit code: 0")
         ends(term, 0)
-
-
-CURSES = """
-import curses
-def main(screen):
-    curses.raw()
-    keys = 0
-    while True:
-        screen.clear()  # and so draws all of it
-        screen.addstr(curses.LINES - 1, 0, f"{curses.LINES} lines {curses.COLS} columns {keys} keys")
-        screen.refresh()
-        key = screen.getch()
-        if key == curses.KEY_RESIZE:
-            curses.update_lines_cols()
-        elif key == ord("q"):
-            return
-        else:
-            keys += 1
-curses.wrapper(main)
-"""
 
 
 def test_a_full_screen_program_sees_the_new_size_r48(cluster: AnyCluster) -> None:
