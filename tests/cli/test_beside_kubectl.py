@@ -44,6 +44,8 @@ LINES = [
     line("exec --stdin web-0", "wc", "-c", data=bytes(300_000)),
     line("exec --stdin=true web-0", "cat", data=b"x"),
     line("exec --stdin=false web-0", "cat", data=b"x"),
+    line("exec -ti=0 web-0", "cat", data=b"x"),
+    line("exec -i=T web-0", "cat", data=b"x"),
     line("exec web-0", "cat", data=b"not read"),
     # Terminals that are none.
     line("exec -t web-0", "sh", "-c", TERMINAL),
