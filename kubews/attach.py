@@ -27,6 +27,7 @@ class Attached(Popen):
     It is a ``Popen`` whose exit code is the container's, read from the pod's status when the attachment
     has ended, because an attachment brings none. ``wait`` returns None, and ``returncode`` stays None,
     where there is none to read: the process runs on (the attachment was left, the pod is deleted).
+    A ``with`` block that is left before its PIPEs have ended leaves the attachment, and waits for nothing.
 
     Args:
         pod: one pod, with its container named.
@@ -75,6 +76,13 @@ class Attached(Popen):
             the end of the input was that of the attachment.
         """
         return super().wait(timeout)
+
+    def _leave(self) -> None:
+        outputs = [pipe for _, pipe in self._outputs() if pipe is not None]
+        # Otherwise close() follows: nobody reads on, and a process that others have started may run, and
+        # say nothing, for years.
+        if not outputs or any(pipe.ended for pipe in outputs):
+            super()._leave()
 
     def _exit_code(self, deadline: Deadline, *, explain: bool = False) -> int:
         super()._exit_code(deadline, explain=explain)  # raises what is not the end of an attachment

@@ -135,6 +135,20 @@ def test_several_see_the_output_and_an_input_is_not_needed(pods: Pods, stdin: bo
         process.close()
 
 
+@pytest.mark.parametrize("options", [{}, {"stdin": PIPE}, {"stdin": PIPE, "text": True}], ids=str)
+def test_a_block_does_not_wait_for_a_process_that_runs_on(
+    pods: Pods, options: dict[str, Any]
+) -> None:
+    pod = pods.add("exec sleep 1000", stdin=True, stdin_once=True)
+
+    def look() -> Attached:
+        with pod.attach(stdout=PIPE, **options) as process:
+            return process
+
+    assert in_thread(look).result(20).returncode is None
+    assert pod.get()["status"]["phase"] == "Running"
+
+
 def test_a_terminal_and_its_size(pods: Pods) -> None:
     script = "trap 'echo winch' WINCH; while sleep 0.02; do read l; stty size; done"
     pod = pods.add(script, stdin=True, tty=True)
