@@ -9,6 +9,7 @@ __version__ = "0.1.0"
 
 # Each public name and the module that has it, loaded on first use: `import kubews` costs next to nothing.
 _PLACES = {
+    "Attached": "attach",
     "Client": "client",
     "Config": "config",
     "Pod": "pod",
@@ -81,6 +82,7 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:
+    from kubews.attach import Attached as Attached
     from kubews.client import Client as Client
     from kubews.config import Config as Config
     from kubews.errors import (
@@ -148,6 +150,9 @@ if TYPE_CHECKING:
     )
     from kubews.errors import (
         ServerError as ServerError,
+    )
+    from kubews.errors import (
+        SignalRefused as SignalRefused,
     )
     from kubews.errors import (
         StreamBroken as StreamBroken,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from typing import Any, Optional
 
@@ -10,13 +9,15 @@ from kubews import documents
 from kubews.documents import Json
 from kubews.errors import ConfigError, KubewsError, NotReady
 from kubews.popen import DEVNULL, Popen
-from kubews.protocol.channels import RESIZE
 from kubews.targets import Target
 from kubews.transport.deadline import NEVER, Deadline
 from kubews.transport.wait import Expired
 from kubews.userfiles import InputFile, OutputFile
 
 _REPORT_SECONDS = 5.0  # for the kubelet, which reports the end of a container a moment later
+_LEFT_SECONDS = (
+    1.0  # the same where the end of the input has ended the attachment, and hardly the process
+)
 _POLL = 0.2
 
 
@@ -26,6 +27,7 @@ class Attached(Popen):
     It is a ``Popen`` whose exit code is the container's, read from the pod's status when the attachment
     has ended, because an attachment brings none. ``wait`` returns None, and ``returncode`` stays None,
     where there is none to read: the process runs on (the attachment was left, the pod is deleted).
+    A ``with`` block that is left before its PIPEs have ended leaves the attachment, and waits for nothing.
 
     Args:
         pod: one pod, with its container named.
@@ -47,12 +49,12 @@ class Attached(Popen):
         # Asked for also where nobody writes: servers that speak v4 give a container with an input one
         # that ends at once, and with it the attachment. Not with stdinOnce, where leaving would end the
         # input of the process.
-        watching = bool(spec.get("stdin")) and not spec.get("stdinOnce")
+        self._input_goes_on = bool(spec.get("stdin")) and not spec.get("stdinOnce")
         super().__init__(
             args or [name],
             pod=pod,
             tty=bool(spec.get("tty")),
-            request_stdin=watching,
+            request_stdin=self._input_goes_on,
             **options,
         )
 
@@ -70,9 +72,17 @@ class Attached(Popen):
             ConnectionLost: the connection has; the process may run on.
             ExecError: the server could not attach.
 
-        Threads: blocks; after the end for up to 5 s more, because the kubelet reports it late.
+        Threads: blocks; after the end for up to 5 s more, because the kubelet reports it late, and for 1 s if
+            the end of the input was that of the attachment.
         """
         return super().wait(timeout)
+
+    def _leave(self) -> None:
+        outputs = [pipe for _, pipe in self._outputs() if pipe is not None]
+        # Otherwise close() follows: nobody reads on, and a process that others have started may run, and
+        # say nothing, for years.
+        if not outputs or any(pipe.ended for pipe in outputs):
+            super()._leave()
 
     def _exit_code(self, deadline: Deadline, *, explain: bool = False) -> int:
         super()._exit_code(deadline, explain=explain)  # raises what is not the end of an attachment
@@ -87,7 +97,7 @@ class Attached(Popen):
         if self._returncode is not None:
             return self._returncode
         # poll() and every call but the first look once.
-        patience = Deadline(0.0 if self._looked or deadline is NEVER else _REPORT_SECONDS)
+        patience = Deadline(0.0 if self._looked or deadline is NEVER else self._patience())
         while True:
             runs, code = self._look(deadline.at_most(_REPORT_SECONDS))
             if not runs or patience.expired():
@@ -96,6 +106,12 @@ class Attached(Popen):
             if deadline.expired():
                 raise Expired
             time.sleep(_POLL)
+
+    def _patience(self) -> float:
+        """Return for how many seconds an end that is not reported is waited for."""
+        copied = self._input is not None and self._input.done.done()
+        ended = copied or (self.stdin is not None and self.stdin.closed)
+        return _LEFT_SECONDS if ended and self._input_goes_on else _REPORT_SECONDS
 
     def _look(self, deadline: Deadline) -> tuple[bool, Optional[int]]:
         """Return whether an end may still be reported, and the exit code."""
@@ -121,29 +137,6 @@ class Attached(Popen):
             if ended is not None and ended.get("containerID") == self._container_id:
                 return False, ended.get("exitCode")
         return status.get("containerID") == self._container_id, None
-
-    def redraw(self, rows: int, cols: int) -> None:
-        """Have a full-screen program draw its screen anew, as kubectl does: by a change of the size.
-
-        Args:
-            rows: of the terminal here.
-            cols: of the terminal here.
-
-        Raises:
-            ConfigError: the container has no terminal.
-            StreamBroken: the attachment has ended.
-
-        Threads: does not block.
-        """
-        if not self._tty:
-            raise ConfigError(f"{self.pod.where} has no terminal: its spec lacks tty: true")
-        for height, width in ((rows + 1, cols + 1), (rows, cols)):
-            size = {"Width": _clamped(width), "Height": _clamped(height)}
-            self._connection.press(RESIZE, json.dumps(size).encode())
-
-
-def _clamped(size: int) -> int:
-    return min(max(size, 1), 65535)
 
 
 def attach(

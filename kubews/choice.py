@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 
 from kubews.documents import Json, at, entries, name_of
 from kubews.errors import ConfigError
@@ -16,8 +15,7 @@ from kubews.errors import ConfigError
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 
 
-@dataclass(frozen=True)
-class Kind:
+class Kind(NamedTuple):
     """A kind of object that is a pod or selects pods; it is always version v1 that is asked for."""
 
     singular: str

@@ -447,7 +447,8 @@ class Popen(Ending):
         """
         if not self._tty:  # a server of 1.30 and later would never read a byte again
             raise TerminalError(
-                f"{self._connection.where}: the process has no terminal; use tty=True"
+                f"{self._connection.where}: the process has no terminal: it needs tty=True, "
+                "or tty: true in the pod's spec"
             )
         self._connection.send_latest(RESIZE, window_size(rows, cols, redraw=redraw))
 

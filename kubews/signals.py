@@ -26,8 +26,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Optional
+from typing import NamedTuple, Optional
 
 from kubews.command import MARK, marked
 from kubews.errors import ExecError, KubewsError, SignalRefused, TimeoutExpired
@@ -127,8 +126,7 @@ echo "refused $refused"
 """
 
 
-@dataclass(frozen=True)
-class _Answer:
+class _Answer(NamedTuple):
     left: tuple[int, ...]
     refused: tuple[int, ...]
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Optional, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional, TypeVar
 
 from kubews import choice, documents, ports, refusals
 from kubews.client import Client
@@ -37,8 +36,7 @@ _POLL = 0.2
 _HINT_TIMEOUT = 5.0
 
 
-@dataclass(frozen=True)
-class Resolved:
+class Resolved(NamedTuple):
     """The pod that a target stands for at one moment.
 
     Args:
@@ -50,8 +48,8 @@ class Resolved:
     """
 
     pod_name: str
-    document: Json = field(default_factory=dict, repr=False)
-    owner: Json = field(default_factory=dict, repr=False)
+    document: Json = {}  # never changed
+    owner: Json = {}
 
 
 class Target:

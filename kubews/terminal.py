@@ -133,7 +133,7 @@ def interact(
     keys = DetachKeys(detach_keys)
     if not process.tty:
         raise TerminalError(
-            f"{process!r} has no terminal: it needs tty=True, or tty in the pod's spec"
+            f"{process!r} has no terminal: it needs tty=True, or tty: true in the pod's spec"
         )
     if process.stdin is None or not isinstance(process.stdout, (Stream, ReadStream)):
         raise TerminalError(f"{process!r} needs stdin=PIPE and stdout=PIPE, and no text mode")

@@ -41,6 +41,26 @@ def as_before():
     print("as before:", termios.tcgetattr(0) == before, flush=True)
 """
 
+# A program for a pod that draws on the whole screen, and takes every key as it is.
+CURSES = """
+import curses
+def main(screen):
+    curses.raw()
+    keys = 0
+    while True:
+        screen.clear()  # and so draws all of it
+        screen.addstr(curses.LINES - 1, 0, f"{curses.LINES} lines {curses.COLS} columns {keys} keys")
+        screen.refresh()
+        key = screen.getch()
+        if key == curses.KEY_RESIZE:
+            curses.update_lines_cols()
+        elif key == ord("q"):
+            return
+        else:
+            keys += 1
+curses.wrapper(main)
+"""
+
 
 class Terminal:
     """A terminal, seen from where the user sits.

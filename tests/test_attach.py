@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +13,7 @@ from support import eventually, in_thread, seconds
 
 from kubews import (
     PIPE,
+    Attached,
     BadRequest,
     Client,
     ConfigError,
@@ -19,9 +21,9 @@ from kubews import (
     NotFound,
     NotReady,
     Pod,
+    TerminalError,
     TimeoutExpired,
 )
-from kubews.attach import Attached
 from kubews.testing import LocalCluster
 
 ECHO = "while read l; do echo got:$l; echo err:$l >&2; done; echo bye; exit 5"
@@ -103,8 +105,10 @@ def test_leaving_an_input_that_goes_on_ends_the_attachment_only(pods: Pods) -> N
 def test_the_end_of_the_input_without_stdin_once(pods_v5: Pods) -> None:
     pod = pods_v5.add(ECHO, stdin=True)
     process = pod.attach(stdin=PIPE, stdout=PIPE, stderr=PIPE, text=True)
+    begun = time.monotonic()
     assert process.communicate("", timeout=seconds(30)) == ("", "")
     assert process.wait() is None
+    assert time.monotonic() - begun < seconds(4)  # nobody waits long for an end that is none
     assert process.poll() is None
 
 
@@ -132,13 +136,27 @@ def test_several_see_the_output_and_an_input_is_not_needed(pods: Pods, stdin: bo
         process.close()
 
 
+@pytest.mark.parametrize("options", [{}, {"stdin": PIPE}, {"stdin": PIPE, "text": True}], ids=str)
+def test_a_block_does_not_wait_for_a_process_that_runs_on(
+    pods: Pods, options: dict[str, Any]
+) -> None:
+    pod = pods.add("exec sleep 1000", stdin=True, stdin_once=True)
+
+    def look() -> Attached:
+        with pod.attach(stdout=PIPE, **options) as process:
+            return process
+
+    assert in_thread(look).result(20).returncode is None
+    assert pod.get()["status"]["phase"] == "Running"
+
+
 def test_a_terminal_and_its_size(pods: Pods) -> None:
     script = "trap 'echo winch' WINCH; while sleep 0.02; do read l; stty size; done"
     pod = pods.add(script, stdin=True, tty=True)
     with pod.attach(stdin=PIPE, stdout=PIPE) as process:
         assert isinstance(process, Attached)
         assert process.stderr is None
-        process.redraw(40, 100)
+        process.resize(40, 100, redraw=True)
         seen = b""
         # Asked again and again: the size may come between two questions, or in the middle of one.
         while b"40 100\r\n" not in seen or b"winch" not in seen:
@@ -168,8 +186,8 @@ def test_what_cannot_be_attached_to(pods: Pods) -> None:
     with pod.attach(stdout=PIPE) as process:
         with pytest.raises(TimeoutExpired):
             process.wait(0.05)
-        with pytest.raises(ConfigError, match="lacks tty: true"):
-            process.redraw(24, 80)
+        with pytest.raises(TerminalError, match="tty: true in the pod's spec"):
+            process.resize(24, 80)
         process.close()
 
 

@@ -16,6 +16,11 @@ from kubews import Pod
 
 # Every kind of blocked call, each in a daemon thread of its own, on processes that go on for ever.
 BLOCKED = """
+# The first large write of a program imports what it is masked with. Python runs text for some of that, which
+# makes it forget, in any thread, that the program is about to end by Ctrl-C.
+with pod.popen(["head", "-c", "1048576"], stdin=PIPE, stdout=DEVNULL) as first:
+    first.stdin.write(bytes(1 << 20))
+    first.wait()
 inside = threading.Semaphore(0)
 
 def blocked(call):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +18,19 @@ def test_every_public_name_is_there() -> None:
         assert name in dir(kubews)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         kubews.nothing  # noqa: B018
+
+
+def test_type_checkers_see_every_public_name() -> None:
+    tree = ast.parse(Path(kubews.__file__).read_text())
+    imported = {
+        alias.asname
+        for block in tree.body
+        if isinstance(block, ast.If)
+        for node in ast.walk(block)
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert imported == {*kubews.__all__} - {"__version__"}
 
 
 def test_the_constants_are_those_of_subprocess() -> None:

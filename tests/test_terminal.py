@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from clusters import AnyCluster
 from support import eventually, in_thread, seconds
-from terminals import PRELUDE, Terminal, python, terminal
+from terminals import CURSES, PRELUDE, Terminal, python, terminal
 
 import kubews
 from kubews import PIPE, Pod, TerminalError
@@ -88,26 +88,6 @@ def test_a_shell_on_a_server_that_speaks_v4_r48(old: AnyCluster) -> None:
         term.type("\x04")
         term.expect("exit code: 0")
         ends(term, 0)
-
-
-CURSES = """
-import curses
-def main(screen):
-    curses.raw()
-    keys = 0
-    while True:
-        screen.clear()  # and so draws all of it
-        screen.addstr(curses.LINES - 1, 0, f"{curses.LINES} lines {curses.COLS} columns {keys} keys")
-        screen.refresh()
-        key = screen.getch()
-        if key == curses.KEY_RESIZE:
-            curses.update_lines_cols()
-        elif key == ord("q"):
-            return
-        else:
-            keys += 1
-curses.wrapper(main)
-"""
 
 
 def test_a_full_screen_program_sees_the_new_size_r48(cluster: AnyCluster) -> None:
@@ -463,7 +443,7 @@ def test_what_cannot_be_lent_a_terminal(pod: Pod) -> None:
     with pod.popen(["true"], stdin=PIPE, stdout=PIPE) as process:
         with pytest.raises(TerminalError, match="it needs tty=True"):
             interact(process)
-        with pytest.raises(TerminalError, match=r"web-0.* has no terminal; use tty=True"):
+        with pytest.raises(TerminalError, match=r"web-0.* has no terminal: it needs tty=True"):
             process.resize(24, 80)
     for options in ({"stdin": PIPE, "stdout": PIPE, "text": True}, {"stdout": PIPE}):
         with pod.popen(["true"], tty=True, **options) as process:

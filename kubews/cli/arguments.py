@@ -25,6 +25,10 @@ _COMMANDS = {
 }
 
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
+# What Go takes for a bool (``strconv.ParseBool``).
+_TRUE = ("1", "t", "T", "TRUE", "true", "True")
+_FALSE = ("0", "f", "F", "FALSE", "false", "False")
+
 _PART = r"([0-9]+\.?[0-9]*|\.[0-9]+)(ms|us|µs|ns|h|m|s)"
 
 # Of a given width: to ask the terminal for its own, argparse imports several compressors, even if it then
@@ -46,23 +50,39 @@ class Parser(argparse.ArgumentParser):
             formatter_class=_Formatter,
             **options,
         )
+        self._switches: dict[str, str] = {}  # the long name of each of its names
 
     def error(self, message: str) -> NoReturn:
         """Tell what is wrong with the command line, and exit."""
         self.exit(1, f"error: {message}\nSee '{self.prog} -h' for help and examples\n")
 
-    def add_switch(self, *names: str, help: str) -> None:
-        """Add a flag that is on or off; Go also takes ``--stdin=false``."""
-        action = self.add_argument(*names, action="store_true", help=help)
-        for value in (True, False):
-            self.add_argument(
-                f"{names[-1]}={str(value).lower()}",
-                dest=action.dest,
-                action="store_const",
-                const=value,
-                default=argparse.SUPPRESS,
-                help=argparse.SUPPRESS,
+    def add_switch(self, short: str, long: str, *, help: str) -> None:
+        """Add a flag that is on or off; kubectl also takes ``--stdin=false`` and ``-it=0``."""
+        action = self.add_argument(short, long, action="store_true", help=help)
+        self.add_argument(
+            f"{long}=false",
+            dest=action.dest,
+            action="store_false",
+            default=argparse.SUPPRESS,
+            help=argparse.SUPPRESS,
+        )
+        self._switches.update({short: long, long: long})
+
+    def spell_out(self, argument: str) -> list[str]:
+        """Return an argument as this can parse it, if it is a switch with a value (pflag, ``flag.go``)."""
+        names, equals, value = argument.partition("=")
+        if not equals or not names.startswith("-"):
+            return [argument]
+        letters = [] if names.startswith("--") else [f"-{letter}" for letter in names[1:-1]]
+        last = names if names.startswith("--") else f"-{names[-1]}"
+        if last not in self._switches or not self._switches.keys() >= {*letters}:
+            return [argument]
+        long = self._switches[last]
+        if value not in _TRUE + _FALSE:
+            self.error(
+                f'invalid argument "{value}" for "{long}": it is on or off, such as true or false'
             )
+        return [*letters, long if value in _TRUE else f"{long}=false"]
 
 
 def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, Parser]:
@@ -79,6 +99,8 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, Parser]:
         SystemExit: it was a request for help, or it is wrong; all is said.
     """
     own, remote = _split(argv)
+    if own[:1] == ["help"]:
+        own = [*own[1:], "-h"]
     if own and own[0] in _COMMANDS:
         return _parse_command(own[0], own[1:], argparse.Namespace(remote=remote))
     everything = "\n".join(f"  {name:<14}{line}" for name, (_, line) in _COMMANDS.items())
@@ -112,8 +134,9 @@ def _parse_command(
     module.add_arguments(parser)
     _add_common(parser)
     parser.set_defaults(run=module.run)
+    spelled_out = [each for argument in arguments for each in parser.spell_out(argument)]
     # What stood in front of the command is in the options, and no default replaces it.
-    return parser.parse_intermixed_args(arguments, options), parser
+    return parser.parse_intermixed_args(spelled_out, options), parser
 
 
 def _split(argv: Sequence[str]) -> tuple[list[str], list[str] | None]:

@@ -9,14 +9,15 @@ exit code is its own, else 0.
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kubews.cli.arguments import Parser, add_target, target_name
 from kubews.cli.endings import command_ended, say
 from kubews.cli.execute import output_is_terminal, standard_input, wants_terminal
 
 if TYPE_CHECKING:
-    from kubews import Pod
+    from kubews import Attached, Pod
+    from kubews.documents import Json
 
 USAGE = "(POD | TYPE/NAME) [-c CONTAINER] [flags]"
 
@@ -44,6 +45,8 @@ def add_arguments(parser: Parser) -> None:
 
 def run(options: argparse.Namespace, parser: Parser) -> int:
     """Attach."""
+    if len(options.names) == 2:  # as kubectl attach, and no other of its commands: TYPE NAME
+        options.names = ["/".join(options.names)]
     name = target_name(options, parser, "POD")
     from kubews import documents
     from kubews.cli import pods
@@ -51,19 +54,15 @@ def run(options: argparse.Namespace, parser: Parser) -> int:
     pod = pods.find(options, name)
     document = pod.get()
     container = pod.container or pod.choose_container(document)
-    has_terminal = documents.container_spec(document, container).get("tty") is True
-    if options.tty and not has_terminal and not options.quiet:
-        say(f"error: Unable to use a TTY - container {container} did not allocate one")
-    options.tty = has_terminal
+    spec = documents.container_spec(document, container)
+    options.tty = _has_terminal(spec, container, options)
     terminal = wants_terminal(options)
-    if not options.quiet:
+    if spec and not options.quiet:
         say(_WARNING)
     pod = pod.in_container(container)
     if terminal and output_is_terminal():
         return _with_terminal(pod, options)
-    process: Any = pod.attach(  # type: ignore[attr-defined, unused-ignore]
-        stdin=standard_input() if options.stdin else None
-    )
+    process = pod.attach(stdin=standard_input() if options.stdin else None)
     if options.stdin:
         from kubews.cli.jobs import obey_job_control
 
@@ -71,12 +70,21 @@ def run(options: argparse.Namespace, parser: Parser) -> int:
     return _ended(process)
 
 
+def _has_terminal(spec: Json, container: str, options: argparse.Namespace) -> bool:
+    """Tell whether the container has a terminal, which counts and not ``-t``."""
+    if spec.get("tty") is True:
+        return True
+    if options.tty and not options.quiet:
+        say(f"error: Unable to use a TTY - container {container} did not allocate one")
+    return False
+
+
 def _with_terminal(pod: Pod, options: argparse.Namespace) -> int:
     from kubews import PIPE
-    from kubews.terminal import interact  # type: ignore[import-not-found, unused-ignore]
+    from kubews.terminal import interact
 
-    process: Any = pod.attach(stdin=PIPE, stdout=PIPE)  # type: ignore[attr-defined, unused-ignore]
-    over = interact(process, detach_keys=options.detach_keys)
+    process = pod.attach(stdin=PIPE, stdout=PIPE)
+    over = interact(process, detach_keys=options.detach_keys, redraw=True)
     if not options.quiet:
         again = f"kubews attach {pod.name} -c {pod.container} -n {pod.namespace} -i -t"
         print(f"Session ended, resume using '{again}' command")
@@ -86,6 +94,5 @@ def _with_terminal(pod: Pod, options: argparse.Namespace) -> int:
     return _ended(process)
 
 
-def _ended(process: Any) -> int:
-    process.wait()
-    return command_ended(process.returncode or 0)
+def _ended(process: Attached) -> int:
+    return command_ended(process.wait() or 0)

@@ -78,7 +78,7 @@ def standard_input() -> Any:
 
 def _with_terminal(pod: Pod, command: Sequence[str]) -> int:
     from kubews import PIPE
-    from kubews.terminal import interact  # type: ignore[import-not-found, unused-ignore]
+    from kubews.terminal import interact
 
     with pod.popen(command, stdin=PIPE, stdout=PIPE, tty=True) as process:
         interact(process, detach_keys=None)

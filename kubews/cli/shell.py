@@ -27,5 +27,4 @@ def run(options: argparse.Namespace, parser: Parser) -> int:
     from kubews.cli import pods
 
     pod = pods.find(options, name)
-    code: int = pod.shell(options.remote or None)  # type: ignore[attr-defined, unused-ignore]
-    return command_ended(code)
+    return command_ended(pod.shell(options.remote or None))

@@ -11,8 +11,7 @@ import base64
 import binascii
 import operator
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING, NamedTuple, Optional
 
 from kubews.errors import LocalProtocolError, RemoteProtocolError
 from kubews.protocol import status
@@ -49,8 +48,7 @@ _MAX_STATUS = 1 << 20
 _MAX_PARSED = 16 * _MAX_STATUS
 
 
-@dataclass(frozen=True)
-class Capabilities:
+class Capabilities(NamedTuple):
     """What a subprotocol can do.
 
     Args:

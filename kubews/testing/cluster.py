@@ -128,8 +128,7 @@ class LocalCluster:
 
         Args:
             name: the pod's name.
-            containers: command by container name; None for a container without a process of its
-                own, which runs until the pod is deleted.
+            containers: command by container name; None for one without, which runs until deleted.
             namespace: its namespace, which exists as long as it has pods (``default`` always does).
             ports: port number by name, for the first container's spec.
             listens: where the pod's ports really are: port of this machine (127.0.0.1, then ::1) by
@@ -152,8 +151,7 @@ class LocalCluster:
 
         Raises:
             TypeError: an argument is of another type.
-            ValueError: there is one of that name, a name or another argument cannot be, or the
-                cluster is closed.
+            ValueError: there is one of that name, an argument cannot be, or the cluster is closed.
             OSError: a command could not be started.
 
         Threads: safe.

@@ -44,6 +44,10 @@ def test_what_is_no_duration(text: str) -> None:
         ("exec -it web-0 -- ls -- -l", {"names": ["web-0"], "remote": ["ls", "--", "-l"]}),
         ("exec web-0 -qic app", {"quiet": True, "stdin": True, "container": "app"}),
         ("exec web-0 --tty=true --stdin=false", {"tty": True, "stdin": False}),
+        ("exec web-0 -it=false", {"tty": False, "stdin": True}),
+        ("exec web-0 -ti=0 -q=T", {"tty": True, "stdin": False, "quiet": True}),
+        ("exec web-0 -i=True --tty=F --quiet=1", {"tty": False, "stdin": True, "quiet": True}),
+        ("exec web-0 -cx=i", {"container": "x=i", "stdin": False}),
         ("exec web-0", {"stdin": False, "remote": None, "pod_running_timeout": 60.0}),
         ("exec web-0 --", {"remote": []}),
         ("-n a exec web-0", {"namespace": "a", "context": None}),
@@ -69,6 +73,7 @@ def test_command_lines(line: str, meant: dict[str, Any]) -> None:
         ("exec web-0 -z", "-z"),
         ("exec web-0 --cont app", "--cont"),
         ("exec web-0 --stdin=perhaps", "perhaps"),
+        ("exec web-0 -ti=perhaps", "perhaps"),
         ("exec -c", "-c/--container"),
         ("nonsense", 'unknown command "nonsense"; there are: exec, attach'),
         ("--bogus exec web-0", "--bogus"),
@@ -88,7 +93,7 @@ def test_wrong_command_lines(line: str, words: str, capsys: pytest.CaptureFixtur
 
 @pytest.mark.parametrize("name", ["exec", "attach", "shell", "port-forward", "local", "version"])
 def test_help_of_every_command(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    for line in ([], ["-h"], [name, "-h"], ["-n", "x", name, "--help"]):
+    for line in ([], ["-h"], ["help"], [name, "-h"], ["-n", "x", name, "--help"], ["help", name]):
         with pytest.raises(SystemExit) as caught:
             parse(line)
         assert caught.value.code == 0

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import NamedTuple, Optional
 
 import pytest
 from clusters import AnyCluster
-from programs import Commands, Said
+from programs import PROGRAMS, Commands, Said
 from support import in_thread
 
-from kubews import Config
+from kubews.testing import LocalCluster
 
 pytestmark = pytest.mark.half_close
 
@@ -45,6 +44,8 @@ LINES = [
     line("exec --stdin web-0", "wc", "-c", data=bytes(300_000)),
     line("exec --stdin=true web-0", "cat", data=b"x"),
     line("exec --stdin=false web-0", "cat", data=b"x"),
+    line("exec -ti=0 web-0", "cat", data=b"x"),
+    line("exec -i=T web-0", "cat", data=b"x"),
     line("exec web-0", "cat", data=b"not read"),
     # Terminals that are none.
     line("exec -t web-0", "sh", "-c", TERMINAL),
@@ -91,6 +92,32 @@ LINES = [
     # Which cluster.
     line("--context=nope exec web-0", "echo", "hi"),
     line("--kubeconfig /nonexistent exec web-0", "echo", "hi"),
+    line("--server https://127.0.0.1:1 exec web-0", "echo", "hi"),
+    line("exec web-0 --user nope", "echo", "hi"),
+    line("exec web-0 --cluster nope", "echo", "hi"),
+    # The container's own process.
+    line("attach -i echoing", data=b""),
+    line("attach -qi echoing", data=b""),
+    line("attach -it echoing", data=b""),
+    line("attach -it -q echoing", data=b""),
+    line("attach --stdin --tty=false echoing -c app", data=b""),
+    line("attach -i deploy/echoing", data=b""),
+    line("attach -i pod echoing", data=b""),
+    line("attach -i talking", data=b""),
+    line("attach -i last-of-{program}", data=b"one\n"),
+    Line(
+        ["attach", "-i", "-q", "failing-of-{program}"],
+        data=b"one\n",
+        meant=Said(b"got one\n", ["err one", "command terminated with exit code 5"], 5),
+        why="of a container that has ended kubectl does not ask for the exit code",
+    ),
+    line("attach -q ended"),
+    line("attach -q nope"),
+    line("attach echoing -c nope"),
+    line("attach --pod-running-timeout=0s echoing"),
+    line("attach echoing --bogus"),
+    line("attach"),
+    line("attach a b c"),
     # Ports that cannot be forwarded.
     line("port-forward web-0"),
     line("port-forward web-0 0"),
@@ -101,13 +128,6 @@ LINES = [
     line("port-forward nope :80"),
     line("nonsense"),
 ]
-
-if "server" in inspect.signature(Config.load).parameters:
-    LINES += [
-        line("--server https://127.0.0.1:1 exec web-0", "echo", "hi"),
-        line("exec web-0 --user nope", "echo", "hi"),
-        line("exec web-0 --cluster nope", "echo", "hi"),
-    ]
 
 
 @pytest.fixture(scope="module")
@@ -120,13 +140,34 @@ def pods(cluster: AnyCluster) -> None:
     cluster.add_pod("initial", {"a": sleep}, init_containers=["before"])
     cluster.add_pod("front-7f-x2", {"app": sleep}, labels={"app": "front"})
     cluster.add_workload("deploy/front", selector={"app": "front"})
+    echo = ["sh", "-c", "while read l; do echo got $l; done; exec sleep 100000"]
+    cluster.add_pod("echoing", {"app": echo}, stdin=True, labels={"app": "echoing"})
+    cluster.add_workload("deploy/echoing", selector={"app": "echoing"})
+    cluster.add_pod("talking", {"a": echo, "b": sleep}, stdin=True)
+    cluster.add_pod("ended", {"app": ["true"]}, state="completed")
+    never = {} if isinstance(cluster, LocalCluster) else {"restart_policy": "Never"}
+    for program in PROGRAMS:
+        for name, code in (("last", 0), ("failing", 5)):
+            script = f"read l; echo got $l; echo err $l >&2; exit {code}"
+            cluster.add_pod(
+                f"{name}-of-{program}",
+                {"app": ["sh", "-c", script]},
+                stdin=True,
+                stdin_once=True,
+                **never,
+            )
 
 
 @pytest.mark.parametrize("line", LINES, ids=lambda line: " ".join(line.arguments))
 def test_kubews_says_what_kubectl_says(pods: None, commands: Commands, line: Line) -> None:
     """Stdout and exit code are the same, and on stderr the notes; of an error, that it is one."""
-    kubectl = in_thread(lambda: commands.kubectl(*line.arguments, data=line.data))
-    ours = commands.run(*line.arguments, data=line.data)
+
+    def said_by(name: str) -> Said:
+        arguments = [argument.replace("{program}", name) for argument in line.arguments]
+        return commands.run(*arguments, data=line.data, program=PROGRAMS[name])
+
+    kubectl = in_thread(said_by, "kubectl")
+    ours = said_by("kubews")
     theirs = kubectl.result(60)
     if line.meant is None:
         assert ours == theirs

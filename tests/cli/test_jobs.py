@@ -85,3 +85,16 @@ def test_a_terminal_whose_output_goes_elsewhere(jobs: pexpect.spawn) -> None:
     )
     jobs.expect_exact("begun")
     jobs.expect("\r\n6\r\n<0> ")
+
+
+def test_a_terminal_is_lent_in_the_foreground_only(jobs: pexpect.spawn) -> None:
+    jobs.sendline("$K exec -it web-0 -- sh -c 'echo be''gun; read x; echo got $x; exit 7' &")
+    jobs.expect_exact("<0> ")
+    assert eventually(lambda: job_is(jobs, "Stopped (tty output)"), 20)
+    jobs.sendline("fg")
+    jobs.expect_exact("begun")
+    jobs.send("this\r")
+    jobs.expect_exact("got this")
+    jobs.expect_exact("<7> ")
+    jobs.sendline("stty -a | grep -wo icanon")
+    jobs.expect_exact("icanon")
