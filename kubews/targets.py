@@ -51,6 +51,9 @@ class Resolved(NamedTuple):
     document: Json = {}  # never changed
     owner: Json = {}
 
+    def __repr__(self) -> str:
+        return f"Resolved(pod_name={self.pod_name!r})"
+
 
 class Target:
     """A pod, or what stands for one of several, and the container in it if one was named.
