@@ -28,8 +28,9 @@ with LocalCluster() as cluster, cluster.client() as client:
         python.expect_exact("KeyboardInterrupt")
         python.expect_exact(">>> ")
 
+        # The size travels beside what is typed, and may be there a moment later.
         python.setwinsize(50, 132)
-        python.sendline("import os; print(*os.get_terminal_size())")
+        python.sendline("import os, time; time.sleep(1); print(*os.get_terminal_size())")
         python.expect_exact("132 50")
         print("it sees the new size")
 
