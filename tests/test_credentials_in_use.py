@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import trustme
 from clusters import AnyCluster, make_cluster
 from identities import NOBODY, WHO, Place, reach_a_port, use_everything, who
 
@@ -102,6 +103,40 @@ def test_a_certificate_on_every_connection_r37(place: Place, tmp_path: Path) -> 
             who(client)
         by_certificate_files(place, tmp_path)
         assert who(client)["username"] == name
+
+
+def test_a_pair_of_which_only_one_file_is_new_is_read_again(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who replaces two files replaces one of them first."""
+    if not place.admin.user.client_certificate_data:
+        pytest.skip("the admin of this cluster has no certificate in the kubeconfig")
+    other = trustme.CA().issue_cert("other.example")
+    (tmp_path / "cert").write_bytes(other.cert_chain_pems[0].bytes())
+    (tmp_path / "key").write_bytes(place.admin.user.client_key_data or b"")
+    config = place.config(
+        User(client_certificate=str(tmp_path / "cert"), client_key=str(tmp_path / "key"))
+    )
+    pauses: list[float] = []
+    with Client(config) as client:
+        with monkeypatch.context() as patch:
+            patch.setattr("kubews.access.sleep", pauses.append)
+            with pytest.raises(ConfigError, match="the client certificate and key cannot be used"):
+                who(client)
+            assert pauses
+            patch.setattr(
+                "kubews.access.sleep", lambda pause: by_certificate_files(place, tmp_path)
+            )
+            assert client.pod("web-0").call(["true"]) == 0
+        assert who(client)["username"]
+    data = User(
+        client_certificate_data=other.cert_chain_pems[0].bytes(),
+        client_key_data=place.admin.user.client_key_data,
+    )
+    with Client(place.config(data)) as client, monkeypatch.context() as patch:
+        patch.setattr("kubews.access.sleep", None)  # what is no file is not waited for
+        with pytest.raises(ConfigError, match="the client certificate and key cannot be used"):
+            who(client)
 
 
 def test_a_plugin_on_every_connection_r30(
