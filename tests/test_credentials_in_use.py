@@ -12,6 +12,7 @@ import pytest
 import trustme
 from clusters import AnyCluster, make_cluster
 from identities import NOBODY, WHO, Place, reach_a_port, use_everything, who
+from support import in_thread
 
 from kubews import (
     AuthPluginError,
@@ -209,6 +210,22 @@ def test_a_stale_token_is_replaced_after_one_401_r30(
             client.pod("web-0").run(["true"])
         assert runs(tmp_path) == before + 2
         assert "stale-token" not in f"{caught.value} {caught.value!r} {caught.value.__dict__}"
+
+
+def test_fifty_threads_are_refused_at_once_r30(
+    place: Place, tmp_path: Path, plugin: Callable[[str], ExecPlugin]
+) -> None:
+    """R-30: requests and commands alike; the plugin runs once for all, and once more."""
+    good, stale = printing(token=place.token), printing(token="stale-token-of-yesterday")
+    user = User(exec=plugin(f"if test $n = 1; then {stale}; else {good}; fi"))
+    with Client(place.config(user)) as client:
+        pod = client.pod("web-0", container="app")
+        asking = [in_thread(who, client) for _ in range(25)]
+        calling = [in_thread(pod.call, ["true"]) for _ in range(25)]
+        names = {each.result(60)["username"] for each in asking}
+        assert names == {place.full_name("worker")}
+        assert {each.result(60) for each in calling} == {0}
+    assert runs(tmp_path) == 2
 
 
 def test_a_plugin_that_fails_is_no_anonymous_access_r31(
