@@ -6,11 +6,12 @@ import logging
 import ssl
 import threading
 from collections.abc import Callable, Mapping
+from time import sleep
 from typing import Optional, TypeVar
 
 from kubews import __version__
 from kubews.config import ClientCertificate, Config, proxies
-from kubews.errors import Unauthorized
+from kubews.errors import CredentialsError, Unauthorized
 from kubews.identity import Identity, Shown
 from kubews.transport import http
 from kubews.transport.deadline import Deadline
@@ -21,6 +22,9 @@ from kubews.transport.tlssockets import Socket
 T = TypeVar("T")
 
 _log = logging.getLogger("kubews")
+
+# Seconds until the two files of a certificate that do not belong together are read again.
+_PAUSES = (0.02, 0.2)
 
 #: What is done with a connection: it gets the socket, the headers to send, and until when to be done.
 Use = Callable[[Socket, http.Headers, Deadline], T]
@@ -48,6 +52,8 @@ class Access:
         self._strict_x509 = strict_x509
         self._headers = http.additional_headers(headers)
         self.identity = Identity(config)
+        of_files = config.user.client_certificate and config.user.client_key
+        self._pauses = _PAUSES if of_files else ()
         self._lock = threading.RLock()
         # Guarded by _lock. Making a context reads all authorities; the files may change, so it is
         # kept with what it was made of: the one for the cluster, and the one for an https proxy.
@@ -69,14 +75,26 @@ class Access:
 
         Threads: blocks.
         """
-        shown = self.identity.show(deadline)
+        shown = self._show(deadline)
         try:
             return self._use_once(use, shown, headers, deadline.at_most(limit))
         except Unauthorized:
             # A token that was replaced a moment ago looks like this; what was read is read anew.
             self.identity.refused(shown)
-        shown = self.identity.show(deadline)
+        shown = self._show(deadline)
         return self._use_once(use, shown, headers, deadline.at_most(limit))
+
+    def _show(self, deadline: Deadline) -> Shown:
+        """Get what is to be shown; of two files that are being replaced one may be new and the other old."""
+        for pause in self._pauses:
+            shown = self.identity.show(deadline)
+            try:
+                if shown.certificate is not None:
+                    self.tls(shown.certificate)
+                return shown
+            except CredentialsError:
+                sleep(pause)
+        return self.identity.show(deadline)
 
     def _use_once(
         self, use: Use[T], shown: Shown, headers: Mapping[str, str], deadline: Deadline

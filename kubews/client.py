@@ -69,6 +69,7 @@ class Client:
 
     Raises:
         ConfigError: no usable configuration, a proxy that is none, or headers that cannot be sent.
+        TypeError: ``config`` is something else, such as a path.
 
     Threads: any number may share one client; it has no state that a call changes for another.
     """
@@ -83,6 +84,11 @@ class Client:
         headers: Optional[Mapping[str, str]] = None,
         explain: bool = False,
     ) -> None:
+        if not isinstance(config, (Config, type(None))):
+            raise TypeError(
+                f"config must be a Config, not {type(config).__name__}: "
+                "Config.load(PATH) reads a file, Config.from_dict(DOCUMENT) takes what was read"
+            )
         self.config = Config.load() if config is None else config
         if proxy_url is not None:
             cluster = dataclasses.replace(self.config.cluster, proxy_url=proxy_url)

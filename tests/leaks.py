@@ -1,6 +1,6 @@
 """Every secret that the suite has used, and a look for them in everything that it has printed.
 
-What is made into a credential is noted as it is made: tokens, passwords and keys of users, what plugins and
+What is made into a credential is noted as it is made: tokens, passwords and keys of users and proxies, what plugins and
 issuers give, the tokens of LocalCluster. Captured output and what the logger says, at its most talkative,
 are searched after every test.
 """
@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from kubews.config import ClientCertificate, Issued, Oidc, User
+from kubews.config.proxies import Proxy
 from kubews.testing import LocalCluster
 
 # What is shorter may be a word, and stand in any text.
@@ -26,6 +27,7 @@ _FIELDS: dict[type, tuple[str, ...]] = {
     ClientCertificate: ("key_pem",),
     Issued: ("token",),
     Oidc: ("client_secret", "id_token", "refresh_token"),
+    Proxy: ("password",),
 }
 
 

@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import trustme
 from clusters import AnyCluster, make_cluster
 from identities import NOBODY, WHO, Place, reach_a_port, use_everything, who
+from support import in_thread
 
 from kubews import (
     AuthPluginError,
@@ -104,6 +106,40 @@ def test_a_certificate_on_every_connection_r37(place: Place, tmp_path: Path) -> 
         assert who(client)["username"] == name
 
 
+def test_a_pair_of_which_only_one_file_is_new_is_read_again(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who replaces two files replaces one of them first."""
+    if not place.admin.user.client_certificate_data:
+        pytest.skip("the admin of this cluster has no certificate in the kubeconfig")
+    other = trustme.CA().issue_cert("other.example")
+    (tmp_path / "cert").write_bytes(other.cert_chain_pems[0].bytes())
+    (tmp_path / "key").write_bytes(place.admin.user.client_key_data or b"")
+    config = place.config(
+        User(client_certificate=str(tmp_path / "cert"), client_key=str(tmp_path / "key"))
+    )
+    pauses: list[float] = []
+    with Client(config) as client:
+        with monkeypatch.context() as patch:
+            patch.setattr("kubews.access.sleep", pauses.append)
+            with pytest.raises(ConfigError, match="the client certificate and key cannot be used"):
+                who(client)
+            assert pauses
+            patch.setattr(
+                "kubews.access.sleep", lambda pause: by_certificate_files(place, tmp_path)
+            )
+            assert client.pod("web-0").call(["true"]) == 0
+        assert who(client)["username"]
+    data = User(
+        client_certificate_data=other.cert_chain_pems[0].bytes(),
+        client_key_data=place.admin.user.client_key_data,
+    )
+    with Client(place.config(data)) as client, monkeypatch.context() as patch:
+        patch.setattr("kubews.access.sleep", None)  # what is no file is not waited for
+        with pytest.raises(ConfigError, match="the client certificate and key cannot be used"):
+            who(client)
+
+
 def test_a_plugin_on_every_connection_r30(
     place: Place, tmp_path: Path, plugin: Callable[[str], ExecPlugin]
 ) -> None:
@@ -174,6 +210,22 @@ def test_a_stale_token_is_replaced_after_one_401_r30(
             client.pod("web-0").run(["true"])
         assert runs(tmp_path) == before + 2
         assert "stale-token" not in f"{caught.value} {caught.value!r} {caught.value.__dict__}"
+
+
+def test_fifty_threads_are_refused_at_once_r30(
+    place: Place, tmp_path: Path, plugin: Callable[[str], ExecPlugin]
+) -> None:
+    """R-30: requests and commands alike; the plugin runs once for all, and once more."""
+    good, stale = printing(token=place.token), printing(token="stale-token-of-yesterday")
+    user = User(exec=plugin(f"if test $n = 1; then {stale}; else {good}; fi"))
+    with Client(place.config(user)) as client:
+        pod = client.pod("web-0", container="app")
+        asking = [in_thread(who, client) for _ in range(25)]
+        calling = [in_thread(pod.call, ["true"]) for _ in range(25)]
+        names = {each.result(60)["username"] for each in asking}
+        assert names == {place.full_name("worker")}
+        assert {each.result(60) for each in calling} == {0}
+    assert runs(tmp_path) == 2
 
 
 def test_a_plugin_that_fails_is_no_anonymous_access_r31(

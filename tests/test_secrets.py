@@ -14,6 +14,7 @@ import pytest
 import kubews
 from kubews import Client, Config
 from kubews.config import ClientCertificate, Cluster, ExecPlugin, Issued, Oidc, User
+from kubews.config.proxies import Proxy
 from kubews.identity import Identity
 from kubews.testing import LocalCluster
 from kubews.transport.deadline import NEVER
@@ -26,6 +27,7 @@ MAKERS: dict[str, Callable[[str], Any]] = {
     "issued": lambda secret: Issued(secret),
     "client secret": lambda secret: Oidc("https://idp", "c", client_secret=secret),
     "id token": lambda secret: Oidc("https://idp", "c", id_token=secret),
+    "proxy": lambda secret: Proxy("http", "p", 1, "here", b"u", secret.encode()),
     "refresh token": lambda secret: Oidc("https://idp", "c", refresh_token=secret),
 }
 

@@ -98,7 +98,7 @@ def read_all(path: Optional[StrPath] = None) -> Merged:
         except ConfigError as exc:
             if missing_is_error or not isinstance(exc.__cause__, FileNotFoundError):
                 raise
-    return merge(files, paths)
+    return merge(files, paths or ["KUBECONFIG, which lists no file"])
 
 
 def find_files(path: Optional[StrPath] = None) -> tuple[list[str], bool]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from kubews import Client
 from kubews.config import Cluster, Config, User
 from kubews.errors import ConfigError, CredentialsError
 
@@ -44,6 +46,18 @@ def test_overrides(path: str) -> None:
     assert (config.namespace, config.context) == ("other", "ctx")
     config = Config.load(path, user="bob")
     assert (config.cluster.name, config.user.name, config.namespace) == ("one", "bob", "shop")
+
+
+@pytest.mark.parametrize("given", ["~/.kube/config", Path("config"), {}, User()])
+def test_what_is_no_configuration_is_refused_with_the_cure(given: Any) -> None:
+    with pytest.raises(TypeError, match=r"config must be a Config, not \w+: Config\.load\(PATH\)"):
+        Client(given)
+
+
+def test_a_list_without_a_file(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUBECONFIG", os.pathsep * 2)
+    with pytest.raises(ConfigError, match="nothing in KUBECONFIG, which lists no file; name a"):
+        Config.load()
 
 
 def test_another_server_has_another_name(path: str) -> None:
