@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 from typing import Any, Optional
 
@@ -76,6 +77,12 @@ class Attached(Popen):
             the end of the input was that of the attachment.
         """
         return super().wait(timeout)
+
+    def _unreachable(self) -> io.UnsupportedOperation:
+        return io.UnsupportedOperation(
+            "the API server passes no signals to a process. A container's own is as a rule number 1 there, which "
+            "hears only what it handles: pod.run(['kill', '1']), if the image has kill; else delete the pod"
+        )
 
     def _leave(self) -> None:
         outputs = [pipe for _, pipe in self._outputs() if pipe is not None]

@@ -221,7 +221,8 @@ class Popen(Ending):
         return None
 
     def __repr__(self) -> str:
-        return f"<kubews.Popen: returncode: {self._returncode} args: {self.args!r} {self.pod!r}>"
+        name = type(self).__name__
+        return f"<kubews.{name}: returncode: {self._returncode} args: {self.args!r} {self.pod!r}>"
 
     @property
     def returncode(self) -> Optional[int]:

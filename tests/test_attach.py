@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import time
 from collections.abc import Iterator
@@ -156,6 +157,7 @@ def test_a_terminal_and_its_size(pods: Pods) -> None:
     with pod.attach(stdin=PIPE, stdout=PIPE) as process:
         assert isinstance(process, Attached)
         assert process.stderr is None
+        assert repr(process).startswith("<kubews.Attached: returncode: None")
         process.resize(40, 100, redraw=True)
         seen = b""
         # Asked again and again: the size may come between two questions, or in the middle of one.
@@ -188,7 +190,9 @@ def test_what_cannot_be_attached_to(pods: Pods) -> None:
             process.wait(0.05)
         with pytest.raises(TerminalError, match="tty: true in the pod's spec"):
             process.resize(24, 80)
-        process.close()
+        for end in (process.terminate, process.kill, process.end):
+            with pytest.raises(io.UnsupportedOperation, match=r"pod.run\(\['kill', '1'\]\)"):
+                end()
 
 
 def test_a_container_that_has_ended(pods: Pods) -> None:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import NoReturn, Optional
 
-# Objects between two looks for garbage. With the usual number imports look for it a hundred times, in vain.
-_RARELY = 20_000
+# Objects between two looks for garbage: more than imports make, which look for it in vain.
+_RARELY = 100_000
 
 
 def program() -> NoReturn:
