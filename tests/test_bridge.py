@@ -475,6 +475,9 @@ def test_input_goes_on_when_another_writer_has_just_filled_the_queue(
     with opened() as (connection, peer):
         stdin = Stream(Session(connection), 0)
         descriptor = stdin.fileno()
+        settled = threading.Event()
+        connection._loop.call_soon(settled.set)
+        assert settled.wait(seconds(10))  # the bridge has looked for the first time
         answers = [True, False, False, False]  # room when the bridge asks, none when it sends
         has_room = connection._outbox.has_room
         monkeypatch.setattr(
