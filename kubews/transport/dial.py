@@ -105,7 +105,9 @@ def _connect(host: str, port: int, where: str, deadline: Deadline) -> socket.soc
 
 
 def _look_up(host: str, port: int, where: str, deadline: Deadline) -> list[Any]:
-    look_up = functools.partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+    # Bytes, where that is the same: getaddrinfo imports a codec for each str.
+    name = host.encode() if host.isascii() else host
+    look_up = functools.partial(socket.getaddrinfo, name, port, type=socket.SOCK_STREAM)
     found: Outcome[list[Any]] = Outcome()
 
     def ask() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import html
 import re
 from typing import TYPE_CHECKING, Any, Optional
 
@@ -97,6 +96,8 @@ def _explain(refusal: Response, proxy: Proxy, target: str) -> str:
 
 def _text(page: str) -> str:
     """Take the markup out of a page, and what is not to be read."""
+    import html  # a dictionary of all characters with names, for the answer of a proxy that refuses
+
     parts = _TAG.split(page)
     kept, inside = [parts[0]], ""
     for tag, text in zip(parts[1::2], parts[2::2], strict=True):
