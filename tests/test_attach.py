@@ -158,8 +158,11 @@ def test_a_terminal_and_its_size(pods: Pods) -> None:
         assert isinstance(process, Attached)
         assert process.stderr is None
         assert repr(process).startswith("<kubews.Attached: returncode: None")
-        process.resize(40, 100, redraw=True)
+        process.stdin.write(b"x\r")
         seen = b""
+        while b" " not in seen:  # an answer of stty: the signal comes to a trap that is there
+            seen += process.stdout.read1()
+        process.resize(40, 100, redraw=True)
         # Asked again and again: the size may come between two questions, or in the middle of one.
         while b"40 100\r\n" not in seen or b"winch" not in seen:
             process.stdin.write(b"x\r")

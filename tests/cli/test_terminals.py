@@ -154,15 +154,20 @@ def test_the_terminal_is_as_before_when_the_pod_is_deleted(
 
 TALK = (
     "trap 'echo size $(stty size)' WINCH; trap 'echo interrupted' INT; "
-    "while ! read word; do :; done; echo got $word; cat; exit 6"
+    "touch ready; while ! read word; do :; done; echo got $word; cat; exit 6"
 )
 
 
 @both
-def test_attach(bash: pexpect.spawn, interactive: Interactive, program: Sequence[str]) -> None:
+def test_attach(
+    cluster: AnyCluster, bash: pexpect.spawn, interactive: Interactive, program: Sequence[str]
+) -> None:
     """The size at once, so that a full screen is drawn again; keys, letting go, coming back, the end."""
     before = settings(bash)
-    line = f"{shlex.join(program)} attach -it {interactive(TALK)}"
+    pod = interactive(TALK)
+    with cluster.client() as client:  # a signal that comes before its trap is heard by nobody
+        client.pod(pod).check_call("until test -e ready; do sleep 0.01; done", shell=True)
+    line = f"{shlex.join(program)} attach -it {pod}"
     bash.sendline(line)
     bash.expect_exact("try pressing enter.")
     bash.expect_exact("size 33 77")
