@@ -42,7 +42,8 @@ class Refused(Exception):
 class User:
     """A name, its groups, and what it may do: resource -> verbs, ``"*"`` for any.
 
-    An impersonated one has the uid and the extra fields that were asked for.
+    An impersonated one has the uid and the extra fields that were asked for. One that may not act as
+    another may do nothing; ``acting`` is what goes before the verb then when it is told.
 
     A resource of another group than the core one is written with it: ``deployments.apps``.
     """
@@ -53,9 +54,12 @@ class User:
     token: Optional[str] = dataclasses.field(default=None, repr=False)
     uid: str = ""
     extra: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
+    acting: str = ""
 
     def may(self, verb: str, resource: str) -> bool:
         """Tell whether a rule allows ``verb`` on ``resource``."""
+        if self.acting:
+            return False
         if "system:masters" in self.groups:
             return True
         granted = self.rules.get(resource, frozenset()) | self.rules.get("*", frozenset())
@@ -79,6 +83,7 @@ class Users:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._by_name: dict[str, User] = {}
+        self._have_acted: set[str] = set()
 
     def add(self, user: User) -> None:
         """Add a user, or replace the one of that name.
@@ -114,7 +119,9 @@ class Users:
                 return user
         raise unauthorized()
 
-    def authenticate(self, headers: Headers, certificate: Optional[dict[str, Any]]) -> User:
+    def authenticate(
+        self, headers: Headers, certificate: Optional[dict[str, Any]], minor: int
+    ) -> User:
         """Find out who is asking, impersonation included.
 
         The order is that of kube-apiserver (``authenticator/config.go: New``): certificate, bearer
@@ -132,7 +139,7 @@ class Users:
             user = self.with_token(tokens[0])
         else:
             user = ANONYMOUS
-        return self._impersonate(user, headers)
+        return self._impersonate(user, headers, minor)
 
     def _from_certificate(self, certificate: dict[str, Any]) -> User:
         subject = [pair for part in certificate.get("subject", ()) for pair in part]
@@ -142,7 +149,7 @@ class Users:
             raise unauthorized()
         return self.named(names[0], groups)
 
-    def _impersonate(self, user: User, headers: Headers) -> User:
+    def _impersonate(self, user: User, headers: Headers, minor: int) -> User:
         names, groups, uids = (
             [_utf8(value) for value in headers_named(headers, f"impersonate-{what}")]
             for what in ("user", "group", "uid")
@@ -153,19 +160,45 @@ class Users:
                 message = "requested impersonation without impersonating a user name"
                 raise Refused(status(400, "BadRequest", message))
             return user
-        authorize(user, "impersonate", "users", name=names[0])
-        for group in groups:
-            authorize(user, "impersonate", "groups", name=group)
-        for key, values in extra.items():
-            for value in values:
-                resource = f"userextras/{key}"
-                authorize(user, "impersonate", resource, name=value, group=_AUTHENTICATION)
-        for uid in uids[:1]:
-            authorize(user, "impersonate", "uids", name=uid, group=_AUTHENTICATION)
         # Its rights are those of the name; the groups that it has otherwise do not come with it.
-        return dataclasses.replace(
+        wanted = dataclasses.replace(
             self.named(names[0]), groups=frozenset(groups), uid="".join(uids[:1]), extra=extra
         )
+        try:
+            _authorize_impersonation(user, wanted, groups)
+        except Refused:
+            mode = _constrained_mode(wanted) if minor >= 36 else ""
+            # What went well last time is tried first, and it is the first refusal that is told.
+            if not mode or user.name in self._have_acted:
+                raise
+            return dataclasses.replace(user, acting=f"impersonate-on:{mode}:")
+        with self._lock:
+            self._have_acted.add(user.name)
+        return wanted
+
+
+def _authorize_impersonation(user: User, wanted: User, groups: Sequence[str]) -> None:
+    authorize(user, "impersonate", "users", name=wanted.name)
+    for group in groups:
+        authorize(user, "impersonate", "groups", name=group)
+    for key, values in wanted.extra.items():
+        for value in values:
+            resource = f"userextras/{key}"
+            authorize(user, "impersonate", resource, name=value, group=_AUTHENTICATION)
+    if wanted.uid:
+        authorize(user, "impersonate", "uids", name=wanted.uid, group=_AUTHENTICATION)
+
+
+def _constrained_mode(wanted: User) -> str:
+    """Name the mode that 1.36 tries before the old one (``filters/impersonation/mode.go``), if there is one."""
+    only_name = not (wanted.groups or wanted.uid or wanted.extra)
+    for prefix, mode in (
+        ("system:node:", "arbitrary-node"),
+        ("system:serviceaccount:", "serviceaccount"),
+    ):
+        if wanted.name.startswith(prefix):
+            return mode if only_name else ""
+    return "user-info"
 
 
 def _impersonated_extra(headers: Headers) -> dict[str, list[str]]:
@@ -242,7 +275,7 @@ def authorize(
     what = f'{kind}{suffix} "{name}"' if name else kind + suffix
     where = f'in the namespace "{namespace}"' if namespace else "at the cluster scope"
     message = (
-        f'{what} is forbidden: User "{user.name}" cannot {verb} resource "{resource}" '
+        f'{what} is forbidden: User "{user.name}" cannot {user.acting}{verb} resource "{resource}" '
         f'in API group "{group}" {where}'
     )
     body = status(403, "Forbidden", message, name=name, group=group, kind=kind)
@@ -269,8 +302,8 @@ def authorize_path(user: User, path: str) -> None:
         Refused: 403.
     """
     public = ("/version", "/healthz", "/livez", "/readyz")
-    if user.name == ANONYMOUS.name and not path.startswith(public):
-        message = f'forbidden: User "{user.name}" cannot get path "{path}"'
+    if user.acting or (user.name == ANONYMOUS.name and not path.startswith(public)):
+        message = f'forbidden: User "{user.name}" cannot {user.acting}get path "{path}"'
         raise Refused(status(403, "Forbidden", message), nosniff=True)
 
 

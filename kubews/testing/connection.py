@@ -150,7 +150,8 @@ class Connection:
         if self.faults.response is not None:
             self.reply_raw(self.faults.response)
         try:
-            user = self.server.users.authenticate(headers, self.wire.peer_certificate())
+            certificate = self.wire.peer_certificate()
+            user = self.server.users.authenticate(headers, certificate, self.server.minor)
             resources.route(self, request, user, headers)
         except Refused as exc:
             self.refuse(exc)

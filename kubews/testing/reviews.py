@@ -40,7 +40,8 @@ def serve(connection: Connection, request: Request, user: User, group: str, reso
     if request.method != "POST":
         message = "the server does not allow this method on the requested resource"
         raise Refused(objects.status(405, "MethodNotAllowed", message))
-    if user.name == access.ANONYMOUS.name:  # the role system:basic-user is for the authenticated
+    # The role system:basic-user is for the authenticated.
+    if user.acting or user.name == access.ANONYMOUS.name:
         access.authorize(user, "create", resource, group=group)
     spec = _spec(connection, request)
     kind = KINDS[group, resource]

@@ -163,9 +163,28 @@ def test_impersonation(cluster: LocalCluster) -> None:
     assert get(cluster, PODS, ("Impersonate-User", "nobody"))[0] == 403
     assert get(cluster, PODS, ("Impersonate-Group", "system:masters"))[0] == 400
     bearer = ("Authorization", f"Bearer {token}")
-    status, body = get(cluster, PODS, bearer, ("Impersonate-User", "x"), cert=False)
+    for name, mode in (
+        ("x", "user-info"),
+        ("system:serviceaccount:a:b", "serviceaccount"),
+        ("system:node:n", "arbitrary-node"),
+    ):
+        acting = ("Impersonate-User", name)
+        verb = f'User "eve" cannot impersonate-on:{mode}'
+        status, body = get(cluster, PODS, bearer, acting, cert=False)
+        assert (status, f'{verb}:list resource "pods"' in body["message"]) == (403, True)
+        status, body = get(cluster, "/version", bearer, acting, cert=False)
+        assert (status, body["message"]) == (403, f'forbidden: {verb}:get path "/version"')
+    status, body = get(cluster, PODS, bearer, acting, ("Impersonate-Group", "g"), cert=False)
     assert status == 403
     assert 'cannot impersonate resource "users"' in body["message"]
+
+
+def test_impersonation_before_it_was_constrained() -> None:
+    with LocalCluster(version="1.31") as cluster:
+        bearer = ("Authorization", f"Bearer {cluster.add_user('eve')}")
+        status, body = get(cluster, PODS, bearer, ("Impersonate-User", "x"), cert=False)
+        assert status == 403
+        assert 'cannot impersonate resource "users"' in body["message"]
 
 
 @pytest.mark.parametrize(
