@@ -17,13 +17,15 @@ Handler = Callable[[socket.socket], None]
 class PodServer:
     """Serve each connection by a function; its end closes the connection.
 
-    ``accepted`` counts the connections; ``port`` is where to listen, which the kernel chooses.
+    ``accepted`` counts the connections; ``port`` is where to listen, by default the kernel's choice.
     """
 
-    def __init__(self, handler: Handler, family: socket.AddressFamily = socket.AF_INET) -> None:
+    def __init__(
+        self, handler: Handler, family: socket.AddressFamily = socket.AF_INET, port: int = 0
+    ) -> None:
         host = "::1" if family == socket.AF_INET6 else "127.0.0.1"
         self._handler = handler
-        self._listener = socket.create_server((host, 0), family=family, backlog=256)
+        self._listener = socket.create_server((host, port), family=family, backlog=256)
         self.port: int = self._listener.getsockname()[1]
         self.accepted = 0
         self._lock = threading.Lock()

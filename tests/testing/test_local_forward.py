@@ -101,10 +101,12 @@ def test_an_id_may_come_again(box: LocalCluster) -> None:
 
 
 def test_ipv6_comes_second(box: LocalCluster) -> None:
-    with PodServer(echo, socket.AF_INET6) as server, SpdyClient(box) as client:
-        data = client.connect(server.port)[1]  # a port that is not mentioned is this machine's
-        client.write(data, b"six")
-        client.see((data, b"six"))
+    with socket.socket() as refusing, SpdyClient(box) as client:
+        refusing.bind(("127.0.0.1", 0))  # what somebody else might get, and answer there
+        with PodServer(echo, socket.AF_INET6, refusing.getsockname()[1]) as server:
+            data = client.connect(server.port)[1]  # a port that is not mentioned is this machine's
+            client.write(data, b"six")
+            client.see((data, b"six"))
 
 
 # How a connection ends.
