@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Optional
+from typing import TYPE_CHECKING, Optional
 
 from kubews.config import (
     ClientCertificate,
@@ -19,13 +19,13 @@ from kubews.config import (
     Credentials,
     ExecPlugin,
     Issued,
-    execplugin,
-    oidc,
 )
 from kubews.errors import CredentialsError
 from kubews.transport.deadline import Deadline
-from kubews.transport.fetch import fetch
 from kubews.transport.wait import Expired, Outcome
+
+if TYPE_CHECKING:
+    from kubews.config import oidc
 
 
 @dataclass(frozen=True)
@@ -115,6 +115,10 @@ class Identity:
                 return None  # as client-go: what the entry holds itself goes before its plugin
             return partial(_run_plugin, user.exec, self._cluster)
         if user.oidc is not None:
+            # Here, and not above: a program that starts pays for what its user needs.
+            from kubews.config import oidc
+            from kubews.transport.fetch import fetch
+
             return partial(self._issue, oidc.Source(user.oidc, fetch))
         return None
 
@@ -164,4 +168,6 @@ class Identity:
 
 
 def _run_plugin(plugin: ExecPlugin, cluster: Cluster, deadline: Deadline) -> Issued:
+    from kubews.config import execplugin  # see _choose_source
+
     return execplugin.run(plugin, cluster, deadline.remaining())
