@@ -53,7 +53,7 @@ def test_a_dialogue_with_an_interpreter(python: spawn) -> None:
     assert python.isalive()
     assert python.exitstatus is None
     python.sendline("import atexit; atexit.register(os._exit, 5)")
-    python.expect_exact(">>> ")
+    python.expect_exact("_exit>\r\n>>> ")  # and not the prompt before
     python.sendeof()
     python.expect(pexpect.EOF)
     assert python.eof()
