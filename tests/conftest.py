@@ -47,9 +47,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Refuse options that would be ignored, and see to it that Ctrl-C is not."""
-    # A shell that runs scripts starts what it puts into the background with SIGINT ignored, and every
-    # process below inherits that.
+    # A shell that runs scripts starts what it puts into the background with SIGINT and SIGQUIT ignored,
+    # and every process below inherits that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if hasattr(signal, "SIGQUIT"):
+        signal.signal(signal.SIGQUIT, signal.SIG_DFL)
     # All that it could ever say is searched for secrets.
     logging.getLogger("kubews").setLevel(logging.DEBUG)
     leaks.watch()

@@ -83,7 +83,8 @@ def test_a_terminal_with_its_size(pods: LocalCluster, environment: dict[str, str
         child.setwinsize(44, 122)
         child.sendline("until [ \"$(stty size)\" = '44 122' ]; do :; done; echo resi''zed")
         child.expect("resized\r\n")
-        child.sendline("echo star''ted; sleep 1000")
+        # It says so itself, or Ctrl-C might come before it is there.
+        child.sendline("sh -c \"echo star''ted; exec sleep 1000\"")
         child.expect("started\r\n")
         child.sendintr()
         child.sendline("exit 6")
