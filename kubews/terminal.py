@@ -22,6 +22,7 @@ from kubews.popen import PIPE, Popen
 from kubews.streams import Stream
 from kubews.transport.deadline import Deadline
 from kubews.transport.loop import Waker
+from kubews.transport.patience import Selector
 from kubews.transport.wait import Expired, Outcome, PatientThread
 from kubews.userfiles import Source, sink_for
 from kubews.wrappers import ReadStream
@@ -195,7 +196,7 @@ def _typed(
     Raises:
         Expired: the deadline passed.
     """
-    with selectors.PollSelector() as selector:
+    with Selector() as selector:
         for source in (descriptor, over.fileno, signals):
             selector.register(source, selectors.EVENT_READ)
         while not keys.complete:

@@ -16,6 +16,7 @@ from typing import Any, Optional, Protocol, Union
 from kubews.errors import ConnectionLost, StreamBroken
 from kubews.transport import forks
 from kubews.transport.loop import Waker
+from kubews.transport.patience import Selector
 
 #: Bytes that are read or written at a time.
 CHUNK = 65536
@@ -282,7 +283,7 @@ def _wait(file: io.FileIO, waker: Waker) -> bool:
     """Wait for input; return False if the waker came first."""
     if sys.platform == "win32":
         return True  # only sockets can be waited for there
-    with getattr(selectors, "PollSelector", selectors.SelectSelector)() as selector:
+    with Selector() as selector:
         selector.register(waker.fileno, selectors.EVENT_READ)
         selector.register(file, selectors.EVENT_READ)
         return all(key.fileobj != waker.fileno for key, _ in selector.select())

@@ -65,39 +65,30 @@ def tls_context(
     """
     forks.visit()
     with forks.gate():
-        return _context(ca_pem, verify, strict, and_system, certificate_pem, key_pem)
-
-
-def _context(
-    ca_pem: Optional[str],
-    verify: bool,
-    strict: bool,
-    and_system: bool,
-    certificate_pem: Optional[bytes],
-    key_pem: Optional[bytes],
-) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.sslsocket_class = TlsSocket
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["http/1.1"])
-    context.hostname_checks_common_name = False  # as Go: a name stands among the alternative names
-    # As in Go, an authority that was named is trusted whoever has signed it.
-    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    if strict:
-        context.verify_flags |= ssl.VERIFY_X509_STRICT
-    else:
-        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
-    if not verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    else:
-        if ca_pem is None or and_system:
-            _trust_system(context)
-        if ca_pem is not None:
-            _trust(context, ca_pem)
-    if certificate_pem is not None and key_pem is not None:
-        _load_certificate(context, certificate_pem, key_pem)
-    return context
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.sslsocket_class = TlsSocket
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.set_alpn_protocols(["http/1.1"])
+        context.hostname_checks_common_name = (
+            False  # as Go: a name stands among the alternative names
+        )
+        # As in Go, an authority that was named is trusted whoever has signed it.
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        if strict:
+            context.verify_flags |= ssl.VERIFY_X509_STRICT
+        else:
+            context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+        if not verify:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        else:
+            if ca_pem is None or and_system:
+                _trust_system(context)
+            if ca_pem is not None:
+                _trust(context, ca_pem)
+        if certificate_pem is not None and key_pem is not None:
+            _load_certificate(context, certificate_pem, key_pem)
+        return context
 
 
 def _trust(context: ssl.SSLContext, ca_pem: str) -> None:
