@@ -13,7 +13,7 @@ from kubews import __version__
 from kubews.config import ClientCertificate, Config, proxies
 from kubews.errors import CredentialsError, Unauthorized
 from kubews.identity import Identity, Shown
-from kubews.transport import http
+from kubews.transport import forks, http
 from kubews.transport.deadline import Deadline
 from kubews.transport.dial import dial
 from kubews.transport.tls import tls_context
@@ -104,7 +104,7 @@ class Access:
         try:
             return use(sock, sent, deadline)
         except BaseException:
-            sock.close()
+            forks.close(sock)
             raise
 
     def _all_headers(self, shown: Shown, headers: Mapping[str, str]) -> http.Headers:

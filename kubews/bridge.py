@@ -110,7 +110,7 @@ class _Bridge:
         loop, self._loop = self._loop, None
         if loop is not None:
             loop.register(self, 0, self.serve)
-            self._own.close()
+            forks.close(self._own)
             self._keep = None
             self._released()
 

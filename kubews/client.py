@@ -157,7 +157,7 @@ class Client:
         def ask(sock: Any, everything: http.Headers, soon: Deadline) -> Response:
             target = self.config.cluster.path_prefix + path
             response = http.request(sock, method, target, everything, body, soon)
-            sock.close()
+            forks.close(sock)
             _log.debug("%s: HTTP %d %s", what, response.code, response.reason)
             if not 200 <= response.code < 300:
                 raise http.api_error(response, what)

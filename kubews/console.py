@@ -25,6 +25,9 @@ _DEADLY = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT")
 # Seconds for a signal on its way.
 _HEARING = 0.05
 
+# Seconds that nobody needs less of to continue what was stopped.
+_STOPPED = 0.001
+
 
 class Terminal:
     """This process's terminal: where ``sys.stdin`` and ``sys.stdout`` are.
@@ -57,11 +60,15 @@ class Terminal:
         In the background this stops the process, as everything does there that changes the terminal.
         """
         self._lent = True
-        if not _in_foreground(self.input):
+        while not _in_foreground(self.input):
             # The kernel would stop it inside tcsetattr, where a signal that another thread gets is not heard;
-            # and one that was sent before that to continue may still be on its way to its handler.
+            # and one that was sent before that to continue, or along with that to die, may still be on its
+            # way to its handler.
             time.sleep(_HEARING)
+            begin = time.monotonic()
             signal.raise_signal(signal.SIGTTOU)
+            if time.monotonic() - begin < _STOPPED:
+                break  # it is ignored, or nobody is there to continue it: tcsetattr will say so
         self._set(_raw(self._saved))
 
     def take_back(self, *, for_now: bool = False) -> None:

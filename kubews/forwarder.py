@@ -304,7 +304,7 @@ class Forwarder:
         self._stop_listening()
         for listeners in self._listeners.values():
             for listener in listeners:
-                listener.close()
+                forks.close(listener)
         for waiting in self._waiting.values():
             for arrival in waiting:
                 Relay.reset(arrival.sock)

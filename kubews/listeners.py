@@ -71,7 +71,7 @@ def _listen(hosts: dict[str, bool], port: int) -> list[socket.socket]:
             raise failure
     except BaseException:
         for sock in made:
-            sock.close()
+            forks.close(sock)
         raise
     return made
 
@@ -88,6 +88,6 @@ def _bind(host: str, port: int) -> socket.socket:
         sock.listen(_BACKLOG)
         sock.setblocking(False)
     except BaseException:
-        sock.close()
+        forks.close(sock)
         raise
     return sock

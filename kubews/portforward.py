@@ -52,7 +52,7 @@ def connect(target: Target, port: Port, timeout: Optional[float]) -> PodSocket:
             loop.stop()
             loop.join(1.0)
         for end in ends:  # only now: the loop may have waited for one of them
-            end.close()
+            forks.close(end)
         way.wire.close()
         raise
     return made
@@ -117,7 +117,7 @@ class PortForward:
                 self._forwarder.begin_close()
             for socks in listeners.values():
                 for sock in socks:
-                    sock.close()
+                    forks.close(sock)
             for way in ways.values():
                 way.wire.close()
             self._forwarder = None

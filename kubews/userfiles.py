@@ -10,6 +10,7 @@ import codecs
 import io
 import os
 import selectors
+import stat
 import sys
 from typing import Any, Optional, Protocol, Union
 
@@ -106,6 +107,14 @@ def _duplicate(descriptor: int) -> io.FileIO:
     return forks.own(make)  # or the reader of a pipe would wait for the end of every fork
 
 
+def _let_go(file: io.FileIO) -> None:
+    """Close a descriptor of our own; again is nothing."""
+    if not file.closed and stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()  # which may wait for a file server, and whose end nobody waits for
+    else:
+        forks.close(file)
+
+
 class _DescriptorSink:
     def __init__(self, descriptor: int, file: Any) -> None:
         self._file = _duplicate(descriptor)
@@ -131,7 +140,7 @@ class _DescriptorSink:
         pass
 
     def close(self) -> None:
-        self._file.close()
+        _let_go(self._file)
 
 
 class _BinarySink:
@@ -269,7 +278,7 @@ class Source:
     def close(self) -> None:
         """Let go of the file; again is nothing."""
         if self._own is not None:
-            self._own.close()
+            _let_go(self._own)
 
 
 def _reader(file: Any) -> Any:

@@ -68,7 +68,7 @@ def dial(
         if context is not None:
             sock = secure(sock, context, server_hostname or host, where, deadline)
     except BaseException:
-        sock.close()
+        forks.close(sock)
         raise
     return sock
 
@@ -92,10 +92,10 @@ def _connect(host: str, port: int, where: str, deadline: Deadline) -> socket.soc
             sock.setblocking(False)
             _tune(sock)
         except OSError as exc:
-            sock.close()
+            forks.close(sock)
             failure = exc
         except BaseException:
-            sock.close()
+            forks.close(sock)
             raise
         else:
             return sock

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from kubews.config import proxies
 from kubews.errors import ConfigError
+from kubews.transport import forks
 from kubews.transport.deadline import Deadline
 from kubews.transport.dial import dial
 from kubews.transport.http import check_headers, request
@@ -62,5 +63,5 @@ def fetch(
     try:
         response = request(sock, method, target, sent, body, deadline)
     finally:
-        sock.close()
+        forks.close(sock)
     return response.code, response.body

@@ -99,9 +99,10 @@ class Waker:
             if not self._open:
                 return
             self._open = False
-            for close in [end.close for end in self._sockets] or [self._close_fd]:
-                with contextlib.suppress(OSError):  # somebody closed the number
-                    close()
+            with forks.lock:  # as in forks.close
+                for close in [end.close for end in self._sockets] or [self._close_fd]:
+                    with contextlib.suppress(OSError):  # somebody closed the number
+                        close()
 
     def _after_fork(self) -> None:
         # Whatever went through this descriptor would reach the parent's thread.
@@ -267,7 +268,7 @@ class Loop:
             for function in self._on_end:
                 function(exc)
         finally:
-            self._selector.close()
+            forks.close(self._selector)
             self._waker.close()
             self.ended.set(None)
             # What is still posted would keep its owners alive.

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Optional, Protocol
 
+from kubews.transport import forks
 from kubews.transport.loop import Loop, Timer
 
 if sys.platform == "linux":  # pragma: no branch
@@ -182,7 +183,7 @@ class Relay:
             if timer is not None:
                 timer.cancel()
         self._loop.register(self, 0, self._on_ready)
-        self._sock.close()
+        forks.close(self._sock)
         self._unsent.clear()
         self._unclog()
         self._remote.released(self)
@@ -299,7 +300,7 @@ class Relay:
         """
         with contextlib.suppress(OSError):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-        sock.close()
+        forks.close(sock)
 
     def _watch(self) -> None:
         if self._closed:

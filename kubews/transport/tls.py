@@ -184,7 +184,7 @@ def secure(
     try:
         patiently(tls.do_handshake, tls, selectors.EVENT_READ, deadline)
     except BaseException as exc:
-        tls.close()
+        forks.close(tls)
         if isinstance(exc, TimeoutError):
             raise ConnectTimeout(f"no TLS handshake with {where} within the time limit") from exc
         if isinstance(exc, ssl.SSLCertVerificationError):

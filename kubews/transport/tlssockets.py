@@ -79,7 +79,7 @@ class NestedTls:
 
     def close(self) -> None:
         """Close the socket, without a farewell in either TLS."""
-        self._outer.close()
+        forks.close(self._outer)
 
     def do_handshake(self) -> None:
         """Go on with the handshake."""

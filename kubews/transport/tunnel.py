@@ -9,6 +9,7 @@ from typing import Optional
 from kubews.errors import ConnectionLost, LocalProtocolError, PortRefused, StreamBroken
 from kubews.protocol.events import Data, End, Pong
 from kubews.protocol.forwards import Finished, ForwardEvent, Forwards
+from kubews.transport import forks
 from kubews.transport.link import CLOSED_HERE, NORMAL_CLOSURE, Link
 from kubews.transport.loop import Loop, Timer
 from kubews.transport.relay import Ended, Relay
@@ -98,7 +99,7 @@ class Tunnel(Link):
         """
         self._loop.call_soon(self.connect, sock, port, ended)
         if self._loop.ended.done() and sock.fileno() >= 0:  # nobody will call it
-            sock.close()
+            forks.close(sock)
             ended(self._loss("it was closed before the connection was made", None))
 
     def retire(self) -> None:

@@ -19,6 +19,7 @@ import websocket
 from websocket import ABNF
 
 from kubews.errors import ConnectFailed, ConnectTimeout, KubewsError, RemoteProtocolError
+from kubews.transport import forks
 from kubews.transport.deadline import Deadline
 from kubews.transport.http import (
     MAX_ERROR_BODY,
@@ -173,10 +174,9 @@ class Wire:
 
     def close(self) -> None:
         """Close the socket, without a TLS farewell: the WebSocket has its own."""
-        with contextlib.suppress(
-            OSError
-        ):  # somebody closed the number: those who wait must hear of it
-            self._sock.close()
+        # Whoever waits must hear of it even if somebody has closed the number.
+        with contextlib.suppress(OSError):
+            forks.close(self._sock)
 
     def _merge(self) -> None:
         # The parser counts all pieces of an unfinished frame anew at each call: a frame that drips would

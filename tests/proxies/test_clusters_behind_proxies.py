@@ -160,7 +160,8 @@ def test_a_proxy_that_dies_takes_everything_along(client: Client, kind: str) -> 
                     with pytest.raises(ConnectionError):
                         sock.recv(1)
                 process.wait(seconds(10))
-        with pytest.raises(ConnectFailed, match=f"cannot connect to the proxy {proxy.scheme}://"):
+        # Another process of it may still be about to die, and take along what it has just accepted.
+        with pytest.raises(ConnectFailed, match=f"the proxy {proxy.scheme}://"):
             proxied.get("/version")
 
 

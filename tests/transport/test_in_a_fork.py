@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import runpy
 import socket
+import stat
 import threading
 import time
 import warnings
@@ -27,6 +29,41 @@ from kubews.transport.wait import Ticket
 from kubews.transport.wire import Wire
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+
+
+def test_no_fork_comes_into_a_close() -> None:
+    """Where the object has forgotten its descriptor, and the kernel has not closed it yet."""
+    stop = threading.Event()
+
+    def open_and_close() -> None:
+        while not stop.is_set():
+            forks.close(forks.own(socket.socket))
+
+    before = sockets()
+    busy = [in_thread(open_and_close) for _ in range(3)]
+    kept = 0
+    for _ in range(60):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of a fork of more than one thread
+            pid = os.fork()
+        if not pid:
+            os._exit(bool(sockets() - before))
+        kept += os.waitpid(pid, 0)[1]
+    stop.set()
+    for one in busy:
+        one.result(seconds(10))
+    assert kept == 0
+
+
+def sockets() -> set[tuple[int, int]]:
+    """Return which sockets this process has open."""
+    found = set()
+    for name in os.listdir("/dev/fd"):
+        with contextlib.suppress(OSError):
+            state = os.fstat(int(name))
+            if stat.S_ISSOCK(state.st_mode):
+                found.add((state.st_dev, state.st_ino))
+    return found
 
 
 @pytest.fixture
