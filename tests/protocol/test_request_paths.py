@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Optional
+from typing import Any, Optional
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kubews.protocol.requests import exec_path, object_path, pod_path, pods_path
+from kubews.protocol.requests import attach_path, exec_path, object_path, pod_path, pods_path
 
 ODD = [
     "a b",
@@ -122,6 +122,24 @@ def test_any_bytes_through_fsdecode(raw: bytes) -> None:
     argument = raw.decode("utf-8", "surrogateescape")
     (value,) = [v for k, v in query_of(exec_path("n", "p", [argument])) if k == "command"]
     assert value.encode("utf-8", "surrogateescape") == raw
+
+
+@pytest.mark.parametrize(
+    ("options", "query"),
+    [
+        ({"tty": False}, [("stdout", "true"), ("stderr", "true")]),
+        ({"tty": True}, [("stdout", "true"), ("tty", "true")]),
+        (
+            {"tty": False, "stdin": True, "container": "a b"},
+            [("container", "a b"), ("stdin", "true"), ("stdout", "true"), ("stderr", "true")],
+        ),
+    ],
+)
+def test_attachments(options: dict[str, Any], query: list[tuple[str, str]]) -> None:
+    """A terminal has no stderr of its own: servers refuse both together."""
+    path = attach_path("shop", "web-0", **options)
+    assert path.partition("?")[0] == "/api/v1/namespaces/shop/pods/web-0/attach"
+    assert query_of(path) == query
 
 
 def test_objects() -> None:

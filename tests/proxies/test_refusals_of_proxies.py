@@ -67,6 +67,12 @@ def nobody() -> tuple[str, int]:
 # -- real proxies
 
 
+def test_a_name_that_socks_cannot_carry(socks5_proxy: RealProxy) -> None:
+    """SOCKS has one byte for the length of a name (RFC 1928, 5)."""
+    error = refused(socks5_proxy.url(), ("x" * 300 + ".example", 6443))
+    assert "cannot be asked for xxx" in str(error)
+
+
 def test_without_credentials_r29(http_proxy: RealProxy, https_proxy: RealProxy) -> None:
     for proxy in (http_proxy, https_proxy):
         error = refused(f"{proxy.scheme}://127.0.0.1:{proxy.port}")

@@ -146,3 +146,31 @@ def test_a_loop_that_stops_takes_no_bridge() -> None:
         bridge.release()
         assert bridge.thread is not None
         bridge.thread.join(seconds(10))
+
+
+def test_what_a_child_reads_is_not_dropped_with_the_connection() -> None:
+    """Behind a Status, which says that it is all there is; a stream without a child loses what nobody read."""
+    with opened() as (connection, peer):
+        connection.pipes[1].bridged = True
+        peer.send(data(1, b"for the child"), data(2, b"for nobody"), data(3, SUCCESS))
+        connection.status.get(soon())
+        closing = in_thread(connection.close, 0.2)
+        closing.result(seconds(10))
+        assert connection.pipes[1].take(100, soon()) == b"for the child"
+        assert connection.pipes[1].take(100, soon()) == b""
+        with pytest.raises(errors.ConnectionLost, match="not all of the output was read"):
+            connection.pipes[2].take(100, soon())
+
+
+def test_close_does_not_wait_for_a_child_that_still_reads() -> None:
+    """It has all of the output to come, and takes its time; the loop ends when it has."""
+    with opened() as (connection, peer):
+        bridge = Recorder()
+        connection.bridges.attach(bridge)
+        peer.send(data(3, SUCCESS), close_frame())
+        connection.status.get(soon())
+        in_thread(connection.close).result(seconds(10))
+        assert connection.bridges
+        assert not connection._loop.ended.done()
+        connection._loop.call_soon(bridge.release)
+        connection._loop.ended.get(soon())

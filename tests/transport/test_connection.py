@@ -1071,6 +1071,23 @@ def test_the_grace_counts_silence(monkeypatch: pytest.MonkeyPatch) -> None:
         assert drain(connection) == b"x" * 8
 
 
+def test_what_replaces_what_still_waits() -> None:
+    """Of sizes that come faster than they go out, the last one counts; it goes before what is queued."""
+    with opened() as (connection, peer):
+        until_full(connection)
+        for rows in (b"1", b"2", b"3"):
+            connection.send_latest(4, rows)
+        sizes = []
+        while not sizes:
+            _, payload = peer.read_frame()
+            sizes += [payload[1:]] if payload[:1] == b"\4" else []
+        assert sizes == [b"3"]
+        connection.abort()
+        assert eventually(connection.closed.done)
+        with pytest.raises(errors.StreamBroken):
+            connection.send_latest(4, b"4")
+
+
 def test_a_key_behind_the_end_of_a_stream() -> None:
     """A terminal has no end behind which keys do nothing; a connection has."""
     with opened() as (connection, peer):

@@ -386,3 +386,33 @@ def test_json() -> None:
     for body in (b"", b"{", b"\xff", b"[" * 100_000):
         with pytest.raises(errors.RemoteProtocolError, match="is not JSON"):
             http.Response(200, "OK", {}, body).json()
+
+
+# -- headers that are given
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a:b", "é", "a\r\nb", "\0"])
+def test_what_is_no_name_of_a_header(name: str) -> None:
+    with pytest.raises(errors.ConfigError, match="not the name of an HTTP header"):
+        http.check_headers([("X-Good", "1"), (name, "x")])
+
+
+@pytest.mark.parametrize("value", ["s3cret\r\nX-More: 1", "s3cret\n", "s3cret\0", "s3cret \u20ac"])
+def test_what_is_no_value_of_a_header_is_not_shown(value: str) -> None:
+    with pytest.raises(errors.ConfigError, match="the value of X-Key has characters") as caught:
+        http.check_headers([("X-Key", value)])
+    assert "s3cret" not in str(caught.value)
+
+
+def test_headers_keep_their_order_and_their_number() -> None:
+    headers = [("X-B", "1"), ("x-b", "\xe9\t"), ("X-A", "")]
+    assert http.check_headers(iter(headers)) == tuple(headers)
+
+
+@pytest.mark.parametrize(
+    "name", ["Authorization", "HOST", "Impersonate-User", "Sec-WebSocket-Protocol", "upgrade"]
+)
+def test_what_the_configuration_or_the_protocol_says_is_not_given(name: str) -> None:
+    with pytest.raises(errors.ConfigError, match=f"{name} is made of the configuration"):
+        http.additional_headers({"X-Trace": "1", name: "x"})
+    assert http.additional_headers({"X-Trace": "1"}) == {"X-Trace": "1"}

@@ -42,7 +42,7 @@ from kubews.transport.deadline import Deadline
 from kubews.transport.dial import dial
 from kubews.transport.http import DeadlineSocket
 from kubews.transport.outbox import Unsent
-from kubews.transport.tls import tls_context
+from kubews.transport.tls import secure, tls_context
 from kubews.transport.tlssockets import NestedTls
 
 VERSIONS = ["TLSv1_2", "TLSv1_3"]
@@ -139,6 +139,73 @@ def test_a_goodbye_is_an_end_and_anything_else_is_a_cut(tight: RealProxy, versio
         assert waiting.recv(100) == b"last"
         with pytest.raises(ssl.SSLError, match="EOF"):
             waiting.recv(100)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_server_that_nobody_vouches_for_is_told_why(tight: RealProxy, version: str) -> None:
+    """The alert leaves through the outer TLS, which is in order."""
+    settings = server_context(version)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> str:
+            with listener.accept()[0] as sock:
+                sock.settimeout(seconds(10))
+                try:
+                    with settings.wrap_socket(sock, server_side=True) as tls:
+                        return repr(tls.recv(1))
+                except ssl.SSLError as exc:
+                    return exc.reason
+
+        accepting = in_thread(serve)
+        with pytest.raises(errors.ConnectFailed, match=r"127\.0\.0\.1"):
+            dial(
+                *listener.getsockname(),
+                context=tls_context(),
+                proxy=proxies.of_cluster(tight.url(), "c"),
+                proxy_context=tls_context(),
+                deadline=soon(),
+            )
+        assert accepting.result(seconds(10)) == "TLSV1_ALERT_UNKNOWN_CA"
+
+
+def test_a_proxy_that_says_goodbye_has_cut_what_is_inside() -> None:
+    """The end of the outer TLS is none of the inner one, however orderly it is."""
+    inside_tls, outside = server_context(), server_context()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            raw = listener.accept()[0]
+            with outside.wrap_socket(raw, server_side=True) as outer:
+                outer.settimeout(seconds(10))
+                received, sent = ssl.MemoryBIO(), ssl.MemoryBIO()
+                inner = inside_tls.wrap_bio(received, sent, server_side=True)
+                while True:
+                    try:
+                        inner.do_handshake()
+                        break
+                    except ssl.SSLWantReadError:
+                        outer.sendall(sent.read())
+                        received.write(outer.recv(65536))
+                inner.write(b"last")
+                outer.sendall(sent.read())
+                with contextlib.suppress(OSError):
+                    outer.unwrap()
+
+        serving = in_thread(serve)
+        outer = dial(
+            *listener.getsockname(),
+            context=inside(),
+            proxy=None,
+            proxy_context=None,
+            deadline=soon(),
+        )
+        near = secure(outer, inside(), "127.0.0.1", "the server", soon())
+        with contextlib.closing(near):
+            waiting = patient(near)
+            assert waiting.recv(100) == b"last"
+            with pytest.raises(ssl.SSLError, match="EOF"):
+                waiting.recv(100)
+        serving.result(seconds(10))
 
 
 def test_a_call_is_bounded_as_a_whole(tight: RealProxy) -> None:

@@ -1045,3 +1045,14 @@ def test_an_end_that_is_told_twice(hasty: None) -> None:
         assert not made.loop.ended.done()
         pod.say(pod.bytes(b"goes on", 1))
         assert stays.recv(100) == b"goes on"
+
+
+def test_a_server_that_takes_nothing_more_is_not_written_to() -> None:
+    """Between the end of what can be sent and the end of the relays, which it tells."""
+    with forwarded() as (made, pod, _program, ended):
+        pod.until(lambda: pod.ids)
+        (relay,) = made.tunnel._relays
+        assert made.tunnel.ready(relay)
+        made.call(made.tunnel.abort)
+        assert not made.tunnel.ready(relay)
+        assert eventually(lambda: isinstance(ended.error, ConnectionLost))
