@@ -235,7 +235,9 @@ class TerminalError(KubewsError, io.UnsupportedOperation):
 class BufferFull(KubewsError, BufferError):
     """A channel that nobody reads holds so much that the awaited one cannot be reached.
 
-    Nothing is lost: read the channel that the message names and call again.
+    Read the channel that the message names and call again. No channel has lost anything. But a call that
+    gathers, such as ``readline()`` of a buffered or text stream, has dropped what it had of its line, as for
+    every file whose read fails.
     """
 
 

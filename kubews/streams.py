@@ -287,7 +287,11 @@ class Stream(io.RawIOBase):
         Threads: any.
         """
         descriptor = os.dup(self.fileno())
-        self.close()
+        try:
+            self.close()
+        except BaseException:  # Ctrl-C too: nobody will know the number
+            os.close(descriptor)
+            raise
         return descriptor
 
     def _build_bridge(self) -> Union[InputBridge, OutputBridge]:

@@ -7,6 +7,7 @@ methods. Everything that can be refused is refused before a command runs.
 from __future__ import annotations
 
 import codecs
+import contextlib
 import io
 import os
 import selectors
@@ -108,11 +109,11 @@ def _duplicate(descriptor: int) -> io.FileIO:
 
 
 def _let_go(file: io.FileIO) -> None:
-    """Close a descriptor of our own; again is nothing."""
-    if not file.closed and stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()  # which may wait for a file server, and whose end nobody waits for
-    else:
-        forks.close(file)
+    """Close a descriptor of our own; again is nothing, and so is another thread that does the same."""
+    with contextlib.suppress(OSError, ValueError):  # it is closed
+        if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            file.close()  # which may wait for a file server, and whose end nobody waits for
+    forks.close(file)
 
 
 class _DescriptorSink:

@@ -46,12 +46,15 @@ CURSES = """
 import curses
 def main(screen):
     curses.raw()
+    # A signal between a look for it and the read behind that is not seen before the next look.
+    screen.timeout(100)
     keys = 0
     while True:
         screen.clear()  # and so draws all of it
         screen.addstr(curses.LINES - 1, 0, f"{curses.LINES} lines {curses.COLS} columns {keys} keys")
         screen.refresh()
-        key = screen.getch()
+        while (key := screen.getch()) == curses.ERR:
+            pass
         if key == curses.KEY_RESIZE:
             curses.update_lines_cols()
         elif key == ord("q"):

@@ -101,7 +101,7 @@ class Backpressure:
         )
         return BufferFull(
             f"{self._where}: {names} holds {self._limits.total} bytes that nobody reads, and what is "
-            f"waited for comes behind them. Read or close {names} and call again; nothing is lost"
+            f"waited for comes behind them. Read or close {names} and call again"
         )
 
 

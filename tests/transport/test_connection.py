@@ -419,7 +419,8 @@ def test_a_full_queue_takes_again_what_was_not_taken() -> None:
         assert reading.result() == source.offset == offset + 32768
 
 
-def test_a_pong_does_not_wait_for_room() -> None:
+def test_a_pong_does_not_wait_for_room_r16() -> None:
+    """R-16: nor behind what writers have queued."""
     with opened() as (connection, peer):
         until_full(connection)
         peer.send(server_frame(b"now", PING))

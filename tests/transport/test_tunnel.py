@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
 import threading
 import time
@@ -340,7 +341,9 @@ def test_a_pod_that_takes_nothing_makes_programs_wait() -> None:
             programs.append(made.attach()[0])
             pod.accept(number)
         sending = [in_thread(one.sendall, bytes([65 + n]) * each) for n, one in enumerate(programs)]
-        time.sleep(0.3)
+        # Nobody is late: of everybody there is as much as there is room for.
+        assert eventually(lambda: len(made.tunnel._held) == 4)
+        assert eventually(lambda: not select.select([], programs, [], 0.1)[1])
         assert all(one.running for one in sending)
         queued = sum(map(len, made.tunnel._outbox._frames))
         assert queued < 1 << 20
