@@ -15,6 +15,7 @@ from measure import Benchmark, Row, Sample, Subject, milliseconds
 from ways import Ways, kubectl_program
 
 _BARE = "python -c pass"
+_SCRIPT = "a script over websocket-client"
 _CODE = {
     _BARE: "pass",
     "import kubews": "import kubews",
@@ -45,7 +46,7 @@ def commands(ways: Ways, root: Path, scratch: str) -> Benchmark:
 
     Most of what it takes are imports, and most of those are not its own: the interpreter with ssl, argparse and
     websocket-client (which imports inspect, logging and, where it is installed, python_socks) takes as
-    long as kubectl takes for everything.
+    long as kubectl takes for everything. So the same by a script of a page is a floor, too.
 
     Args:
         ways: for a cluster.
@@ -64,13 +65,18 @@ def commands(ways: Ways, root: Path, scratch: str) -> Benchmark:
         _BARE: [python, "-c", "pass"],
         "kubews --version": [python, str(program), "--version"],
         "kubectl exec": [kubectl_program(), *remote],
+        _SCRIPT: [python, str(Path(__file__).with_name("bare_exec.py")), "web-0", "echo", "hi"],
         "kubews exec": [python, str(program), *remote],
     }
-    floors = {"kubews exec": "kubectl exec", "kubews --version": _BARE}
+    floors = [
+        ("kubews exec", "kubectl exec"),
+        ("kubews exec", _SCRIPT),
+        ("kubews --version", _BARE),
+    ]
     return Benchmark(
         "command",
         {name: _starting(command, environment, scratch) for name, command in lines.items()},
-        [Row(name, name, floor, "wall", milliseconds) for name, floor in floors.items()],
+        [Row(name, name, floor, "wall", milliseconds) for name, floor in floors],
     )
 
 
