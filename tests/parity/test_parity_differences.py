@@ -201,8 +201,8 @@ def waiting_behind_output(sp: Any) -> Any:
 
 
 def early_leaver(sp: Any) -> Any:
-    """Leave the block in the middle of output that goes on."""
-    with sp.Popen(["sh", "-c", "yes line | head -n 3000000"], stdout=sp.PIPE) as process:
+    """Leave the block in the middle of output that goes on, for longer than all buffers on the way."""
+    with sp.Popen(["sh", "-c", "yes line | head -n 30000000"], stdout=sp.PIPE) as process:
         assert process.stdout.readline() == b"line\n"
     return process.returncode
 
