@@ -39,6 +39,7 @@ _PLACES = {
             "ConnectFailed",
             "ConnectTimeout",
             "ConnectionLost",
+            "CopyError",
             "CredentialsError",
             "ExecError",
             "Forbidden",
@@ -58,7 +59,9 @@ _PLACES = {
             "TerminalError",
             "TimeoutExpired",
             "TooManyRequests",
+            "TruncatedTransfer",
             "Unauthorized",
+            "UnsafeArchive",
         ],
         "errors",
     ),
@@ -108,6 +111,9 @@ if TYPE_CHECKING:
     )
     from kubews.errors import (
         ConnectTimeout as ConnectTimeout,
+    )
+    from kubews.errors import (
+        CopyError as CopyError,
     )
     from kubews.errors import (
         CredentialsError as CredentialsError,
@@ -167,7 +173,13 @@ if TYPE_CHECKING:
         TooManyRequests as TooManyRequests,
     )
     from kubews.errors import (
+        TruncatedTransfer as TruncatedTransfer,
+    )
+    from kubews.errors import (
         Unauthorized as Unauthorized,
+    )
+    from kubews.errors import (
+        UnsafeArchive as UnsafeArchive,
     )
     from kubews.forwarder import ForwardEvent as ForwardEvent
     from kubews.pod import Pod as Pod
