@@ -94,18 +94,16 @@ class TarReader:
             CopyError: it is no archive.
         """
         try:
-            tar: Optional[tarfile.TarFile] = None
-            while True:
-                self._stream.limit = self._stream.size + _HEADERS + _AHEAD
-                if tar is None:
-                    tar = self._open()
-                member = tar.next()
+            self._stream.limit = _HEADERS + _AHEAD
+            tar = self._open()
+            # An archive of nothing: Python 3.10 would look for its first member again, and not find back.
+            member = tar.next() if tar.firstmember else None  # type: ignore[attr-defined]
+            while member is not None:
                 tar.members = []  # type: ignore[attr-defined]  # which would grow with each
-                if member is None:
-                    break
                 self._stream.limit = None
                 yield self._entry(member, tar)
                 self._skip_rest(member)
+                member = tar.next()
             self._check_end(tar.offset)
         except _BROKEN as exc:
             raise self._broken(exc) from exc
@@ -121,9 +119,10 @@ class TarReader:
         )
 
     def _skip_rest(self, member: tarfile.TarInfo) -> None:
-        # Of what is neither read nor known there may be contents, too, which tarfile passes over.
+        self._stream.limit = self._stream.size + _HEADERS + _AHEAD
+        # Of what is not known there may be contents, too, which tarfile passes over.
         if not member.isreg() and member.type not in tarfile.SUPPORTED_TYPES:
-            self._stream.limit = self._stream.size + member.size + _HEADERS + _AHEAD
+            self._stream.limit += member.size
 
     def _check_end(self, end: int) -> None:
         """Look for the end-of-archive blocks: nothing but zeros from where the headers end, two blocks of them."""
