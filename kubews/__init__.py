@@ -46,6 +46,7 @@ _PLACES = {
             "HalfCloseUnsupported",
             "KubewsError",
             "LocalProtocolError",
+            "NoSuchFile",
             "NotFound",
             "NotReady",
             "PortRefused",
@@ -132,6 +133,9 @@ if TYPE_CHECKING:
     )
     from kubews.errors import (
         LocalProtocolError as LocalProtocolError,
+    )
+    from kubews.errors import (
+        NoSuchFile as NoSuchFile,
     )
     from kubews.errors import (
         NotFound as NotFound,

@@ -26,6 +26,7 @@
       ProcessError(subprocess.CalledProcessError)                run(check=True)
       TimeoutExpired(subprocess.TimeoutExpired, TimeoutError)    run, wait, communicate
       CopyError(OSError)                   files could not be copied, or are not as they should be: .member .warnings
+        NoSuchFile(FileNotFoundError)      there is nothing at the path in the pod
         UnsafeArchive                      what came from the pod would have been written elsewhere, or without end
         TruncatedTransfer                  less arrived than was sent: .received .expected
 
@@ -294,6 +295,10 @@ class CopyError(KubewsError, OSError):
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+class NoSuchFile(CopyError, FileNotFoundError):
+    """There is nothing at the path in the pod, or no directory for it to be in."""
 
 
 class UnsafeArchive(CopyError):

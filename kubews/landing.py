@@ -15,7 +15,7 @@ import stat
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Optional, Union
 
-from kubews.errors import CopyError, UnsafeArchive
+from kubews.errors import CopyError, KubewsError, UnsafeArchive
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -364,8 +364,8 @@ def _about(name: Name) -> Iterator[None]:
     """Say of an error of the system which member it is about."""
     try:
         yield
-    except CopyError:
-        raise
+    except KubewsError:
+        raise  # a lost connection, too, is an OSError
     except OSError as exc:
         path = "/".join(name)
         raise CopyError(f"{path!r} cannot be written here: {exc}", member=path) from exc

@@ -1,0 +1,237 @@
+"""One file to a pod: under a temporary name, verified there, and renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import secrets
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, NamedTuple, Optional
+
+from kubews.copying import CUT, Attempts, Copied, pipe
+from kubews.errors import HalfCloseUnsupported, KubewsError, TruncatedTransfer
+from kubews.landing import TEMPORARY
+from kubews.popen import DEVNULL, PIPE, Popen
+from kubews.progress import Meter
+from kubews.remotefiles import Found, lacking, quoted, script
+
+if TYPE_CHECKING:
+    from kubews.targets import Target
+
+#: Bytes of a file that are sent at a time.
+PIECE = 256 << 10
+
+# What dd counts in; a copy goes on at a border of such blocks.
+_BLOCK = 65536
+
+#: Write stdin to $p, from block $2 on if there is one; $1 is its size where the input cannot be ended. Each writer
+# has an offset of its own: one that a cut has left behind writes the same bytes to the same places.
+WRITE = """
+umask 077
+input() { if [ "$1" ]; then head -c "$1"; else cat; fi; }
+if [ "$2" ]; then input "$1" | dd bs=65536 seek="$2" of="$p" conv=notrunc 2>/dev/null
+elif [ "$1" ]; then head -c "$1" >"$p"
+else cat >"$p"; fi || exit
+wc -c <"$p"
+if [ "$3" ]; then sha256sum <"$p"; fi
+"""
+
+# Give $p its mode and time, and then the name $1.
+NAME = """
+t=$(printf %b. "$1"); t=${t%.}
+if [ "$2" ]; then chmod "$2" "$p" || exit; else chmod "$(printf %o $((0666 & ~$(umask))))" "$p"; fi
+if [ "$3" ]; then touch -d "@$3" "$p"; fi
+mv -f -- "$p" "$t"
+"""
+
+
+class Contents(NamedTuple):
+    """What is to be in one file.
+
+    Threads: one.
+    """
+
+    #: Yields its bytes, from an offset on.
+    pieces: Callable[[int], Iterator[bytes]]
+    size: Optional[int]
+    mode: Optional[int]
+    mtime: Optional[int]
+    #: Whether it can be read again.
+    again: bool
+
+
+class FileSender:
+    """Copy single files to a pod.
+
+    Args:
+        pod: the pod itself.
+        found: what is known about the image.
+        attempts: how often to go on after a cut.
+        meter: who is told how far it is.
+        checksum: None where the image can; True or not at all; False never.
+
+    Threads: one.
+    """
+
+    def __init__(
+        self,
+        pod: Target,
+        found: Found,
+        attempts: Attempts,
+        meter: Meter,
+        checksum: Optional[bool],
+    ) -> None:
+        self._pod, self._found, self._attempts, self._meter = pod, found, attempts, meter
+        can = "sha256sum" in found.programs
+        if checksum and not can:
+            raise lacking(pod, "checksum=True", "sha256sum")
+        self._hashed = can and checksum is not False
+        self._done = 0
+
+    def send(self, contents: Contents, target: str) -> Copied:
+        """Copy to a path; what has the name is replaced.
+
+        Raises:
+            TruncatedTransfer: it was cut too often.
+            CopyError: the remote tools have failed, or it arrived as something else.
+
+        Threads: blocks.
+        """
+        if not self._found.programs & {"cat", "head"}:
+            raise lacking(self._pod, "copying a file to it", "cat", "head")
+        folder = target.rpartition("/")[0] or "/"
+        temporary = f"{folder.rstrip('/')}/{TEMPORARY}{secrets.token_hex(8)}"
+        self._meter.total, offset = contents.size, 0
+        try:
+            while True:
+                try:
+                    checksum = self._send_rest(contents, temporary, offset)
+                    self._name(temporary, target, contents)
+                    break
+                except CUT as exc:
+                    self._cut(exc, contents, target)
+                offset = self._arrived(temporary)
+        except BaseException:
+            remove(self._pod, temporary)
+            raise
+        verified = "sha256" if checksum else "size" if "wc" in self._found.programs else ""
+        return Copied(target, 1, self._done, verified, tuple(self._attempts.warnings))
+
+    def _cut(self, exc: Exception, contents: Contents, target: str) -> None:
+        if contents.again:
+            self._attempts.after(exc, self._done, contents.size)
+            return
+        raise TruncatedTransfer(
+            f"{self._pod.where}: copying to {target} was cut after {self._done:,} bytes, and a stream cannot be "
+            f"read again: {exc}",
+            member=target,
+            received=self._done,
+        ) from exc
+
+    def _send_rest(self, contents: Contents, temporary: str, offset: int) -> str:
+        """Copy what is missing; return the checksum of the whole, which is as it should be."""
+        argv = write_command(temporary, self._found, self._pod, contents.size, offset, self._hashed)
+        digest = hashlib.sha256()
+        if offset and self._hashed:
+            _hash_first(contents, offset, digest.update)
+        self._done = offset
+
+        def counted() -> Iterator[bytes]:
+            for piece in contents.pieces(offset):
+                if self._hashed:
+                    digest.update(piece)
+                self._done += len(piece)
+                yield piece
+                self._meter(self._done)
+
+        output = pipe(self._pod, argv, counted(), self._found, self._attempts)
+        return check_written(output, self._done, digest.hexdigest(), self._attempts)
+
+    def _arrived(self, temporary: str) -> int:
+        """Return how many bytes of an interrupted copy can be built upon."""
+        if "dd" not in self._found.programs:
+            return 0
+        command = script(temporary, 'wc -c <"$p"')
+        try:
+            with Popen(command, pod=self._pod, stdout=PIPE, stderr=DEVNULL) as process:
+                output, _ = process.communicate()
+        except CUT:
+            return 0
+        size = int(output) if output.strip().isdigit() else 0
+        return min(size, self._done) // _BLOCK * _BLOCK
+
+    def _name(self, temporary: str, target: str, contents: Contents) -> None:
+        run(
+            self._pod,
+            name_command(temporary, target, contents.mode, contents.mtime),
+            self._attempts,
+        )
+
+
+def write_command(
+    path: str, found: Found, pod: Target, size: Optional[int], offset: int, hashed: bool
+) -> list[str]:
+    """Return the command that writes its input to a path, from an offset on.
+
+    Raises:
+        HalfCloseUnsupported: its input cannot be ended, and nobody knows how long it will be.
+    """
+    limit = ""
+    if not found.half_close:
+        if size is None:
+            raise HalfCloseUnsupported(
+                f"{pod.where}: the server (Kubernetes before 1.30) cannot end the input of a command, so that the "
+                "size of what is copied must be known: copy a file instead of a stream"
+            )
+        if "head" not in found.programs:
+            raise lacking(pod, "copying to it by a server before Kubernetes 1.30", "head")
+        limit = str(size - offset)
+    seek = str(offset // _BLOCK) if offset else ""
+    return script(path, WRITE, limit, seek, "1" if hashed else "")
+
+
+def check_written(output: bytes, size: int, checksum: str, attempts: Attempts) -> str:
+    """Compare what ``WRITE`` says with what was sent; return the checksum that it has told, if it has.
+
+    Raises:
+        TruncatedTransfer: less is there.
+        CopyError: something else is there.
+    """
+    there, told = [*output.decode().split(), "", ""][:2]
+    if there and int(there) != size:
+        raise TruncatedTransfer("the end is missing", received=int(there), expected=size)
+    if told and told != checksum:
+        raise attempts.other_sum()
+    return told
+
+
+def name_command(
+    temporary: str, target: str, mode: Optional[int], mtime: Optional[int]
+) -> list[str]:
+    """Return the command that gives a file its mode, its time and its name."""
+    words = ["" if mode is None else f"{mode:o}", "" if mtime is None else str(mtime)]
+    return script(temporary, NAME, quoted(target), *words)
+
+
+def run(pod: Target, argv: list[str], attempts: Attempts) -> None:
+    """Run a command without input and output.
+
+    Raises:
+        CopyError: it has failed.
+    """
+    with Popen(argv, pod=pod, stdout=DEVNULL, stderr=PIPE) as process:
+        attempts.ended(process)
+
+
+def remove(pod: Target, path: str) -> None:
+    """Remove a file that was not finished, if the pod can be reached: what has failed before is the better error."""
+    with contextlib.suppress(KubewsError):
+        run(pod, script(path, 'rm -f -- "$p"'), Attempts(pod, path, 0))
+
+
+def _hash_first(contents: Contents, size: int, update: Callable[[bytes], None]) -> None:
+    for piece in contents.pieces(0):
+        update(piece[:size])
+        size -= len(piece)
+        if size <= 0:
+            return
