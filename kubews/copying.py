@@ -40,7 +40,7 @@ class Copied(NamedTuple):
     files: int
     #: Bytes of contents.
     size: int
-    #: What was compared besides the exit code: ``sha256``, ``archive``, ``size`` or nothing.
+    #: What was compared besides the exit code: ``cksum``, ``sha256``, ``archive``, ``size`` or nothing.
     verified: str
     #: What the remote tools have said, and what was left out, in lines.
     warnings: tuple[str, ...]
@@ -113,10 +113,10 @@ class Attempts:
             raise failed(self._pod, f"copying {self._path}", code, self.warnings)
         return checksum
 
-    def other_sum(self) -> CopyError:
-        """Return the error about a checksum that is another one."""
+    def other_sum(self, name: str) -> CopyError:
+        """Return the error about a checksum (of this name) that is another one."""
         return CopyError(
-            f"{self._pod.where}: {self._path} has another SHA-256 there than here: it was changed meanwhile, "
+            f"{self._pod.where}: {self._path} has another {name} there than here: it was changed meanwhile, "
             "or on the way",
             member=self._path,
             warnings=self.warnings,

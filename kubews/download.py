@@ -1,20 +1,19 @@
 """copy_from: files and directories of a pod, here.
 
 It is ``tar`` in the pod, or a shell where there is no tar, or for one file whatever prints it. What comes is
-believed when the remote tools have ended with exit code 0 and sizes, the archive's end and, of one file, its
-SHA-256 are as they should be.
+believed when the remote tools have ended with exit code 0 and sizes, the archive's end and, of one file, a
+checksum are as they should be.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Optional, Protocol, Union
 
-from kubews import listings
+from kubews import checksums, listings
 from kubews.archives import TarReader
 from kubews.arrival import PIECE, Arrival, Entry, Limits
 from kubews.command import StrOrBytesPath
@@ -36,9 +35,9 @@ from kubews.remotefiles import (
 if TYPE_CHECKING:
     from kubews.targets import Target
 
-# Of one file, from byte $2 on, and on stderr the checksum of its first $1 bytes if $3 is set. Both at once.
+# Of one file, from byte $2 on, and on stderr the checksum of its first $1 bytes by the program $3. Both at once.
 _GET = """
-if [ "$3" ]; then { s=$(head -c "$1" <"$p" | sha256sum) && echo "kubews-sha256 $s" >&2; } & fi
+if [ "$3" ]; then { s=$(head -c "$1" <"$p" | "$3") && echo "kubews-checksum $s" >&2; } & fi
 if [ "$2" = 0 ]; then FIRST; else tail -c "+$4" <"$p"; fi
 c=$?; wait; exit $c
 """
@@ -189,31 +188,33 @@ class Download:
 
     def _fetch(self, found: Found, sink: _Sink) -> str:
         """Copy the contents of one file, going on after cuts; return what was verified."""
-        hashed = self._hashed(found)
-        digest = hashlib.sha256()
+        kind = self._kind(found)
+        digest = kind.make() if kind else None
         self._meter.total = found.size
         while True:
             try:
-                remote = self._fetch_rest(found, sink, digest, hashed)
+                remote = self._fetch_rest(found, sink, digest, kind.program if kind else "")
                 break
             except CUT as exc:
                 self._attempts.after(exc, sink.size, found.size)
             found = self._same(found, sink)
-            if not sink.size:
-                digest = hashlib.sha256()
-        if not hashed:
+            if kind and not sink.size:
+                digest = kind.make()
+        if kind is None or digest is None:
             return "" if found.size is None else "size"
         if remote != digest.hexdigest():
-            raise self._attempts.other_sum()
-        return "sha256"
+            raise self._attempts.other_sum(kind.name)
+        return kind.name
 
-    def _hashed(self, found: Found) -> bool:
-        can = {"sha256sum", "head"} <= found.programs and found.size is not None
-        if self._checksum and not can:
+    def _kind(self, found: Found) -> Optional[checksums.Checksum]:
+        kind = checksums.choose(found.programs, self._checksum)
+        if self._checksum and (kind is None or "head" not in found.programs):
             raise lacking(self._pod, "checksum=True", "sha256sum and head")
-        return can and self._checksum is not False and bool(found.size)
+        return kind if found.size and "head" in found.programs else None
 
-    def _fetch_rest(self, found: Found, sink: _Sink, digest: Any, hashed: bool) -> Optional[str]:
+    def _fetch_rest(
+        self, found: Found, sink: _Sink, digest: Optional[checksums.Digest], program: str
+    ) -> Optional[str]:
         """Copy what is missing; return the checksum that the pod has calculated meanwhile."""
         printers = [name for name in _PRINTERS if name in found.programs]
         if not printers:
@@ -224,7 +225,7 @@ class Download:
             _GET.replace("FIRST", _PRINTERS[printers[0]]),
             str(size),
             str(offset),
-            "1" if hashed else "",
+            program,
             str(offset + 1),
         )
         with Popen(argv, pod=self._pod, bufsize=0, stdout=PIPE, stderr=PIPE) as process:
@@ -233,7 +234,8 @@ class Download:
                     raise CopyError(
                         f"{self._path} has more than {self._limits.bytes:,} bytes: max_bytes= allows more"
                     )
-                digest.update(data[: max(0, size - sink.size)])
+                if digest is not None:
+                    digest.update(data[: max(0, size - sink.size)])
                 sink.write(data)
                 self._meter(sink.size)
             remote = self._attempts.ended(process)

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from kubews.targets import Target
 
 #: Prefix of the lines on stderr that are not warnings but results.
-RESULT = "kubews-sha256 "
+RESULT = "kubews-checksum "
 
 # $p is the path from here on.
 _PATH = 'p=$(printf %b. "$1"); p=${p%.}; shift\n'
 
-_PROGRAMS = "cat chmod dd head ln mkdir mv readlink rm sha256sum stat tail tar touch wc"
+_PROGRAMS = "cat chmod cksum dd head ln mkdir mv readlink rm sha256sum stat tail tar touch wc"
 
 # One line each: what it is, whether its directory is there, size mode time, programs, which tar.
 _LOOK = f"""

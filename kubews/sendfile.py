@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import secrets
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple, Optional
 
+from kubews import checksums
 from kubews.copying import CUT, Attempts, Copied, pipe
 from kubews.errors import HalfCloseUnsupported, KubewsError, TruncatedTransfer
 from kubews.landing import TEMPORARY
@@ -24,8 +24,9 @@ PIECE = 256 << 10
 # What dd counts in; a copy goes on at a border of such blocks.
 _BLOCK = 65536
 
-#: Write stdin to $p, from block $2 on if there is one; $1 is its size where the input cannot be ended. Each writer
-# has an offset of its own: one that a cut has left behind writes the same bytes to the same places.
+#: Write stdin to $p, from block $2 on if there is one; $1 is its size where the input cannot be ended, $3 what
+#: prints a checksum. Each writer has an offset of its own: one that a cut has left behind writes the same bytes
+#: to the same places.
 WRITE = """
 umask 077
 input() { if [ "$1" ]; then head -c "$1"; else cat; fi; }
@@ -33,7 +34,7 @@ if [ "$2" ]; then input "$1" | dd bs=65536 seek="$2" of="$p" conv=notrunc 2>/dev
 elif [ "$1" ]; then head -c "$1" >"$p"
 else cat >"$p"; fi || exit
 wc -c <"$p"
-if [ "$3" ]; then sha256sum <"$p"; fi
+if [ "$3" ]; then "$3" <"$p"; fi
 """
 
 # Give $p its mode and time, and then the name $1.
@@ -82,10 +83,9 @@ class FileSender:
         checksum: Optional[bool],
     ) -> None:
         self._pod, self._found, self._attempts, self._meter = pod, found, attempts, meter
-        can = "sha256sum" in found.programs
-        if checksum and not can:
+        self._kind = checksums.choose(found.programs, checksum)
+        if checksum and self._kind is None:
             raise lacking(pod, "checksum=True", "sha256sum")
-        self._hashed = can and checksum is not False
         self._done = 0
 
     def send(self, contents: Contents, target: str) -> Copied:
@@ -105,7 +105,7 @@ class FileSender:
         try:
             while True:
                 try:
-                    checksum = self._send_rest(contents, temporary, offset)
+                    verified = self._send_rest(contents, temporary, offset)
                     self._name(temporary, target, contents)
                     break
                 except CUT as exc:
@@ -114,7 +114,6 @@ class FileSender:
         except BaseException:
             remove(self._pod, temporary)
             raise
-        verified = "sha256" if checksum else "size" if "wc" in self._found.programs else ""
         return Copied(target, 1, self._done, verified, tuple(self._attempts.warnings))
 
     def _cut(self, exc: Exception, contents: Contents, target: str) -> None:
@@ -129,23 +128,23 @@ class FileSender:
         ) from exc
 
     def _send_rest(self, contents: Contents, temporary: str, offset: int) -> str:
-        """Copy what is missing; return the checksum of the whole, which is as it should be."""
-        argv = write_command(temporary, self._found, self._pod, contents.size, offset, self._hashed)
-        digest = hashlib.sha256()
-        if offset and self._hashed:
+        """Copy what is missing; return what of the whole was compared."""
+        argv = write_command(temporary, self._found, self._pod, contents.size, offset, self._kind)
+        digest = self._kind.make() if self._kind else None
+        if offset and digest:
             _hash_first(contents, offset, digest.update)
         self._done = offset
 
         def counted() -> Iterator[bytes]:
             for piece in contents.pieces(offset):
-                if self._hashed:
+                if digest:
                     digest.update(piece)
                 self._done += len(piece)
                 yield piece
                 self._meter(self._done)
 
         output = pipe(self._pod, argv, counted(), self._found, self._attempts)
-        return check_written(output, self._done, digest.hexdigest(), self._attempts)
+        return check_written(output, self._done, self._kind, digest, self._attempts)
 
     def _arrived(self, temporary: str) -> int:
         """Return how many bytes of an interrupted copy can be built upon."""
@@ -169,7 +168,12 @@ class FileSender:
 
 
 def write_command(
-    path: str, found: Found, pod: Target, size: Optional[int], offset: int, hashed: bool
+    path: str,
+    found: Found,
+    pod: Target,
+    size: Optional[int],
+    offset: int,
+    kind: Optional[checksums.Checksum],
 ) -> list[str]:
     """Return the command that writes its input to a path, from an offset on.
 
@@ -187,11 +191,17 @@ def write_command(
             raise lacking(pod, "copying to it by a server before Kubernetes 1.30", "head")
         limit = str(size - offset)
     seek = str(offset // _BLOCK) if offset else ""
-    return script(path, WRITE, limit, seek, "1" if hashed else "")
+    return script(path, WRITE, limit, seek, kind.program if kind else "")
 
 
-def check_written(output: bytes, size: int, checksum: str, attempts: Attempts) -> str:
-    """Compare what ``WRITE`` says with what was sent; return the checksum that it has told, if it has.
+def check_written(
+    output: bytes,
+    size: int,
+    kind: Optional[checksums.Checksum],
+    digest: Optional[checksums.Digest],
+    attempts: Attempts,
+) -> str:
+    """Compare what ``WRITE`` says with what was sent; return what could be compared.
 
     Raises:
         TruncatedTransfer: less is there.
@@ -200,9 +210,11 @@ def check_written(output: bytes, size: int, checksum: str, attempts: Attempts) -
     there, told = [*output.decode().split(), "", ""][:2]
     if there and int(there) != size:
         raise TruncatedTransfer("the end is missing", received=int(there), expected=size)
-    if told and told != checksum:
-        raise attempts.other_sum()
-    return told
+    if kind is None or digest is None:
+        return "size" if there else ""
+    if told != digest.hexdigest():
+        raise attempts.other_sum(kind.name)
+    return kind.name
 
 
 def name_command(

@@ -20,7 +20,7 @@ FLOORS = [
     ["identity"],
     ["access"],
     ["client", "bridge", "userfiles", "command", "detach", "documents", "landing"],
-    ["streams", "choice", "ports", "refusals", "redirection", "arrival", "progress"],
+    ["streams", "choice", "ports", "refusals", "redirection", "arrival", "progress", "checksums"],
     ["wrappers", "archives", "listings"],
     ["copier", "console"],
     ["targets"],
