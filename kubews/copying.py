@@ -25,7 +25,7 @@ _T = TypeVar("_T")
 CUT = (ConnectionLost, ConnectFailed, TruncatedTransfer)
 
 _CUT_CODE = 75  # of our scripts (EX_TEMPFAIL)
-_PAUSE = 0.2  # seconds before another try, doubled each time
+_PAUSE = 0.1  # seconds before another try, doubled each time
 _LONGEST_PAUSE = 5.0
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
+import shutil
 import stat
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Optional, Protocol, Union
@@ -19,7 +21,7 @@ from kubews.arrival import PIECE, Arrival, Entry, Limits
 from kubews.command import StrOrBytesPath
 from kubews.copying import CUT, Attempts, Copied
 from kubews.errors import ConnectionLost, CopyError, ExecError, TruncatedTransfer
-from kubews.landing import Landing
+from kubews.landing import TEMPORARY, Landing
 from kubews.popen import PIPE, Popen
 from kubews.progress import Meter, Progress
 from kubews.remotefiles import (
@@ -44,6 +46,10 @@ c=$?; wait; exit $c
 
 # What can print a file, the best first.
 _PRINTERS = {"cat": 'cat <"$p"', "tail": 'tail -c +1 <"$p"', "dd": 'dd bs=65536 <"$p" 2>/dev/null'}
+
+
+# What makes entries of a stream.
+_Reader = Callable[[Callable[[int], bytes]], Iterator[Entry]]
 
 
 class HasWrite(Protocol):
@@ -288,11 +294,33 @@ class Download:
         self,
         target: str,
         argv: list[str],
-        reader: Callable[[Callable[[int], bytes]], Iterator[Entry]],
+        reader: _Reader,
         prefix: tuple[str, ...],
         verified: str,
     ) -> Copied:
+        """Write what a command sends; a tree that is new here gets its name when all of it is."""
         folder, name = os.path.split(target)
+        if os.path.lexists(target):
+            arrival = self._land(folder, name, argv, reader, prefix)
+        else:
+            temporary = TEMPORARY + secrets.token_hex(8)
+            whole = os.path.join(folder, temporary)
+            try:
+                arrival = self._land(folder, temporary, argv, reader, prefix)
+                if os.path.lexists(whole):  # not if all that came was left out
+                    os.rename(whole, target)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    os.unlink(whole)
+                with contextlib.suppress(RecursionError):  # it is very deep
+                    shutil.rmtree(whole, ignore_errors=True)
+                raise
+        warnings = (*self._attempts.warnings, *arrival.warnings)
+        return Copied(target, arrival.files, arrival.size, verified, warnings)
+
+    def _land(
+        self, folder: str, name: str, argv: list[str], reader: _Reader, prefix: tuple[str, ...]
+    ) -> Arrival:
         with Landing(folder or ".", preserve=self._preserve) as landing:
             arrival = Arrival(
                 landing,
@@ -309,13 +337,7 @@ class Download:
                     self._attempts.ended(process)  # which knows more, if it has failed
                     raise
                 self._attempts.ended(process)
-        return Copied(
-            target,
-            arrival.files,
-            arrival.size,
-            verified,
-            (*self._attempts.warnings, *arrival.warnings),
-        )
+        return arrival
 
     # -- without a shell
 

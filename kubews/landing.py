@@ -180,7 +180,7 @@ class Landing:
         self._arrived: set[int] = set()  # inodes, for hard links
 
     def directory(self, name: Name, mode: Optional[int], mtime: Optional[float]) -> None:
-        """Have a directory. One that is there already stays as it is; a new one gets mode and time at its end."""
+        """Have a directory. It gets its time at its end, and a new one its mode."""
         self._leave(name)
         self._links.pop(name, None)
         if not self._preserve:
@@ -191,7 +191,7 @@ class Landing:
                 os.mkdir(place.at(name[-1]), 0o777 if mode is None else 0o700, **place.here)
             except FileExistsError:
                 self._enter(name)  # which says what is wrong with it
-                return
+                mode = None
         self._unfinished.append((name, mode, mtime))
 
     @contextlib.contextmanager

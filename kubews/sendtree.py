@@ -49,13 +49,20 @@ unpack() {
 if [ "$2" ]; then head -c "$2" | unpack; else (unpack); fi || exit
 [ -f "$t/$m" ] || { echo "kubews: cut" >&2; exit 75; }
 rm -f -- "$t/$m"
+depth=0
+keep() { case $how in S|T) touch -r "$1" "$2" 2>/dev/null;; esac; }
 merge() (
-  from=$1; to=$2; set --
+  from=$1; to=$2; depth=$((depth + 1)); set --
   for f in "$from"/* "$from"/.[!.]* "$from"/..?*; do
     [ -e "$f" ] || [ -h "$f" ] || continue
     g=$to/${f##*/}
     if [ -d "$f" ] && [ ! -h "$f" ]; then
-      if [ -d "$g" ]; then merge "$f" "$g" || exit; continue; fi
+      if [ -d "$g" ]; then
+        keep "$f" "$t/$m$depth"  # before it changes, because what is in it leaves
+        merge "$f" "$g" || exit
+        keep "$t/$m$depth" "$g"
+        continue
+      fi
       if [ -e "$g" ] || [ -h "$g" ]; then echo "$g: is no directory" >&2; exit 1; fi
     elif [ -d "$g" ] && [ ! -h "$g" ]; then echo "$g: is a directory" >&2; exit 1
     fi
