@@ -124,9 +124,23 @@ class Attempts:
 
 
 def pipe(
-    pod: Target, argv: list[str], pieces: Iterable[bytes], found: Found, attempts: Attempts
+    pod: Target,
+    argv: list[str],
+    pieces: Iterable[bytes],
+    found: Found,
+    attempts: Attempts,
+    *,
+    wait_open: bool = False,
 ) -> bytes:
     """Send a stream to a command, and return its output once it has succeeded.
+
+    Args:
+        pod: the pod itself.
+        argv: the command.
+        pieces: of the stream.
+        found: what is known about the server.
+        attempts: who hears what the remote tools say.
+        wait_open: whether the command says in a first line that it is ready.
 
     Raises:
         CopyError: the command has failed.
@@ -136,7 +150,8 @@ def pipe(
     """
     with Popen(argv, pod=pod, bufsize=0, stdin=PIPE, stdout=PIPE, stderr=PIPE) as process:
         try:
-            for piece in pieces:
+            # An end instead: the exit code tells why.
+            for piece in pieces if not wait_open or process.stdout.readline() else ():
                 process.stdin.write(piece)
             if found.half_close:
                 process.stdin.close()

@@ -7,26 +7,23 @@ checksum are as they should be.
 
 from __future__ import annotations
 
-import contextlib
 import os
-import secrets
-import shutil
 import stat
-from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Optional, Protocol, Union
 
-from kubews import checksums, listings
-from kubews.archives import TarReader
-from kubews.arrival import PIECE, Arrival, Entry, Limits
+from kubews import checksums
+from kubews.arrival import PIECE, Limits
 from kubews.command import StrOrBytesPath
 from kubews.copying import CUT, Attempts, Copied
 from kubews.errors import ConnectionLost, CopyError, ExecError, TruncatedTransfer
-from kubews.landing import TEMPORARY, Landing
+from kubews.landing import Landing
 from kubews.popen import PIPE, Popen
 from kubews.progress import Meter, Progress
+from kubews.receivetree import TreeReceiver
 from kubews.remotefiles import (
     Found,
     base_of,
+    is_absent,
     lacking,
     look,
     missing,
@@ -46,10 +43,6 @@ c=$?; wait; exit $c
 
 # What can print a file, the best first.
 _PRINTERS = {"cat": 'cat <"$p"', "tail": 'tail -c +1 <"$p"', "dd": 'dd bs=65536 <"$p" 2>/dev/null'}
-
-
-# What makes entries of a stream.
-_Reader = Callable[[Callable[[int], bytes]], Iterator[Entry]]
 
 
 class HasWrite(Protocol):
@@ -130,8 +123,11 @@ class Download:
         checksum: Optional[bool],
     ) -> None:
         self._pod, self._path, self._meter = pod, path, meter
-        self._limits, self._preserve, self._symlinks = limits, preserve, symlinks
-        self._attempts, self._checksum = Attempts(pod, path, retries), checksum
+        self._limits, self._preserve, self._checksum = limits, preserve, checksum
+        self._attempts = Attempts(pod, path, retries)
+        self._trees = TreeReceiver(
+            pod, path, self._attempts, meter, limits=limits, preserve=preserve, symlinks=symlinks
+        )
 
     def to_file(self, file: HasWrite) -> Copied:
         """Copy one file into a file object."""
@@ -153,11 +149,13 @@ class Download:
             return self._tree_or_file_without_shell(target)
         self._check(found)
         if found.kind == "directory":
-            return self._attempts.until_done(lambda: self._tree(found, target))
+            if self._checksum:
+                raise CopyError(
+                    "checksum=True is for single files; a tree is verified as an archive"
+                )
+            return self._attempts.until_done(lambda: self._trees.receive(found, target))
         if not found.programs & _PRINTERS.keys() and "tar" in found.programs:
-            return self._attempts.until_done(
-                lambda: self._archive(target, base_of(self._path), ("tar",))
-            )
+            return self._attempts.until_done(lambda: self._trees.receive_anything(target))
         folder, name = os.path.split(target)
         with (
             Landing(folder or ".", preserve=self._preserve) as landing,
@@ -265,87 +263,14 @@ class Download:
             sink.restart()
         return now
 
-    # -- trees
-
-    def _tree(self, found: Found, target: str) -> Copied:
-        if self._checksum and "tar" not in found.programs:
-            raise lacking(self._pod, "a verified tree", "tar")
-        if "tar" in found.programs:
-            flags = "cSf" if found.gnu_tar else "cf"
-            argv = script(self._path, f'exec tar {flags} - -C "$p" .')
-            return self._receive(
-                target, argv, lambda read: TarReader(read).entries(), (), "archive"
-            )
-        argv = script(self._path, listings.SEND, listings.arguments(found.programs))
-        return self._receive(
-            target, argv, lambda read: listings.ListingReader(read).entries(), (), "size"
-        )
-
-    def _archive(self, target: str, base: str, tar: tuple[str, ...]) -> Copied:
-        """Copy whatever is at the path with tar alone."""
-        folder = self._path.rpartition("/")[0] or "/"
-        argv = [*tar, "cf", "-", "-C", folder if base else self._path, f"./{base}" if base else "."]
-        prefix = (base,) if base else ()
-        return self._receive(
-            target, argv, lambda read: TarReader(read).entries(), prefix, "archive"
-        )
-
-    def _receive(
-        self,
-        target: str,
-        argv: list[str],
-        reader: _Reader,
-        prefix: tuple[str, ...],
-        verified: str,
-    ) -> Copied:
-        """Write what a command sends; a tree that is new here gets its name when all of it is."""
-        folder, name = os.path.split(target)
-        if os.path.lexists(target):
-            arrival = self._land(folder, name, argv, reader, prefix)
-        else:
-            temporary = TEMPORARY + secrets.token_hex(8)
-            whole = os.path.join(folder, temporary)
-            try:
-                arrival = self._land(folder, temporary, argv, reader, prefix)
-                if os.path.lexists(whole):  # not if all that came was left out
-                    os.rename(whole, target)
-            except BaseException:
-                with contextlib.suppress(OSError):
-                    os.unlink(whole)
-                with contextlib.suppress(RecursionError):  # it is very deep
-                    shutil.rmtree(whole, ignore_errors=True)
-                raise
-        warnings = (*self._attempts.warnings, *arrival.warnings)
-        return Copied(target, arrival.files, arrival.size, verified, warnings)
-
-    def _land(
-        self, folder: str, name: str, argv: list[str], reader: _Reader, prefix: tuple[str, ...]
-    ) -> Arrival:
-        with Landing(folder or ".", preserve=self._preserve) as landing:
-            arrival = Arrival(
-                landing,
-                prefix=prefix,
-                replaced_by=(name,) if name else (),
-                limits=self._limits,
-                symlinks=self._symlinks,
-                progress=self._meter,
-            )
-            with Popen(argv, pod=self._pod, bufsize=0, stdout=PIPE, stderr=PIPE) as process:
-                try:
-                    arrival.take(reader(process.stdout.read))
-                except TruncatedTransfer:
-                    self._attempts.ended(process)  # which knows more, if it has failed
-                    raise
-                self._attempts.ended(process)
-        return arrival
-
     # -- without a shell
 
     def _tree_or_file_without_shell(self, target: str) -> Copied:
-        with contextlib.suppress(ExecError):
-            return self._attempts.until_done(
-                lambda: self._archive(target, base_of(self._path), ("tar",))
-            )
+        try:
+            return self._attempts.until_done(lambda: self._trees.receive_anything(target))
+        except ExecError as exc:
+            if not is_absent(exc):
+                raise
         folder, name = os.path.split(target)
         with (
             Landing(folder or ".") as landing,
@@ -365,6 +290,8 @@ class Download:
                     self._meter(sink.size)
                 self._attempts.ended(process)
         except ExecError as exc:
+            if not is_absent(exc):
+                raise
             raise lacking(self._pod, "copying from it", "sh", "tar", "cat") from exc
         except ConnectionLost as exc:
             raise TruncatedTransfer(

@@ -132,6 +132,11 @@ def look(pod: Target, path: str) -> Optional[Found]:
     )
 
 
+def is_absent(exc: ExecError) -> bool:
+    """Tell whether a command could not start because the image has no such program."""
+    return "not found in $PATH" in str(exc) or "no such file or directory" in str(exc)
+
+
 def missing(pod: Target, path: str) -> NoSuchFile:
     """Return the error about a path that is not there."""
     return NoSuchFile(f"{pod.where}: {path}: no such file or directory", member=path)

@@ -25,14 +25,19 @@ PIECE = 256 << 10
 _BLOCK = 65536
 
 #: Write stdin to $p, from block $2 on if there is one; $1 is its size where the input cannot be ended, $3 what
-#: prints a checksum. Each writer has an offset of its own: one that a cut has left behind writes the same bytes
-#: to the same places.
+#: prints a checksum, $4 the size of the whole if it is known. Nothing is sent before it says that the file is open:
+#: whoever is left behind by a cut then neither makes the name again nor empties the file, and writes the same bytes
+#: to the same places. One that was cut before that gets nothing, and removes what it has made.
 WRITE = """
 umask 077
-input() { if [ "$1" ]; then head -c "$1"; else cat; fi; }
-if [ "$2" ]; then input "$1" | dd bs=65536 seek="$2" of="$p" conv=notrunc 2>/dev/null
-elif [ "$1" ]; then head -c "$1" >"$p"
-else cat >"$p"; fi || exit
+if [ "$2" ]; then [ -e "$p" ] || exit 75; exec 3<>"$p"; else exec 3>"$p"; fi || exit
+echo open
+if [ "$2" ]; then
+  if [ "$1" ]; then head -c "$1"; else cat; fi | dd bs=65536 seek="$2" conv=notrunc >&3 2>/dev/null
+elif [ "$1" ]; then head -c "$1" >&3
+else cat >&3; fi || exit
+exec 3>&-
+[ -s "$p" ] || [ "${4:-0}" = 0 ] || { rm -f -- "$p"; exit 75; }
 wc -c <"$p"
 if [ "$3" ]; then "$3" <"$p"; fi
 """
@@ -99,18 +104,21 @@ class FileSender:
         """
         if not self._found.programs & {"cat", "head"}:
             raise lacking(self._pod, "copying a file to it", "cat", "head")
-        folder = target.rpartition("/")[0] or "/"
-        temporary = f"{folder.rstrip('/')}/{TEMPORARY}{secrets.token_hex(8)}"
         self._meter.total, offset = contents.size, 0
+        temporary = temporary_name(target)
         try:
             while True:
                 try:
                     verified = self._send_rest(contents, temporary, offset)
-                    self._name(temporary, target, contents)
+                    argv = name_command(temporary, target, contents.mode, contents.mtime)
+                    run(self._pod, argv, self._attempts)
                     break
                 except CUT as exc:
                     self._cut(exc, contents, target)
                 offset = self._arrived(temporary)
+                if not offset:  # who was left behind may come late, and must not meet the next one
+                    remove(self._pod, temporary)
+                    temporary = temporary_name(target)
         except BaseException:
             remove(self._pod, temporary)
             raise
@@ -143,7 +151,7 @@ class FileSender:
                 yield piece
                 self._meter(self._done)
 
-        output = pipe(self._pod, argv, counted(), self._found, self._attempts)
+        output = pipe(self._pod, argv, counted(), self._found, self._attempts, wait_open=True)
         return check_written(output, self._done, self._kind, digest, self._attempts)
 
     def _arrived(self, temporary: str) -> int:
@@ -159,12 +167,11 @@ class FileSender:
         size = int(output) if output.strip().isdigit() else 0
         return min(size, self._done) // _BLOCK * _BLOCK
 
-    def _name(self, temporary: str, target: str, contents: Contents) -> None:
-        run(
-            self._pod,
-            name_command(temporary, target, contents.mode, contents.mtime),
-            self._attempts,
-        )
+
+def temporary_name(target: str) -> str:
+    """Return a new name beside a path."""
+    folder = target.rpartition("/")[0] or "/"
+    return f"{folder.rstrip('/')}/{TEMPORARY}{secrets.token_hex(8)}"
 
 
 def write_command(
@@ -191,7 +198,9 @@ def write_command(
             raise lacking(pod, "copying to it by a server before Kubernetes 1.30", "head")
         limit = str(size - offset)
     seek = str(offset // _BLOCK) if offset else ""
-    return script(path, WRITE, limit, seek, kind.program if kind else "")
+    return script(
+        path, WRITE, limit, seek, kind.program if kind else "", "" if size is None else str(size)
+    )
 
 
 def check_written(

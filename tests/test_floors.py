@@ -30,6 +30,7 @@ FLOORS = [
     ["popen", "forwarder"],
     ["options", "attach", "remotefiles"],
     ["terminal", "expect", "copying", "packing"],
+    ["receivetree"],
     ["process", "portforward", "download", "sendfile", "sendtree"],
     ["upload"],
     ["files"],
