@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from typing import TYPE_CHECKING, Any, Optional, Union, overload
+from typing import TYPE_CHECKING, Any, Literal, Optional, Union, overload
 
 from kubews import process
 from kubews.command import Args, StrOrBytesPath
@@ -12,12 +12,14 @@ from kubews.targets import Target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from io import BufferedReader, BufferedWriter, TextIOWrapper
 
     from typing_extensions import Buffer, Unpack
 
     from kubews.attach import Attached
     from kubews.copying import Copied
     from kubews.download import HasWrite
+    from kubews.files import AnyMode, TextMode, WriteMode
     from kubews.forwarder import ForwardEvent
     from kubews.options import BytesOptions, EncodedOptions, Options, TextOptions
     from kubews.podsocket import PodSocket
@@ -477,3 +479,61 @@ class Pod(Target):
             checksum=checksum,
             progress=progress,
         )
+
+    @overload
+    def open(
+        self,
+        path: StrOrBytesPath,
+        mode: TextMode = "r",
+        encoding: Optional[str] = None,
+        errors: Optional[str] = None,
+        newline: Optional[str] = None,
+    ) -> TextIOWrapper: ...
+
+    @overload
+    def open(
+        self,
+        path: StrOrBytesPath,
+        mode: Literal["rb"],
+    ) -> BufferedReader: ...
+
+    @overload
+    def open(
+        self,
+        path: StrOrBytesPath,
+        mode: WriteMode,
+    ) -> BufferedWriter: ...
+
+    def open(
+        self,
+        path: StrOrBytesPath,
+        mode: AnyMode = "r",
+        encoding: Optional[str] = None,
+        errors: Optional[str] = None,
+        newline: Optional[str] = None,
+    ) -> Union[TextIOWrapper, BufferedReader, BufferedWriter]:
+        """Open a file of the pod; what is returned is a file object for everything that takes one.
+
+        Reading goes on where it was cut, and can seek if the image has ``tail``. What is written is in a temporary
+        file until ``close()`` has verified it, and then has the name, or is appended; if the ``with`` block is left
+        by an exception, nothing is. A new file keeps the mode of the one that it replaces.
+
+        Args:
+            path: of the file.
+            mode: ``r``, ``w`` or ``a``, with ``b`` for bytes.
+            encoding: of text, by default UTF-8.
+            errors: as for the builtin ``open``.
+            newline: as for the builtin ``open``.
+
+        Raises:
+            NoSuchFile: there is none, or no directory for it.
+            CopyError: it cannot be read or written, or the image lacks what it takes.
+            HalfCloseUnsupported: to write, with a server before 1.30.
+            ApiError: the server refused.
+            ConnectFailed: the server could not be reached.
+
+        Threads: blocks. The file is for one thread.
+        """
+        from kubews import files  # not for programs that only run commands
+
+        return files.open_file(self, path, mode, encoding, errors, newline)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
 import io
@@ -11,12 +10,13 @@ import random
 import shutil
 import stat
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from clusters import added
+from podprograms import PROGRAMS, Programs, directory_of, links_to, nothing_unfinished
 from support import eventually, in_thread, seconds, time_limit
 
 import kubews
@@ -31,25 +31,6 @@ from kubews.errors import (
 from kubews.testing import Faults, LocalCluster
 
 MTIME = 1_700_000_000
-#: What a small image may have, without tar.
-PROGRAMS = [
-    *(
-        "sh",
-        "cat",
-        "chmod",
-        "cksum",
-        "dd",
-        "env",
-        "head",
-        "ln",
-        "ls",
-        "mkdir",
-        "mv",
-        "readlink",
-        "rm",
-    ),
-    *("sha256sum", "sleep", "stat", "tail", "touch", "wc"),
-]
 NAMES = [
     b"plain",
     b"with space",
@@ -78,19 +59,6 @@ NAMES = [
 ]
 
 
-def links_to(directory: Path, names: list[str], **others: str) -> Path:
-    """Return a directory of programs: those of this machine, and scripts of one's own."""
-    directory.mkdir(exist_ok=True)
-    for name in names:
-        found = shutil.which(name)
-        assert found, name
-        (directory / name).symlink_to(found)
-    for name, text in others.items():
-        (directory / name).write_text(f"#!/bin/sh\n{text}\n")
-        (directory / name).chmod(0o755)
-    return directory
-
-
 @pytest.fixture(scope="module")
 def without_tar(cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A pod with a shell and no tar."""
@@ -106,30 +74,6 @@ def each(request: pytest.FixtureRequest, client: Client, nothing_left_behind: No
     """A pod with GNU tar, with busybox alone, and with a shell but no tar."""
     fixture = {"busybox": "busybox", "without-tar": "without_tar"}.get(request.param)
     return client.pod(request.getfixturevalue(fixture) if fixture else request.param)
-
-
-Programs = Callable[..., Pod]
-
-
-@pytest.fixture
-def programs(
-    local: LocalCluster, client: Client, tmp_path: Path, nothing_left_behind: None
-) -> Iterator[Programs]:
-    """Make a pod of programs by name, and of scripts in place of programs."""
-    with contextlib.ExitStack() as pods:
-
-        def make(names: list[str], **others: str) -> Pod:
-            kept = [name for name in names if name not in others]
-            path = links_to(tmp_path / "programs", kept, **others)
-            return client.pod(pods.enter_context(added(local, "programs", "", None, path)))
-
-        yield make
-
-
-@pytest.fixture
-def place(pod: Pod) -> str:
-    """A name in the pods' directories that no other test has."""
-    return f"copy-{os.getpid()}-{random.getrandbits(64):x}"
 
 
 def about(path: str) -> tuple[Any, ...]:
@@ -269,15 +213,6 @@ def cuts(total: int, count: int = 10) -> list[int]:
 
 def _note(seen: list[tuple[int, int | None]], done: int, total: int | None) -> None:
     seen.append((done, total))
-
-
-def nothing_unfinished(*folders: Path) -> bool:
-    return not [name for folder in folders for name in os.listdir(folder) if ".kubews" in name]
-
-
-def directory_of(pod: Pod) -> Path:
-    """Return the directory that the pod's commands start in, which is one of this machine."""
-    return Path(pod.check_output("pwd", shell=True, text=True).strip())
 
 
 def test_a_file_that_was_cut_on_its_way_here_is_gone_on_with_r47(
