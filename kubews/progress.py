@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Optional, Union
 
@@ -62,7 +63,8 @@ class Meter:
 
 def _bar(what: str) -> Any:
     try:
-        from tqdm.auto import tqdm
+        # By its name: type checkers of programs that use this need no stubs for it.
+        tqdm: Any = importlib.import_module("tqdm.auto").tqdm
     except ImportError as exc:
         raise ImportError(
             'progress=True needs tqdm: pip install "kubews[progress]", or give a function of (done, total)'

@@ -206,6 +206,7 @@ def test_a_writer_that_is_forgotten_writes_nothing(pod: Pod, place: str) -> None
         del reading
         gc.collect()
     assert pod.run(["test", "-e", place]).returncode == 1
+    pod.run("rm .kubews-*", shell=True, check=True)  # nobody is left who could have done that
 
 
 def test_servers_that_cannot_end_an_input_refuse_to_write(old_pod: Pod) -> None:

@@ -49,7 +49,6 @@ FORBIDDEN_IN_PROTOCOL = {"socket", "ssl", "threading", "time", "logging", "webso
 # Packages of an extra, imported when they are needed, by one module each.
 EXTRAS = {
     "expect.py": "pexpect",
-    "progress.py": "tqdm",
     "transport/wire.py": "websockets",
     "transport/proxied.py": "python_socks",
 }
