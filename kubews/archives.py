@@ -8,7 +8,6 @@ counted here.
 from __future__ import annotations
 
 import functools
-import io
 import stat
 import tarfile
 from collections.abc import Callable, Iterator
@@ -152,8 +151,7 @@ class TarReader:
     def _entry(self, member: tarfile.TarInfo, tar: tarfile.TarFile) -> Entry:
         mode, mtime = stat.S_IMODE(member.mode), float(member.mtime)
         if member.isreg():
-            source = tar.extractfile(member)
-            assert isinstance(source, io.BufferedReader)
+            source: Any = tar.extractfile(member) if member.issparse() else tar.fileobj
             read = functools.partial(self._contents, source)
             return Entry("file", member.name, member.size, mode, mtime, read=read)
         if member.isdir():
@@ -165,8 +163,8 @@ class TarReader:
         what = _WORDS.get(member.type, f"an entry of the unknown type {member.type!r}")
         return Entry("other", member.name, what=what)
 
-    def _contents(self, source: io.BufferedReader, size: int) -> bytes:
+    def _contents(self, source: Any, size: int) -> bytes:
         try:
-            return source.read(size)
+            return bytes(source.read(size))
         except _BROKEN as exc:
             raise self._broken(exc) from exc

@@ -107,6 +107,7 @@ class Arriving:
         self._place, self._name = place, name
         self._mode, self._mtime = mode, mtime
         self._temporary: Optional[str] = TEMPORARY + secrets.token_hex(8)
+        self._hole = False  # at the end
         first = 0o666 if mode is None else 0o600
         descriptor = os.open(place.at(self._temporary), _NEW, first, **place.here)
         self._file = io.FileIO(descriptor, "w")
@@ -118,7 +119,9 @@ class Arriving:
         self.size += len(data)
         if data and not data[0] and not data[-1] and data.count(0) == len(data):
             self._file.seek(len(data), os.SEEK_CUR)
+            self._hole = True
             return
+        self._hole = False
         view = memoryview(data)
         while view:
             view = view[self._file.write(view) :]
@@ -127,7 +130,7 @@ class Arriving:
         """Forget all that was written."""
         self._file.seek(0)
         self._file.truncate()
-        self.size = 0
+        self.size, self._hole = 0, False
 
     def finish(self) -> os.stat_result:
         """Give the file its mode, its time and its name.
@@ -136,7 +139,8 @@ class Arriving:
             OSError: a directory has the name, or the disk is full.
         """
         assert self._temporary is not None
-        self._file.truncate(self.size)  # a hole at the end
+        if self._hole:
+            self._file.truncate(self.size)
         _restore(self._file.fileno(), self._place, self._temporary, self._mode, self._mtime)
         info = os.fstat(self._file.fileno())
         self._file.close()  # before: it may tell of a full disk
