@@ -12,6 +12,7 @@ _PLACES = {
     "Attached": "attach",
     "Client": "client",
     "Config": "config",
+    "Copied": "copying",
     "Pod": "pod",
     "PodSocket": "podsocket",
     "PortForward": "portforward",
@@ -89,6 +90,7 @@ if TYPE_CHECKING:
     from kubews.attach import Attached as Attached
     from kubews.client import Client as Client
     from kubews.config import Config as Config
+    from kubews.copying import Copied as Copied
     from kubews.errors import (
         ApiError as ApiError,
     )

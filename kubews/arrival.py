@@ -164,8 +164,7 @@ class Arrival:
                     raise TruncatedTransfer(
                         f"{entry.name!r} ended after {arriving.size:,} of {entry.size:,} bytes",
                         member=entry.name,
-                        received=arriving.size,
-                        expected=entry.size,
+                        received=self.size,
                     )
                 arriving.write(data)
                 left -= len(data)

@@ -14,7 +14,7 @@ from kubews.errors import (
     TruncatedTransfer,
 )
 from kubews.popen import PIPE, Popen
-from kubews.remotefiles import Found, failed, said
+from kubews.remotefiles import Found, failed, read_some, said
 
 if TYPE_CHECKING:
     from kubews.targets import Target
@@ -105,7 +105,7 @@ class Attempts:
             CopyError: an exit code other than 0.
             ConnectionLost: nobody knows it.
         """
-        self.warnings, checksum = said(process.stderr.read())
+        self.warnings, checksum = said(read_some(process.stderr))
         code = process.wait()
         if code == _CUT_CODE:
             raise TruncatedTransfer("the end did not arrive in the pod")
@@ -157,6 +157,6 @@ def pipe(
                 process.stdin.close()
         except StreamBroken:
             pass  # the exit code tells why, or that there is none
-        output: bytes = process.stdout.readall()
+        output = read_some(process.stdout)
         attempts.ended(process)
     return output

@@ -29,6 +29,7 @@ from kubews.remotefiles import (
     missing,
     path_of,
     script,
+    size_of,
 )
 
 if TYPE_CHECKING:
@@ -243,16 +244,12 @@ class Download:
                 sink.write(data)
                 self._meter(sink.size)
             remote = self._attempts.ended(process)
-        if sink.size < size and sink.size < self._size_now():
-            raise TruncatedTransfer("the end is missing", received=sink.size, expected=size)
+        if sink.size < size:
+            # Files of /proc and /sys, and those that were cut there, have less in them than was said.
+            now = size_of(self._pod, self._path)
+            if now is None or sink.size < now:
+                raise TruncatedTransfer("the end is missing", received=sink.size, expected=size)
         return remote
-
-    def _size_now(self) -> int:
-        # Files of /proc and /sys, and those that were cut there, have less in them than was said.
-        done = script(self._path, 'wc -c <"$p"')
-        with Popen(done, pod=self._pod, stdout=PIPE, stderr=PIPE) as process:
-            output, _ = process.communicate()
-        return int(output) if output.strip().isdigit() else 1 << 62
 
     def _same(self, found: Found, sink: _Sink) -> Found:
         """Look again after a cut, and forget what came if the file is another one or cannot be gone on with."""

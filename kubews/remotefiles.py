@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Optional
 
 from kubews.command import StrOrBytesPath, absent
 from kubews.errors import CopyError, ExecError, NoSuchFile
@@ -43,6 +43,7 @@ exit 0
 """
 
 _KEPT = 1000  # lines of warnings
+_MOST = 1 << 20  # bytes of what the remote tools say; whoever runs the pod may be hostile
 
 
 class Found(NamedTuple):
@@ -112,13 +113,25 @@ def look(pod: Target, path: str) -> Optional[Found]:
     """
     try:
         with Popen(script(path, _LOOK), pod=pod, stdout=PIPE, stderr=DEVNULL) as process:
-            output, _ = process.communicate()
+            output = read_some(process.stdout)
+            process.wait()
             half_close = Channels(process.subprotocol, False).can_end_stdin
     except ExecError as exc:
         if absent(str(exc)) == "sh":
             return None
         raise
-    kind, parent, known, programs, *tar = os.fsdecode(output).split("\n")
+    try:
+        return _found(os.fsdecode(output).split("\n"), half_close)
+    except ValueError:
+        raise CopyError(
+            f"{pod.where}: its sh does not do what it is told: {output[:200]!r}"
+        ) from None
+
+
+def _found(lines: Sequence[str], half_close: bool) -> Found:
+    kind, parent, known, programs, *tar = lines
+    if kind not in ("file", "directory", "other", "missing"):
+        raise ValueError
     numbers = known.split()
     return Found(
         kind,  # type: ignore[arg-type]
@@ -135,6 +148,28 @@ def look(pod: Target, path: str) -> Optional[Found]:
 def is_absent(exc: ExecError) -> bool:
     """Tell whether a command could not start because the image has no such program."""
     return "not found in $PATH" in str(exc) or "no such file or directory" in str(exc)
+
+
+def ask(pod: Target, path: str, text: str) -> bytes:
+    """Return what a script prints."""
+    with Popen(script(path, text), pod=pod, stdout=PIPE, stderr=DEVNULL) as process:
+        output = read_some(process.stdout)
+        process.wait()
+    return output
+
+
+def size_of(pod: Target, path: str) -> Optional[int]:
+    """Return how many bytes can be read from a file now, None if that cannot be known."""
+    output = ask(pod, path, 'wc -c <"$p"').strip()
+    return int(output) if output.isdigit() else None
+
+
+def read_some(stream: Any) -> bytes:
+    """Read a stream to its end, and return its beginning."""
+    kept = b""
+    while data := stream.read(_MOST):
+        kept += data[: _MOST - len(kept)]
+    return kept
 
 
 def missing(pod: Target, path: str) -> NoSuchFile:

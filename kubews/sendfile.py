@@ -13,7 +13,7 @@ from kubews.errors import HalfCloseUnsupported, KubewsError, TruncatedTransfer
 from kubews.landing import TEMPORARY
 from kubews.popen import DEVNULL, PIPE, Popen
 from kubews.progress import Meter
-from kubews.remotefiles import Found, lacking, quoted, script
+from kubews.remotefiles import Found, lacking, quoted, script, size_of
 
 if TYPE_CHECKING:
     from kubews.targets import Target
@@ -24,15 +24,17 @@ PIECE = 256 << 10
 # What dd counts in; a copy goes on at a border of such blocks.
 _BLOCK = 65536
 
-#: Write stdin to $p, from block $2 on if there is one; $1 is its size where the input cannot be ended, $3 what
-#: prints a checksum, $4 the size of the whole if it is known. Nothing is sent before it says that the file is open:
+#: Write stdin to $p, from block $2 on if there is one; $1 is its size where the input cannot be ended,
+#: and 0 where there is none: containerd may forget to end one that ends at once. $3 prints a checksum, $4 is the
+#: size of the whole if it is known. Nothing is sent before it says that the file is open:
 #: whoever is left behind by a cut then neither makes the name again nor empties the file, and writes the same bytes
 #: to the same places. One that was cut before that gets nothing, and removes what it has made.
 WRITE = """
 umask 077
 if [ "$2" ]; then [ -e "$p" ] || exit 75; exec 3<>"$p"; else exec 3>"$p"; fi || exit
 echo open
-if [ "$2" ]; then
+if [ "$1" = 0 ]; then :
+elif [ "$2" ]; then
   if [ "$1" ]; then head -c "$1"; else cat; fi | dd bs=65536 seek="$2" conv=notrunc >&3 2>/dev/null
 elif [ "$1" ]; then head -c "$1" >&3
 else cat >&3; fi || exit
@@ -158,13 +160,10 @@ class FileSender:
         """Return how many bytes of an interrupted copy can be built upon."""
         if "dd" not in self._found.programs:
             return 0
-        command = script(temporary, 'wc -c <"$p"')
         try:
-            with Popen(command, pod=self._pod, stdout=PIPE, stderr=DEVNULL) as process:
-                output, _ = process.communicate()
+            size = size_of(self._pod, temporary) or 0
         except CUT:
             return 0
-        size = int(output) if output.strip().isdigit() else 0
         return min(size, self._done) // _BLOCK * _BLOCK
 
 
@@ -187,7 +186,7 @@ def write_command(
     Raises:
         HalfCloseUnsupported: its input cannot be ended, and nobody knows how long it will be.
     """
-    limit = ""
+    limit = "" if size is None or size > offset else "0"
     if not found.half_close:
         if size is None:
             raise HalfCloseUnsupported(

@@ -71,13 +71,17 @@ class Upload:
                 member=self._path,
             )
 
-        def pieces(offset: int) -> Iterator[bytes]:
-            while data := file.read(PIECE):
-                if isinstance(data, str):
-                    raise TypeError("copy_to needs a file that gives bytes, not str")
-                yield bytes(data)
+        first = file.read(PIECE)
+        if isinstance(first, str):
+            raise TypeError("copy_to needs a file that gives bytes, not str")
 
-        contents = Contents(pieces, None, found.mode, None, again=False)
+        def pieces(offset: int) -> Iterator[bytes]:
+            data = first
+            while data:
+                yield bytes(data)
+                data = file.read(PIECE)
+
+        contents = Contents(pieces, None if first else 0, found.mode, None, again=not first)
         return self._file_sender(found).send(contents, self._path)
 
     def from_paths(self, paths: Sequence[str]) -> Copied:

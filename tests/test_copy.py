@@ -331,7 +331,7 @@ def test_what_tar_says_is_a_warning_and_its_exit_code_decides_r46(
 @pytest.mark.parametrize(
     ("tar", "error"),
     [
-        ("/bin/tar cf - -C d . | head -c 1024", "was cut after 1,024 bytes"),
+        ("/bin/tar cf - -C d . | head -c 1024", "'./f' ended after 0 of 1 bytes"),
         ("exit 0", "was cut after 0 bytes"),
         ("head -c 100000 /dev/urandom", "is no archive"),
         ("cd d; mkfifo p; ln f g; /bin/tar cf - -P ./f ../code", "leads out"),
@@ -387,6 +387,16 @@ def test_a_full_disk_leaves_nothing_r46(programs: Programs, tmp_path: Path) -> N
     with pytest.raises(CopyError, match="exit code 1: cat: No space left"):
         pod.copy_to(tmp_path / "f", "f")
     assert list(directory_of(pod).iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "sh", ["echo nonsense", "exit 3", "echo file; echo yes; echo x y z; echo; echo"]
+)
+def test_a_shell_that_lies_is_not_believed_r45(sh: str, programs: Programs, tmp_path: Path) -> None:
+    pod = programs(["cat"], sh=sh)
+    for call in (lambda: pod.copy_from("f", tmp_path / "f"), lambda: pod.open("f")):
+        with pytest.raises(CopyError, match="its sh does not do what it is told"):
+            call()
 
 
 # -- images with less
@@ -597,6 +607,8 @@ def test_streams_of_bytes_r47(each: Pod, place: str) -> None:
     each.run(["chmod", "640", place], check=True)
     each.copy_to(io.BytesIO(b"shorter"), place)
     assert each.check_output(["stat", "-c", "%a %s", place]) == b"640 7\n"
+    assert each.copy_to(io.BytesIO(), f"{place}-empty").size == 0
+    assert each.check_output(["stat", "-c", "%s", f"{place}-empty"]) == b"0\n"
     with pytest.raises(TypeError, match="bytes, not str"):
         each.copy_to(io.StringIO("text"), place)
     each.run(["mkdir", f"{place}-d"], check=True)

@@ -43,6 +43,9 @@ def test_text_is_written_read_and_appended(each: Pod, place: str) -> None:
         assert not file.writable()
     with each.open(place, encoding="latin-1", newline="") as file:
         assert file.readlines()[-1] == "é\n"
+    with each.open(f"{place}-empty", "w"):
+        pass
+    assert each.check_output(["stat", "-c", "%s", f"{place}-empty"]) == b"0\n"
     with each.open(f"{place}-new", "at") as file:
         file.write("new")
     assert each.check_output(["cat", f"{place}-new"]) == b"new"
