@@ -18,8 +18,6 @@ from typing import TYPE_CHECKING, Any, Optional, Union
 from kubews.errors import CopyError, KubewsError, UnsafeArchive
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from typing_extensions import Self
 
 #: The parts of a path below the destination; none of them is empty, ``.`` or ``..``.
@@ -151,12 +149,7 @@ class Arriving:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: Optional[type[BaseException]],
-        exc: Optional[BaseException],
-        trace: Optional[TracebackType],
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         try:
             self._file.close()
         finally:
