@@ -25,6 +25,8 @@ _T = TypeVar("_T")
 CUT = (ConnectionLost, ConnectFailed, TruncatedTransfer)
 
 _CUT_CODE = 75  # of our scripts (EX_TEMPFAIL)
+# Not "file shrank by ... bytes; padding with zeros": that is no longer what was there.
+_CHANGED = ("file changed as we read it", "File removed before we read it")
 _PAUSE = 0.1  # seconds before another try, doubled each time
 _LONGEST_PAUSE = 5.0
 
@@ -98,8 +100,13 @@ class Attempts:
             warnings=self.warnings,
         ) from exc
 
-    def ended(self, process: Popen) -> Optional[str]:
+    def ended(self, process: Popen, *, may_change: bool = False) -> Optional[str]:
         """Wait for the remote tools, whose output was read; return the checksum that they tell on stderr.
+
+        Args:
+            process: that runs them.
+            may_change: whether it is GNU tar, whose exit code 1 says of a whole archive that files were written to
+                or removed meanwhile (its manual, "Synopsis"); that is a warning.
 
         Raises:
             CopyError: an exit code other than 0.
@@ -109,6 +116,8 @@ class Attempts:
         code = process.wait()
         if code == _CUT_CODE:
             raise TruncatedTransfer("the end did not arrive in the pod")
+        if code == 1 and may_change and all(line.endswith(_CHANGED) for line in self.warnings):
+            return checksum
         if code:
             raise failed(self._pod, f"copying {self._path}", code, self.warnings)
         return checksum

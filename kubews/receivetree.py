@@ -67,7 +67,7 @@ class TreeReceiver:
         """
         if "tar" in found.programs:
             flags = "cSf" if found.gnu_tar else "cf"
-            argv = script(self._path, f'exec tar {flags} - -C "$p" .')
+            argv = script(self._path, f'LC_ALL=C; export LC_ALL; exec tar {flags} - -C "$p" .')
             return self._receive(target, argv, _archive, (), "archive")
         argv = script(self._path, listings.SEND, listings.arguments(found.programs))
         return self._receive(target, argv, _listing, (), "size")
@@ -121,7 +121,7 @@ class TreeReceiver:
                 except TruncatedTransfer:
                     self._attempts.ended(process)  # which knows more, if it has failed
                     raise
-                self._attempts.ended(process)
+                self._attempts.ended(process, may_change=reader is _archive)
         return arrival
 
 

@@ -329,6 +329,32 @@ def test_what_tar_says_is_a_warning_and_its_exit_code_decides_r46(
 
 
 @pytest.mark.parametrize(
+    ("says", "whole"),
+    [
+        ("tar: ./log: file changed as we read it", True),
+        ("tar: ./log: File removed before we read it", True),
+        ("tar: ./log: File shrank by 10 bytes; padding with zeros", False),
+        ("tar: ./log: Cannot open: Permission denied", False),
+    ],
+)
+def test_a_log_that_is_written_to_is_no_failure_r46(
+    says: str, whole: bool, programs: Programs, tmp_path: Path
+) -> None:
+    pod = programs(
+        PROGRAMS, tar=f'/bin/tar "$@"\ncase $1 in -*) exit;; esac\necho "{says}" >&2\nexit 1'
+    )
+    there = directory_of(pod)
+    (there / "d").mkdir()
+    (there / "d" / "log").write_text("x")
+    if whole:
+        assert pod.copy_from("d", tmp_path / "d").warnings == (says,)
+    else:
+        with pytest.raises(CopyError, match="exit code 1"):
+            pod.copy_from("d", tmp_path / "d")
+    assert (tmp_path / "d").exists() is whole
+
+
+@pytest.mark.parametrize(
     ("tar", "error"),
     [
         ("/bin/tar cf - -C d . | head -c 1024", "'./f' ended after 0 of 1 bytes"),
