@@ -116,7 +116,8 @@ class Attempts:
         code = process.wait()
         if code == _CUT_CODE:
             raise TruncatedTransfer("the end did not arrive in the pod")
-        if code == 1 and may_change and all(line.endswith(_CHANGED) for line in self.warnings):
+        only_changed = may_change and code == 1 and bool(self.warnings)
+        if only_changed and all(line.endswith(_CHANGED) for line in self.warnings):
             return checksum
         if code:
             raise failed(self._pod, f"copying {self._path}", code, self.warnings)

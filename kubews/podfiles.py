@@ -41,9 +41,9 @@ class PodFiles(Target):
 
         If ``local`` is a directory, the copy is made in it, under its own name, else it is ``local``. Each file is
         written under a temporary name and renamed when it is whole. Nothing that comes can be written outside of
-        the copy; owners and setuid bits are left alone; devices and the like are left out with a warning. Holes stay holes
-        (to a pod they become zeros). Without
-        ``tar`` in the image a shell sends the tree, without a shell ``cat`` sends a file.
+        the copy; owners and setuid bits are left alone; devices and the like are left out with a warning. Holes stay
+        holes (to a pod they become zeros). Without ``tar`` in the image a shell sends the tree, without a shell
+        ``cat`` sends a file.
 
         Args:
             remote: the path; a link that it names is followed.

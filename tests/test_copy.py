@@ -335,13 +335,14 @@ def test_what_tar_says_is_a_warning_and_its_exit_code_decides_r46(
         ("tar: ./log: File removed before we read it", True),
         ("tar: ./log: File shrank by 10 bytes; padding with zeros", False),
         ("tar: ./log: Cannot open: Permission denied", False),
+        ("", False),
     ],
 )
 def test_a_log_that_is_written_to_is_no_failure_r46(
     says: str, whole: bool, programs: Programs, tmp_path: Path
 ) -> None:
     pod = programs(
-        PROGRAMS, tar=f'/bin/tar "$@"\ncase $1 in -*) exit;; esac\necho "{says}" >&2\nexit 1'
+        PROGRAMS, tar=f'/bin/tar "$@"\ncase $1 in -*) exit;; esac\nprintf %s "{says}" >&2\nexit 1'
     )
     there = directory_of(pod)
     (there / "d").mkdir()
