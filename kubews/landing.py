@@ -95,22 +95,37 @@ class Arriving:
         name: its final name there.
         mode: the lower nine bits count; None for what new files get here.
         mtime: seconds; None for now.
+        fresh: whether nobody looks at the directory yet, so that a name that is free can be taken at once.
 
     Threads: one.
     """
 
     def __init__(
-        self, place: Place, name: str, mode: Optional[int], mtime: Optional[float]
+        self,
+        place: Place,
+        name: str,
+        mode: Optional[int],
+        mtime: Optional[float],
+        *,
+        fresh: bool = False,
     ) -> None:
         self._place, self._name = place, name
         self._mode, self._mtime = mode, mtime
-        self._temporary: Optional[str] = TEMPORARY + secrets.token_hex(8)
+        #: What is to be removed if this fails; the final name itself only if it was free.
+        self._temporary: Optional[str] = None
         self._hole = False  # at the end
         first = 0o666 if mode is None else 0o600
-        descriptor = os.open(place.at(self._temporary), _NEW, first, **place.here)
-        self._file = io.FileIO(descriptor, "w")
+        self._file = self._create(first, fresh)
         #: Bytes so far.
         self.size = 0
+
+    def _create(self, mode: int, fresh: bool) -> io.FileIO:
+        for name in (self._name,) * fresh + (TEMPORARY + secrets.token_hex(8),):
+            with contextlib.suppress(FileExistsError):
+                descriptor = os.open(self._place.at(name), _NEW, mode, **self._place.here)
+                self._temporary = name
+                return io.FileIO(descriptor, "w")
+        raise FileExistsError(17, os.strerror(17), self._name)
 
     def write(self, data: bytes) -> None:
         """Append; a whole piece of zeros becomes a hole."""
@@ -130,8 +145,8 @@ class Arriving:
         self._file.truncate()
         self.size, self._hole = 0, False
 
-    def finish(self) -> os.stat_result:
-        """Give the file its mode, its time and its name.
+    def finish(self) -> int:
+        """Give the file its mode, its time and its name; return its inode.
 
         Raises:
             OSError: a directory has the name, or the disk is full.
@@ -140,11 +155,12 @@ class Arriving:
         if self._hole:
             self._file.truncate(self.size)
         _restore(self._file.fileno(), self._place, self._temporary, self._mode, self._mtime)
-        info = os.fstat(self._file.fileno())
+        inode = os.fstat(self._file.fileno()).st_ino
         self._file.close()  # before: it may tell of a full disk
-        self._place.rename(self._temporary, self._name)
+        if self._temporary != self._name:
+            self._place.rename(self._temporary, self._name)
         self._temporary = None
-        return info
+        return inode
 
     def __enter__(self) -> Self:
         return self
@@ -163,12 +179,13 @@ class Landing:
     Args:
         root: the directory, which exists.
         preserve: whether modes and times are those of the source.
+        fresh: whether all that is written goes below a new directory that has a temporary name itself.
 
     Threads: one. Close it, or use it in a ``with`` block.
     """
 
-    def __init__(self, root: str, *, preserve: bool = True) -> None:
-        self._preserve = preserve
+    def __init__(self, root: str, *, preserve: bool = True, fresh: bool = False) -> None:
+        self._preserve, self._fresh = preserve, fresh
         self._root = Place(root)
         self._current: tuple[Name, Place] = ((), self._root)
         # Directories on the way to this one.
@@ -200,12 +217,14 @@ class Landing:
             mode = mtime = None
         with _about(name):
             place = self._enter(name[:-1])
-            with Arriving(place, name[-1], mode, mtime) as arriving:
+            with Arriving(place, name[-1], mode, mtime, fresh=self._fresh) as arriving:
                 yield arriving
 
     def settle(self, arriving: Arriving) -> None:
         """Give a file that is whole its mode, time and name."""
-        self._arrived.add(arriving.finish().st_ino)
+        inode = arriving.finish()
+        if not self._fresh:  # else all that is there has arrived
+            self._arrived.add(inode)
 
     def hard_link(self, name: Name, target: Name) -> None:
         """Make a second name of a file that this copy has brought.
@@ -219,7 +238,7 @@ class Landing:
             source = self._walk(target[:-1])
             try:
                 info = source.lstat(target[-1]) if target else None
-                if info is None or info.st_ino not in self._arrived:
+                if info is None or not self._has_arrived(info):
                     path, other = "/".join(name), "/".join(target)
                     raise UnsafeArchive(
                         f"{path!r} would be a hard link to {other!r}, which is no file of this copy",
@@ -230,6 +249,9 @@ class Landing:
             finally:
                 if source is not self._root:
                     source.close()
+
+    def _has_arrived(self, info: os.stat_result) -> bool:
+        return stat.S_ISREG(info.st_mode) and (self._fresh or info.st_ino in self._arrived)
 
     def symlink(self, name: Name, target: str) -> None:
         """Make a symbolic link, at the very end: nothing is ever written through it."""
@@ -364,5 +386,6 @@ def _about(name: Name) -> Iterator[None]:
     except KubewsError:
         raise  # a lost connection, too, is an OSError
     except OSError as exc:
-        path = "/".join(name)
+        # The name that a new directory has for now says nothing to anybody.
+        path = "/".join(name[1:] if name[0].startswith(TEMPORARY) else name)
         raise CopyError(f"{path!r} cannot be written here: {exc}", member=path) from exc

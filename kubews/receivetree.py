@@ -89,12 +89,12 @@ class TreeReceiver:
         """Write what a command sends; a tree that is new here gets its name when all of it has come."""
         folder, name = os.path.split(target)
         if os.path.lexists(target):
-            arrival = self._land(folder, name, argv, reader, prefix)
+            arrival = self._land(folder, name, argv, reader, prefix, fresh=False)
         else:
             temporary = TEMPORARY + secrets.token_hex(8)
             whole = os.path.join(folder, temporary)
             try:
-                arrival = self._land(folder, temporary, argv, reader, prefix)
+                arrival = self._land(folder, temporary, argv, reader, prefix, fresh=True)
                 if os.path.lexists(whole):  # not if all that came was left out
                     os.rename(whole, target)
             except BaseException:
@@ -104,9 +104,16 @@ class TreeReceiver:
         return Copied(target, arrival.files, arrival.size, verified, warnings)
 
     def _land(
-        self, folder: str, name: str, argv: list[str], reader: _Reader, prefix: Name
+        self,
+        folder: str,
+        name: str,
+        argv: list[str],
+        reader: _Reader,
+        prefix: Name,
+        *,
+        fresh: bool,
     ) -> Arrival:
-        with Landing(folder, preserve=self._preserve) as landing:
+        with Landing(folder, preserve=self._preserve, fresh=fresh) as landing:
             arrival = Arrival(
                 landing,
                 prefix=prefix,

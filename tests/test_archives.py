@@ -321,6 +321,36 @@ def test_hostile_archives_write_nothing_outside_r45(name: str, ground: Ground) -
     assert ground.around() == around
 
 
+# Without what was here before; and in place of the whole a file is one that has its name.
+NEW = [name for name in HOSTILE if "here before" not in name and "of the whole" not in name]
+
+
+@pytest.mark.parametrize("name", NEW)
+def test_nor_do_they_where_nothing_is_yet_r45(name: str, ground: Ground) -> None:
+    """A directory that is new here has a temporary name at first, and its files have their own at once."""
+    case, around, before = HOSTILE[name], ground.around(), tree(ground.inside)
+
+    def receive() -> None:
+        with Landing(str(ground.inside), fresh=True) as landing:
+            arrival = Arrival(
+                landing, replaced_by=("new",), limits=case.limits, symlinks=case.symlinks
+            )
+            arrival.take(TarReader(reader(case.data)).entries())
+
+    if case.error is not None:
+        with pytest.raises(case.error, match=case.says.replace("'a", "'new/a") or None):
+            receive()
+    else:
+        receive()
+    now = tree(ground.inside)
+    if case.error is None and case.files != {"d": ...}:
+        brought = {os.path.join("new", path): it for path, it in case.files.items()}
+        assert now == {**before, "new": None, **brought}
+    assert {path: it for path, it in now.items() if not path.startswith("new")} == before
+    assert not [path for path in now if ".kubews-" in path]
+    assert ground.around() == around
+
+
 def test_the_corpus_has_at_least_twenty_r45() -> None:
     assert len(HOSTILE) >= 50
 
