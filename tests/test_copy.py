@@ -303,6 +303,33 @@ def test_a_tree_that_was_cut_is_noticed_and_copied_again_r8_r46(
     assert nothing_unfinished(there, tmp_path)
 
 
+@pytest.mark.parametrize("where", ["web-0", "without-tar"])
+def test_ctrl_c_leaves_nothing_unfinished_r47(
+    where: str, local: LocalCluster, client: Client, without_tar: str, place: str, tmp_path: Path
+) -> None:
+    pod = client.pod(where)
+    there = directory_of(pod)
+    source = small_files(tmp_path / "source", 30)
+    (source / "large").write_bytes(bytes(3 << 20))
+    pod.copy_to(source, place)
+
+    def interrupt(done: int, total: int | None) -> None:
+        raise KeyboardInterrupt
+
+    for call in (
+        lambda: pod.copy_to(source, f"{place}-tree", progress=interrupt),
+        lambda: pod.copy_to(source / "large", f"{place}-file", progress=interrupt),
+        lambda: pod.copy_from(place, tmp_path / "tree", progress=interrupt),
+        lambda: pod.copy_from(f"{place}/large", tmp_path / "file", progress=interrupt),
+    ):
+        with pytest.raises(KeyboardInterrupt):
+            call()
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name != "programs") == ["source"]
+    assert eventually(lambda: nothing_unfinished(there), 10)
+    assert not (there / f"{place}-tree").exists()
+    assert not (there / f"{place}-file").exists()
+
+
 # -- what the remote tools say and do
 
 
