@@ -9,6 +9,7 @@ import pytest
 from clusters import AnyCluster
 from programs import KUBECTL, KUBEWS, PROGRAMS, Commands
 
+from kubews import Client
 from kubews.cli.cp import Spec, parse_spec
 from kubews.errors import ConfigError
 
@@ -60,14 +61,14 @@ def contents(root: Path) -> dict[str, bytes]:
     ("up", "down"), [("kubews", "kubews"), ("kubews", "kubectl"), ("kubectl", "kubews")]
 )
 def test_each_reads_the_copies_of_the_other_r44(
-    up: str, down: str, commands: Commands, source: Path, tmp_path: Path
+    up: str, down: str, commands: Commands, client: Client, source: Path, tmp_path: Path
 ) -> None:
+    named = f"{client.pod('web-0').namespace}/web-0"
     place = f"/tmp/kubews-{os.getpid()}-{up}-{down}"
-    namespace = "default/" if up == "kubews" else ""
     try:
         for program, names in (
-            (up, (str(source), f"{namespace}web-0:{place}")),
-            (down, (f"default/web-0:{place}", str(tmp_path / "back"))),
+            (up, (str(source), f"{named}:{place}")),
+            (down, (f"{named}:{place}", str(tmp_path / "back"))),
             (up, (str(source / "run"), f"web-0:{place}")),  # into it
             (down, (f"web-0:{place}/run", str(tmp_path / "one"), "-c", "app", "--retries=2")),
             (up, ("--no-preserve", str(source / "sub dir"), f"web-0:{place}/sub dir")),
