@@ -53,7 +53,8 @@ class PodFiles(Target):
             preserve: whether modes and times are those of the pod.
             retries: how often to go on after a cut: single files where they were cut, trees from the beginning.
             checksum: whether to compare a checksum of a single file: None takes one that the image can calculate,
-                True insists on SHA-256, False takes none.
+                True insists on SHA-256 (and is an error for a directory, which is verified as an archive), False
+                takes none.
             progress: True for tqdm's bar, or a function of the bytes done and of all (None if unknown).
             max_files: entries that may come.
             max_bytes: of contents that may come, holes included.
