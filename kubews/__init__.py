@@ -12,6 +12,7 @@ _PLACES = {
     "Attached": "attach",
     "Client": "client",
     "Config": "config",
+    "Copied": "copying",
     "Pod": "pod",
     "PodSocket": "podsocket",
     "PortForward": "portforward",
@@ -39,12 +40,14 @@ _PLACES = {
             "ConnectFailed",
             "ConnectTimeout",
             "ConnectionLost",
+            "CopyError",
             "CredentialsError",
             "ExecError",
             "Forbidden",
             "HalfCloseUnsupported",
             "KubewsError",
             "LocalProtocolError",
+            "NoSuchFile",
             "NotFound",
             "NotReady",
             "PortRefused",
@@ -58,7 +61,9 @@ _PLACES = {
             "TerminalError",
             "TimeoutExpired",
             "TooManyRequests",
+            "TruncatedTransfer",
             "Unauthorized",
+            "UnsafeArchive",
         ],
         "errors",
     ),
@@ -85,6 +90,7 @@ if TYPE_CHECKING:
     from kubews.attach import Attached as Attached
     from kubews.client import Client as Client
     from kubews.config import Config as Config
+    from kubews.copying import Copied as Copied
     from kubews.errors import (
         ApiError as ApiError,
     )
@@ -110,6 +116,9 @@ if TYPE_CHECKING:
         ConnectTimeout as ConnectTimeout,
     )
     from kubews.errors import (
+        CopyError as CopyError,
+    )
+    from kubews.errors import (
         CredentialsError as CredentialsError,
     )
     from kubews.errors import (
@@ -126,6 +135,9 @@ if TYPE_CHECKING:
     )
     from kubews.errors import (
         LocalProtocolError as LocalProtocolError,
+    )
+    from kubews.errors import (
+        NoSuchFile as NoSuchFile,
     )
     from kubews.errors import (
         NotFound as NotFound,
@@ -167,7 +179,13 @@ if TYPE_CHECKING:
         TooManyRequests as TooManyRequests,
     )
     from kubews.errors import (
+        TruncatedTransfer as TruncatedTransfer,
+    )
+    from kubews.errors import (
         Unauthorized as Unauthorized,
+    )
+    from kubews.errors import (
+        UnsafeArchive as UnsafeArchive,
     )
     from kubews.forwarder import ForwardEvent as ForwardEvent
     from kubews.pod import Pod as Pod

@@ -25,6 +25,10 @@
         RemoteProtocolError                the peer did something the protocol forbids
       ProcessError(subprocess.CalledProcessError)                run(check=True)
       TimeoutExpired(subprocess.TimeoutExpired, TimeoutError)    run, wait, communicate
+      CopyError(OSError)                   files could not be copied, or are not as they should be: .member .warnings
+        NoSuchFile(FileNotFoundError)      there is nothing at the path in the pod
+        UnsafeArchive                      what came from the pod would have been written elsewhere, or without end
+        TruncatedTransfer                  less arrived than was sent: .received .expected
 
 Where the standard library has an exception that a caller would expect, ours inherits from it too, so
 ``except subprocess.TimeoutExpired`` and ``except ConnectionError`` work. All of them can be pickled.
@@ -37,7 +41,7 @@ from __future__ import annotations
 
 import io
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
 
@@ -274,3 +278,55 @@ class TimeoutExpired(KubewsError, subprocess.TimeoutExpired, TimeoutError):
         super().__init__(cmd, timeout, output, stderr)
         # OSError, behind TimeoutError, leaves this empty, and then a repr would say nothing.
         self.args = (cmd, timeout)
+
+
+class CopyError(KubewsError, OSError):
+    """Files could not be copied, or what arrived is not what was sent.
+
+    Args:
+        message: what happened, with the cure where there is one.
+        member: the path that it is about, in the pod or here; empty if it is about all of them.
+        warnings: what the remote tools have said on stderr, in lines.
+    """
+
+    def __init__(self, message: str, *, member: str = "", warnings: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.args = (message,)
+        self.member = member
+        self.warnings = tuple(warnings)
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class NoSuchFile(CopyError, FileNotFoundError):
+    """There is nothing at the path in the pod, or no directory for it to be in."""
+
+
+class UnsafeArchive(CopyError):
+    """What came from the pod would have been written outside of the destination, or without end."""
+
+
+class TruncatedTransfer(CopyError):
+    """Less arrived than was sent; nothing of it has the final name.
+
+    Args:
+        message: what happened.
+        member: as for ``CopyError``.
+        warnings: as for ``CopyError``.
+        received: bytes that arrived.
+        expected: bytes that should have, None if that is unknown.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        member: str = "",
+        warnings: Sequence[str] = (),
+        received: int = 0,
+        expected: Optional[int] = None,
+    ) -> None:
+        super().__init__(message, member=member, warnings=warnings)
+        self.received = received
+        self.expected = expected

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Optional, overload
 
 from kubews import process
 from kubews.command import Args, StrOrBytesPath
+from kubews.podfiles import PodFiles
 from kubews.popen import Popen
-from kubews.targets import Target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from kubews.userfiles import InputFile, OutputFile
 
 
-class Pod(Target):
+class Pod(PodFiles):
     """A pod of a cluster, or what stands for one; ``client.pod("web-0")`` makes a handle.
 
     Making it asks nothing of the server. ``namespace``, ``kind``, ``name``, ``container`` and ``client``

@@ -10,6 +10,7 @@ import contextlib
 import gc
 import logging
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -20,6 +21,7 @@ import leaks
 import pytest
 from cluster import BUSYBOX, DEFAULT_VERSION, versions
 from clusters import AnyCluster, added, make_cluster, minor
+from podprograms import Programs, links_to
 from support import eventually, resources
 
 from kubews import Client, Pod
@@ -185,6 +187,27 @@ def old_pod(old: AnyCluster, nothing_left_behind: None) -> Iterator[Pod]:
     """The pod ``web-0`` of ``old``."""
     with old.client() as client:
         yield client.pod("web-0")
+
+
+@pytest.fixture
+def programs(
+    local: LocalCluster, client: Client, tmp_path: Path, nothing_left_behind: None
+) -> Iterator[Programs]:
+    """Make a pod of programs by name, and of scripts in place of programs."""
+    with contextlib.ExitStack() as pods:
+
+        def make(names: list[str], **others: str) -> Pod:
+            kept = [name for name in names if name not in others]
+            path = links_to(tmp_path / "programs", kept, **others)
+            return client.pod(pods.enter_context(added(local, "programs", "", None, path)))
+
+        yield make
+
+
+@pytest.fixture
+def place(client: Client) -> str:
+    """A name in the pods' directories that no other test has."""
+    return f"copy-{os.getpid()}-{random.getrandbits(64):x}"
 
 
 @pytest.fixture(autouse=True)

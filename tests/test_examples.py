@@ -29,7 +29,7 @@ SAYS = {
     "quickstart.py": r"returncode 3, stdout 'hello\\n', stderr 'oops\\n'.*"
     r"\['apple', 'fig', 'pear'\].*100,000,000 bytes.*ExecError.*All of it worked\.",
     "streaming.py": r"line 1\nline 2\nline 3\nexit code None\n",
-    "backup.py": r"\['data', 'data/table'\]",
+    "backup.py": r"lines of the dump: 100002\nfiles: 1, verified by archive, .*\nrestored: precious\n",
     "http_in_pod.py": r"without a local port: 200\nthrough a local port: 200\nrefused: True\n",
     "python_in_pod.py": r"the sum is 5050\nit sees the new size\nexit code 3\n",
     "errors.py": r"exit code 7\ncould not start: InternalError\nrefused: 403\nlost after ",

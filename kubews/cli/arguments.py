@@ -19,6 +19,7 @@ _COMMANDS = {
     "exec": ("execute", "Execute a command in a container"),
     "attach": ("attach", "Attach to a running container"),
     "shell": ("shell", "Open a shell in a container"),
+    "cp": ("cp", "Copy files and directories to and from containers"),
     "port-forward": ("forward", "Forward local ports to a pod"),
     "local": ("local", "Serve a LocalCluster to try things on, until Ctrl-C"),
     "version": ("version", "Print the version"),
@@ -56,9 +57,10 @@ class Parser(argparse.ArgumentParser):
         """Tell what is wrong with the command line, and exit."""
         self.exit(1, f"error: {message}\nSee '{self.prog} -h' for help and examples\n")
 
-    def add_switch(self, short: str, long: str, *, help: str) -> None:
+    def add_switch(self, *names: str, help: str) -> None:
         """Add a flag that is on or off; kubectl also takes ``--stdin=false`` and ``-it=0``."""
-        action = self.add_argument(short, long, action="store_true", help=help)
+        long = names[-1]
+        action = self.add_argument(*names, action="store_true", help=help)
         self.add_argument(
             f"{long}=false",
             dest=action.dest,
@@ -66,7 +68,7 @@ class Parser(argparse.ArgumentParser):
             default=argparse.SUPPRESS,
             help=argparse.SUPPRESS,
         )
-        self._switches.update({short: long, long: long})
+        self._switches.update(dict.fromkeys(names, long))
 
     def spell_out(self, argument: str) -> list[str]:
         """Return an argument as this can parse it, if it is a switch with a value (pflag, ``flag.go``)."""

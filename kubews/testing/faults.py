@@ -39,6 +39,7 @@ class Faults:
         drip: seconds between the single bytes of a response head.
         body: how the body of a refusal is delimited.
         drop_after: drop TCP after this many bytes of the WebSocket stream (after the 101's head).
+        drop_after_stdin: drop TCP once this many bytes of an exec's stdin have come.
         drop_head_after: drop TCP after this many bytes of the HTTP answer.
         drop: how to drop: a reset, a FIN without close_notify, or close_notify and FIN.
         record_size: at most this many bytes of plain text in a TLS record.
@@ -81,6 +82,7 @@ class Faults:
     drip: float = 0.0
     body: _Body = "length"
     drop_after: Optional[int] = None
+    drop_after_stdin: Optional[int] = None
     drop_head_after: Optional[int] = None
     drop: _Drop = "reset"
     record_size: Optional[int] = None

@@ -362,9 +362,10 @@ class ExecStream:
 
     def _stdin(self, payload: Bytes) -> None:
         self._input_count += len(payload)
-        limit = self._faults.stop_reading_after
-        if limit is not None and self._input_count >= limit:
-            self._reading = False
+        stop, drop = self._faults.stop_reading_after, self._faults.drop_after_stdin
+        self._reading &= stop is None or self._input_count < stop
+        if drop is not None and self._input_count >= drop:
+            self._wire.limit(0)  # at the next flush
         if self._input_ended or not payload:
             return
         self._input.append(payload)

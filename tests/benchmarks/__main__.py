@@ -19,6 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
+import copies  # noqa: E402
 import handover  # noqa: E402
 import latencies  # noqa: E402
 import portforward  # noqa: E402
@@ -51,7 +52,7 @@ def main() -> None:
             "wake-up",
         ),
         *("forwarded-download", "forwarded-upload", "port-forward-download", "port-forward-upload"),
-        *("ping-pong", "set-up", "crowd"),
+        *("ping-pong", "set-up", "crowd", "copy-file", "copy-files"),
     ]
     parser = argparse.ArgumentParser(prog="tests/benchmarks", description=__doc__)
     parser.add_argument(
@@ -106,6 +107,8 @@ def _makers(
         "ping-pong": lambda: portforward.ping_pong(ways, 8 * mebibytes),
         "set-up": lambda: portforward.set_up(ways, max(1, mebibytes // 2)),
         "crowd": lambda: portforward.crowd(ways, -(-500 * mebibytes // 64)),
+        "copy-file": lambda: copies.file(ways, size, scratch),
+        "copy-files": lambda: copies.files(ways, -(-5000 * mebibytes // 256), scratch),
     }
 
 

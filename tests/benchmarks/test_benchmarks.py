@@ -55,6 +55,10 @@ def test_every_row_is_printed() -> None:
         "port-forward, connect and one byte, pod.forward, multiplex",
         "port-forward, 8 connections at once, pod.forward",
         "port-forward, 8 connections at once, pod.forward, multiplex",
+        "copy a file of 1 MiB to a pod",
+        "copy a file of 1 MiB from a pod",
+        "copy 20 files to a pod",
+        "copy 20 files from a pod",
     ]
     assert all(row.split("|")[5].strip().endswith("x") for row in rows)
 

@@ -80,7 +80,7 @@ class Ways:
             return nullcontext(dialling(self._server.port))
         if name == KUBECTL:
             return nullcontext(dialling(self._kubectl))
-        return through(self._pod, self._server.port, name)
+        return through(self.pod, self._server.port, name)
 
     def settle(self) -> None:
         """Wait until what one subject has left behind takes nothing from the next one."""
@@ -109,7 +109,8 @@ class Ways:
         return cluster
 
     @cached_property
-    def _pod(self) -> kubews.Pod:
+    def pod(self) -> kubews.Pod:
+        """The pod ``web-0``."""
         return self._cluster.client().pod("web-0")
 
     @cached_property

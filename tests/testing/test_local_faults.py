@@ -394,6 +394,19 @@ def test_stop_reading(cluster: LocalCluster) -> None:
     assert cluster.execs == []  # its input has ended with the connection
 
 
+def test_drop_while_input_comes(cluster: LocalCluster) -> None:
+    cluster.faults = Faults(drop_after_stdin=6)
+    with RawClient(cluster) as client:
+        client.exec("cat", stdin=True)
+        client.send(b"\0hello")
+        client.until(b"hello")
+        client.send(b"\0!")
+        with pytest.raises((ConnectionResetError, ssl.SSLEOFError)):
+            while client.sock.recv(100):
+                pass
+    cluster.wait_idle()
+
+
 def test_stop_reading_at_once(cluster: LocalCluster) -> None:
     cluster.faults = Faults(stop_reading_after=0)
     with RawClient(cluster) as client:

@@ -1,0 +1,170 @@
+"""A tar archive that comes as a stream, read entry by entry, and believed only if its end came too.
+
+``tarfile`` parses; it would take an archive that was cut at a member's border, or that goes on as something
+else, for whole, and headers without end for a reason to allocate memory without end. So what it reads is
+counted here.
+"""
+
+from __future__ import annotations
+
+import functools
+import stat
+import tarfile
+from collections.abc import Callable, Iterator
+from typing import Any, Optional
+
+from kubews.arrival import Entry
+from kubews.errors import CopyError, TruncatedTransfer, UnsafeArchive
+
+# What headers of one member may take: long names, attributes, maps of sparse files.
+_HEADERS = 1 << 20
+# What tarfile reads at a time, more than it needs.
+_AHEAD = 32 << 10
+# Two blocks of zeros are the end (POSIX pax, "ustar Interchange Format").
+_END = 2 * tarfile.BLOCKSIZE
+# What may follow them: archives are written in records, of 10 KiB by default and 1 MiB at most.
+_PADDING = 4 << 20
+# Reads at the end of the stream after which whoever reads is taken to read for ever.
+_PATIENCE = 100
+
+# What tarfile raises for what is no archive.
+_NO_HEADER = ("bad checksum", "invalid header")
+_BROKEN = (tarfile.TarError, ValueError, LookupError, OverflowError, EOFError, RecursionError)
+
+
+_WORDS = {
+    tarfile.CHRTYPE: "a character device",
+    tarfile.BLKTYPE: "a block device",
+    tarfile.FIFOTYPE: "a FIFO",
+}
+
+
+class _Counted:
+    """The stream, with the position of its last byte that is no zero, and with limits.
+
+    Threads: one.
+    """
+
+    def __init__(self, read: Callable[[int], bytes]) -> None:
+        self._read = read
+        self.size = self.last = 0
+        #: Where reading ends for now; None for nowhere.
+        self.limit: Optional[int] = None
+        self._at_end = 0
+
+    def read(self, size: int) -> bytes:
+        data = self._read(size)
+        self.size += len(data)
+        kept = len(data.rstrip(b"\0"))
+        if kept:
+            self.last = self.size - len(data) + kept
+        if not data:
+            self._at_end += 1
+        if self._at_end > _PATIENCE:
+            raise TruncatedTransfer("the archive ended", received=self.size)
+        if self.limit is not None and self.size > self.limit:
+            raise UnsafeArchive("the archive has headers without end")
+        return data
+
+
+class TarReader:
+    """Read an archive.
+
+    Args:
+        read: returns at least one and at most so many bytes of it, ``b""`` at the end.
+
+    Threads: one.
+    """
+
+    def __init__(self, read: Callable[[int], bytes]) -> None:
+        self._stream = _Counted(read)
+
+    @property
+    def received(self) -> int:
+        """Bytes so far."""
+        return self._stream.size
+
+    def entries(self) -> Iterator[Entry]:
+        """Yield each entry; its contents can be read until the next one is asked for.
+
+        Raises:
+            TruncatedTransfer: the end is missing.
+            UnsafeArchive: the headers have no end.
+            CopyError: it is no archive.
+        """
+        try:
+            self._stream.limit = _HEADERS + _AHEAD
+            tar = self._open()
+            # An archive of nothing: Python 3.10 would look for its first member again, and not find back.
+            member = tar.next() if tar.firstmember else None  # type: ignore[attr-defined]
+            while member is not None:
+                tar.members = []  # type: ignore[attr-defined]  # which would grow with each
+                self._stream.limit = None
+                yield self._entry(member, tar)
+                self._skip_rest(member)
+                member = tar.next()
+            self._check_end(tar.offset)
+        except _BROKEN as exc:
+            raise self._broken(exc) from exc
+
+    def _open(self) -> tarfile.TarFile:
+        stream: Any = self._stream
+        return tarfile.open(
+            fileobj=stream,
+            mode="r|",
+            bufsize=_AHEAD,
+            encoding="utf-8",
+            errors="surrogateescape",
+        )
+
+    def _skip_rest(self, member: tarfile.TarInfo) -> None:
+        self._stream.limit = self._stream.size + _HEADERS + _AHEAD
+        # Of what is not known there may be contents, too, which tarfile passes over.
+        if not member.isreg() and member.type not in tarfile.SUPPORTED_TYPES:
+            self._stream.limit += member.size
+
+    def _check_end(self, end: int) -> None:
+        """Look for the end-of-archive blocks: nothing but zeros from where the headers end, two blocks of them."""
+        self._stream.limit = None
+        allowed = self._stream.size + _PADDING
+        while self._stream.read(_AHEAD):
+            if self._stream.size > allowed:
+                raise UnsafeArchive("the archive goes on behind its end")
+        if self._stream.last > end and self._stream.size >= end + tarfile.BLOCKSIZE:
+            raise CopyError(
+                f"what came from the pod is no whole archive: no header at byte {end:,}"
+            )
+        if self._stream.size < end + _END:
+            raise TruncatedTransfer(
+                f"the end of the archive is missing: it was cut after {self._stream.size:,} bytes",
+                received=self._stream.size,
+            )
+
+    def _broken(self, exc: Exception) -> CopyError:
+        size = self._stream.size
+        if str(exc) not in _NO_HEADER and not self._stream.read(1):
+            return TruncatedTransfer(
+                f"the archive was cut after {size:,} bytes ({exc})", received=size
+            )
+        return CopyError(f"what came from the pod is no archive: {exc}")
+
+    def _entry(self, member: tarfile.TarInfo, tar: tarfile.TarFile) -> Entry:
+        mode, mtime = stat.S_IMODE(member.mode), float(member.mtime)
+        if member.isreg():
+            source: Any = tar.extractfile(member) if member.issparse() else tar.fileobj
+            read = functools.partial(self._contents, source)
+            return Entry("file", member.name, member.size, mode, mtime, read=read)
+        if member.isdir():
+            return Entry("directory", member.name, 0, mode, mtime)
+        if member.issym():
+            return Entry("symlink", member.name, target=member.linkname)
+        if member.islnk():
+            return Entry("link", member.name, target=member.linkname)
+        what = _WORDS.get(member.type, f"an entry of the unknown type {member.type!r}")
+        return Entry("other", member.name, what=what)
+
+    def _contents(self, source: Any, size: int) -> bytes:
+        try:
+            return bytes(source.read(size))
+        except _BROKEN as exc:
+            raise self._broken(exc) from exc

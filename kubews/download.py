@@ -1,0 +1,341 @@
+"""copy_from: files and directories of a pod, here.
+
+It is ``tar`` in the pod, or a shell where there is no tar, or for one file whatever prints it. What comes is
+believed when the remote tools have ended with exit code 0 and sizes, the archive's end and, of one file, a
+checksum are as they should be.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING, Any, Optional, Protocol, Union
+
+from kubews import checksums
+from kubews.arrival import PIECE, Limits
+from kubews.command import StrOrBytesPath
+from kubews.copying import CUT, Attempts, Copied
+from kubews.errors import ConnectionLost, CopyError, ExecError, TruncatedTransfer
+from kubews.landing import Landing
+from kubews.popen import PIPE, Popen
+from kubews.progress import Meter, Progress
+from kubews.receivetree import TreeReceiver
+from kubews.remotefiles import (
+    Found,
+    base_of,
+    is_absent,
+    lacking,
+    look,
+    missing,
+    path_of,
+    script,
+    size_of,
+)
+
+if TYPE_CHECKING:
+    from kubews.targets import Target
+
+# Of one file, from byte $2 on, and on stderr the checksum of its first $1 bytes by the program $3. Both at once.
+_GET = """
+if [ "$3" ]; then { s=$(head -c "$1" <"$p" | "$3") && echo "kubews-checksum $s" >&2; } & fi
+if [ "$2" = 0 ]; then FIRST; else tail -c "+$4" <"$p"; fi
+c=$?; wait; exit $c
+"""
+
+# What can print a file, the best first.
+_PRINTERS = {"cat": 'cat <"$p"', "tail": 'tail -c +1 <"$p"', "dd": 'dd bs=65536 <"$p" 2>/dev/null'}
+
+
+class HasWrite(Protocol):
+    """A binary file object.
+
+    Threads: the caller's.
+    """
+
+    def write(self, data: bytes, /) -> Any:
+        """Write all of it, or return how much."""
+
+
+class _Sink(Protocol):
+    """Where the bytes of one file go.
+
+    Threads: one.
+    """
+
+    size: int
+
+    def write(self, data: bytes) -> None:
+        """Append."""
+
+    def restart(self) -> None:
+        """Forget all that was written."""
+
+
+class _UserFile:
+    """A file object of the user, which takes bytes only once.
+
+    Threads: one.
+    """
+
+    def __init__(self, file: HasWrite) -> None:
+        self._file = file
+        self.size = 0
+
+    def write(self, data: bytes) -> None:
+        self.size += len(data)
+        while data:
+            count = self._file.write(data)
+            if count == 0:
+                raise OSError(f"{type(self._file).__name__}.write() takes no bytes")
+            data = data[count:] if isinstance(count, int) else b""
+
+    def restart(self) -> None:
+        raise CopyError(
+            "the file has changed in the pod, and what was written cannot be taken back"
+        )
+
+
+class Download:
+    """One copy from a pod, with what is known about it.
+
+    Args:
+        pod: the pod itself.
+        path: in it, as ``path_of`` returns it.
+        meter: who is told how far it is.
+        limits: how much may come.
+        preserve: whether modes and times are the pod's.
+        symlinks: whether to make links that stay within the copy.
+        retries: how often to go on after a cut.
+        checksum: None where the image can; True or not at all; False never.
+
+    Threads: one.
+    """
+
+    def __init__(
+        self,
+        pod: Target,
+        path: str,
+        meter: Meter,
+        *,
+        limits: Limits,
+        preserve: bool,
+        symlinks: bool,
+        retries: int,
+        checksum: Optional[bool],
+    ) -> None:
+        self._pod, self._path, self._meter = pod, path, meter
+        self._limits, self._preserve, self._checksum = limits, preserve, checksum
+        self._attempts = Attempts(pod, path, retries)
+        self._trees = TreeReceiver(
+            pod, path, self._attempts, meter, limits=limits, preserve=preserve, symlinks=symlinks
+        )
+
+    def to_file(self, file: HasWrite) -> Copied:
+        """Copy one file into a file object."""
+        found = look(self._pod, self._path)
+        if found is None:
+            return self._without_shell(_UserFile(file))
+        self._check(found)
+        if found.kind == "directory":
+            raise CopyError(f"{self._pod.where}: {self._path} is a directory", member=self._path)
+        sink = _UserFile(file)
+        verified = self._fetch(found, sink)
+        return Copied("", 1, sink.size, verified, tuple(self._attempts.warnings))
+
+    def to_path(self, local: str) -> Copied:
+        """Copy a file or a directory to a path; into it, if that is a directory."""
+        target = self._target(local)
+        found = look(self._pod, self._path)
+        if found is None:
+            return self._tree_or_file_without_shell(target)
+        self._check(found)
+        if found.kind == "directory":
+            if self._checksum:
+                raise CopyError(
+                    "checksum=True is for single files; a tree is verified as an archive"
+                )
+            return self._attempts.until_done(lambda: self._trees.receive(found, target))
+        if not found.programs & _PRINTERS.keys() and "tar" in found.programs:
+            return self._attempts.until_done(lambda: self._trees.receive_anything(target))
+        folder, name = os.path.split(target)
+        with (
+            Landing(folder or ".", preserve=self._preserve) as landing,
+            landing.file((name,), found.mode, found.mtime) as arriving,
+        ):
+            verified = self._fetch(found, arriving)
+            landing.settle(arriving)
+        return Copied(target, 1, arriving.size, verified, tuple(self._attempts.warnings))
+
+    def _target(self, local: str) -> str:
+        """Return the path that the copy will have; links that the user names are followed."""
+        path = os.path.realpath(local)
+        if os.path.isdir(path):
+            path = os.path.join(path, base_of(self._path))
+            return path.rstrip(os.sep) if base_of(self._path) else path
+        if local.endswith(("/", os.sep)) and not os.path.isdir(os.path.dirname(path)):
+            raise CopyError(f"{local}: there is no such directory here", member=local)
+        if not os.path.isdir(os.path.dirname(path)):
+            raise CopyError(
+                f"{os.path.dirname(path)}: there is no such directory here", member=local
+            )
+        return path
+
+    def _check(self, found: Found) -> None:
+        if found.kind == "missing":
+            raise missing(self._pod, self._path)
+        if found.kind == "other":
+            raise CopyError(
+                f"{self._pod.where}: {self._path} is neither a file nor a directory",
+                member=self._path,
+            )
+
+    # -- one file
+
+    def _fetch(self, found: Found, sink: _Sink) -> str:
+        """Copy the contents of one file, going on after cuts; return what was verified."""
+        kind = self._kind(found)
+        digest = kind.make() if kind else None
+        self._meter.total = found.size
+        while True:
+            try:
+                remote = self._fetch_rest(found, sink, digest, kind.program if kind else "")
+                break
+            except CUT as exc:
+                self._attempts.after(exc, sink.size, found.size)
+            found = self._same(found, sink)
+            if kind and not sink.size:
+                digest = kind.make()
+        if kind is None or digest is None:
+            return "" if found.size is None else "size"
+        if remote != digest.hexdigest():
+            raise self._attempts.other_sum(kind.name)
+        return kind.name
+
+    def _kind(self, found: Found) -> Optional[checksums.Checksum]:
+        kind = checksums.choose(found.programs, self._checksum)
+        if self._checksum and (kind is None or "head" not in found.programs):
+            raise lacking(self._pod, "checksum=True", "sha256sum and head")
+        return kind if found.size and "head" in found.programs else None
+
+    def _fetch_rest(
+        self, found: Found, sink: _Sink, digest: Optional[checksums.Digest], program: str
+    ) -> Optional[str]:
+        """Copy what is missing; return the checksum that the pod has calculated meanwhile."""
+        printers = [name for name in _PRINTERS if name in found.programs]
+        if not printers:
+            raise lacking(self._pod, "copying a file", "cat, tail, dd", "tar")
+        offset, size = sink.size, found.size or 0
+        argv = script(
+            self._path,
+            _GET.replace("FIRST", _PRINTERS[printers[0]]),
+            str(size),
+            str(offset),
+            program,
+            str(offset + 1),
+        )
+        with Popen(argv, pod=self._pod, bufsize=0, stdout=PIPE, stderr=PIPE) as process:
+            while data := process.stdout.read(PIECE):
+                if sink.size + len(data) > self._limits.bytes:
+                    raise CopyError(
+                        f"{self._path} has more than {self._limits.bytes:,} bytes: max_bytes= allows more"
+                    )
+                if digest is not None:
+                    digest.update(data[: max(0, size - sink.size)])
+                sink.write(data)
+                self._meter(sink.size)
+            remote = self._attempts.ended(process)
+        if sink.size < size:
+            # Files of /proc and /sys, and those that were cut there, have less in them than was said.
+            now = size_of(self._pod, self._path)
+            if now is None or sink.size < now:
+                raise TruncatedTransfer("the end is missing", received=sink.size, expected=size)
+        return remote
+
+    def _same(self, found: Found, sink: _Sink) -> Found:
+        """Look again after a cut, and forget what came if the file is another one or cannot be gone on with."""
+        now = look(self._pod, self._path)
+        if now is None or now.kind != "file":
+            raise missing(self._pod, self._path)
+        if (now.size, now.mtime) != (found.size, found.mtime) or "tail" not in now.programs:
+            sink.restart()
+        return now
+
+    # -- without a shell
+
+    def _tree_or_file_without_shell(self, target: str) -> Copied:
+        try:
+            return self._attempts.until_done(lambda: self._trees.receive_anything(target))
+        except ExecError as exc:
+            if not is_absent(exc):
+                raise
+        folder, name = os.path.split(target)
+        with (
+            Landing(folder or ".") as landing,
+            landing.file((name,), None, None) as arriving,
+        ):
+            copied = self._without_shell(arriving)
+            landing.settle(arriving)
+        return copied._replace(path=target)
+
+    def _without_shell(self, sink: _Sink) -> Copied:
+        try:
+            with Popen(
+                ["cat", self._path], pod=self._pod, bufsize=0, stdout=PIPE, stderr=PIPE
+            ) as process:
+                while data := process.stdout.read(PIECE):
+                    sink.write(data)
+                    self._meter(sink.size)
+                self._attempts.ended(process)
+        except ExecError as exc:
+            if not is_absent(exc):
+                raise
+            raise lacking(self._pod, "copying from it", "sh", "tar", "cat") from exc
+        except ConnectionLost as exc:
+            raise TruncatedTransfer(
+                f"{self._pod.where}: copying {self._path} was cut after {sink.size:,} bytes: {exc}",
+                member=self._path,
+                received=sink.size,
+            ) from exc
+        return Copied("", 1, sink.size, "", tuple(self._attempts.warnings))
+
+
+def copy_from(
+    pod: Target,
+    remote: StrOrBytesPath,
+    local: Union[StrOrBytesPath, HasWrite],
+    *,
+    symlinks: bool,
+    preserve: bool,
+    retries: int,
+    checksum: Optional[bool],
+    progress: Progress,
+    max_files: int,
+    max_bytes: int,
+) -> Copied:
+    """Copy from a pod; see ``Pod.copy_from``.
+
+    Threads: blocks.
+    """
+    path = path_of(remote)
+    with Meter(progress, base_of(path) or path) as meter:
+        download = Download(
+            pod.pin(),
+            path,
+            meter,
+            limits=Limits(max_files, max_bytes),
+            preserve=preserve,
+            symlinks=symlinks,
+            retries=retries,
+            checksum=checksum,
+        )
+        if hasattr(local, "write"):
+            return download.to_file(local)  # type: ignore[arg-type]
+        name = os.fsdecode(local)
+        if (
+            os.path.exists(name)
+            and not stat.S_ISREG(os.stat(name).st_mode)
+            and not os.path.isdir(name)
+        ):
+            with open(name, "wb", buffering=0) as file:  # a device, a FIFO: nothing to rename
+                return download.to_file(file)
+        return download.to_path(name)

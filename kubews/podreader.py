@@ -1,0 +1,173 @@
+"""PodReader: the bytes of a file in a pod, read on where they were cut."""
+
+from __future__ import annotations
+
+import io
+import os
+from typing import TYPE_CHECKING, Any, Optional
+
+from kubews.copying import CUT, Attempts
+from kubews.errors import CopyError, TruncatedTransfer
+from kubews.popen import PIPE, Popen
+from kubews.remotefiles import Found, look, script, size_of
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+    from kubews.targets import Target
+
+_RETRIES = 3
+# So far ahead is read on; farther away another command is started.
+_NEAR = 256 << 10
+
+_READ = 'if [ "$1" = 1 ]; then FIRST; else tail -c "+$1"; fi <"$p"'
+
+
+class PodReader(io.RawIOBase):
+    """The bytes of a file in a pod.
+
+    Args:
+        pod: the pod itself.
+        path: in it.
+        found: what is known about it.
+
+    Threads: one.
+    """
+
+    mode = "rb"
+
+    def __init__(self, pod: Target, path: str, found: Found) -> None:
+        self._pod, self.name, self._found = pod, path, found
+        self._attempts = Attempts(pod, path, _RETRIES)
+        self._process: Optional[Popen] = None
+        self._position = self._there = 0  # where to read, and where the command is
+        self._finalizing = False
+
+    def __repr__(self) -> str:
+        return f"<kubews.PodReader {self.name!r} of {self._pod.where}>"
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def seekable(self) -> bool:
+        """Return whether it has a size, and the image a program that reads from somewhere on."""
+        return self._found.kind == "file" and "tail" in self._found.programs
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Read from another place on; return it.
+
+        Threads: does not block.
+        """
+        self._check_open()
+        if not self.seekable():
+            raise io.UnsupportedOperation(
+                f"{self!r} cannot be read but from its beginning to its end"
+            )
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._found.size or 0}
+        if whence not in base:
+            raise ValueError(f"invalid whence ({whence})")
+        if base[whence] + offset < 0:
+            raise ValueError(f"negative seek position {base[whence] + offset}")
+        self._position = base[whence] + offset
+        return self._position
+
+    def tell(self) -> int:
+        """Return the place that is read next."""
+        self._check_open()
+        return self._position
+
+    def readinto(self, b: WriteableBuffer) -> int:
+        """Read at least one byte into ``b``; return their number, 0 at the end.
+
+        Raises:
+            TruncatedTransfer: it was cut too often, or the file is another one by now.
+            CopyError: it cannot be read.
+
+        Threads: blocks.
+        """
+        self._check_open()
+        view = memoryview(b).cast("B")
+        while len(view):
+            try:
+                process = self._reach()
+                count = int(process.stdout.readinto(view))
+                if not count:
+                    self._end(process)
+                self._position += count
+                self._there = self._position
+                return count
+            except CUT as exc:
+                self._stop()
+                if not self.seekable():
+                    raise
+                self._attempts.after(exc, self._position, self._found.size)
+                self._look_again()
+        return 0
+
+    def _reach(self) -> Popen:
+        """Return a command that is at the place to be read."""
+        ahead = self._position - self._there
+        if self._process is not None and 0 <= ahead <= _NEAR:
+            while ahead and (data := self._process.stdout.read(ahead)):
+                ahead -= len(data)
+            self._there = self._position
+            return self._process
+        self._stop()
+        first = "cat" if "cat" in self._found.programs else "tail -c +1"
+        argv = script(self.name, _READ.replace("FIRST", first), str(self._position + 1))
+        self._process = Popen(argv, pod=self._pod, bufsize=0, stdout=PIPE, stderr=PIPE)
+        self._there = self._position
+        return self._process
+
+    def _end(self, process: Popen) -> None:
+        """See whether the end is one."""
+        self._attempts.ended(process)
+        self._stop()
+        size = self._found.size or 0
+        if self._position < size and self.seekable():
+            self._look_again()
+            # Those of /proc and /sys have less in them than they say.
+            now = size_of(self._pod, self.name)
+            if now is not None and now > self._position:
+                raise TruncatedTransfer(
+                    "the end is missing", received=self._position, expected=size
+                )
+
+    def _look_again(self) -> None:
+        now = look(self._pod, self.name)
+        before = (self._found.size, self._found.mtime)
+        if now is None or (now.size, now.mtime) != before:
+            raise CopyError(f"{self!r} was changed while it was read", member=self.name)
+
+    def _stop(self) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        if self._finalizing:
+            process.stdout.abort()
+        else:
+            process.close(0.0)
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise ValueError("I/O operation on closed file.")
+
+    def close(self) -> None:
+        """End the command that reads; again is nothing.
+
+        Threads: one.
+        """
+        if not self.closed:
+            try:
+                self._stop()
+            finally:
+                super().close()
+
+    def __del__(self) -> None:
+        self._finalizing = True
+        super().__del__()
+
+    def _dealloc_warn(self, source: Any) -> None:
+        # A wrapper calls this when it is being finalized, just before it closes us.
+        self._finalizing = True

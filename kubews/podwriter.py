@@ -1,0 +1,207 @@
+"""PodWriter: a file in a pod that is being written, and has its name when it has arrived whole."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from typing import TYPE_CHECKING, Any, Optional
+
+from kubews import checksums
+from kubews.copying import CUT, Attempts, pipe
+from kubews.errors import StreamBroken, TruncatedTransfer
+from kubews.popen import PIPE, Popen
+from kubews.remotefiles import Found, quoted, read_some, script
+from kubews.sendfile import (
+    check_written,
+    name_command,
+    remove,
+    run,
+    temporary_name,
+    write_command,
+)
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Buffer
+
+    from kubews.targets import Target
+
+_APPEND = 't=$(printf %b. "$1"); t=${t%.}; cat <"$p" >>"$t" && rm -f -- "$p"'
+
+
+class PodWriter(io.RawIOBase):
+    """A file in a pod that is being written.
+
+    Args:
+        pod: the pod itself.
+        path: in it.
+        found: what is known about it.
+        append: whether to write behind what is there.
+
+    Raises:
+        CopyError: it cannot be written there.
+        HalfCloseUnsupported: servers before 1.30 cannot tell a command that nothing more will come.
+
+    Threads: one.
+    """
+
+    def __init__(self, pod: Target, path: str, found: Found, append: bool) -> None:
+        self._finalizing = self._discarded = False
+        self._process: Optional[Popen] = None
+        self._pod, self.name, self._found, self._append = pod, path, found, append
+        self.mode = "ab" if append else "wb"
+        self._attempts = Attempts(pod, path, 0)
+        self._size = 0
+        self._whole = True  # whether all that was given was sent: Ctrl-C may have come between
+        self._kind = checksums.choose(found.programs, None)
+        self._digest = self._kind.make() if self._kind else None
+        self._temporary = temporary_name(path)
+        argv = write_command(self._temporary, found, pod, None, 0, self._kind)
+        self._process = Popen(argv, pod=pod, bufsize=0, stdin=PIPE, stdout=PIPE, stderr=PIPE)
+        if not self._process.stdout.readline():  # it says that it has opened the file, or not
+            self._attempts.ended(self._process)
+
+    def __repr__(self) -> str:
+        return f"<kubews.PodWriter {self.name!r} of {self._pod.where}>"
+
+    def writable(self) -> bool:
+        """Return True."""
+        return True
+
+    def write(self, b: Buffer) -> int:
+        """Send all of ``b``; return its length.
+
+        Raises:
+            CopyError: the remote command has failed; with its words.
+            TruncatedTransfer: the connection is lost.
+
+        Threads: blocks.
+        """
+        if self.closed:
+            raise ValueError("I/O operation on closed file.")
+        data = memoryview(b).cast("B")
+        if self._finalizing or self._discarded:
+            return len(data)  # a wrapper that nobody has closed, or whose block has failed
+        assert self._process is not None
+        self._whole = False
+        try:
+            self._process.stdin.write(data)
+        except StreamBroken:
+            self._finish()  # which knows why
+            raise
+        if self._digest is not None:
+            self._digest.update(bytes(data))
+        self._size += len(data)
+        self._whole = True
+        return len(data)
+
+    def discard(self) -> None:
+        """Forget what was written; closing is only closing then."""
+        self._discarded = True
+
+    def close(self) -> None:
+        """Verify what has arrived, and give it its name.
+
+        Raises:
+            TruncatedTransfer: it has not arrived whole; the file is as it was.
+            CopyError: something else has; or it cannot have the name.
+
+        Threads: blocks.
+        """
+        if self.closed:
+            return
+        try:
+            if self._finalizing:
+                if self._process is not None:
+                    self._process.stdout.abort()
+            elif self._discarded:
+                self._give_up()
+            else:
+                self._commit()
+        finally:
+            super().close()
+
+    def _commit(self) -> None:
+        try:
+            if not self._whole:
+                raise TruncatedTransfer("writing was interrupted", received=self._size)
+            output = self._finish() if self._size else self._finish_empty()
+            check_written(output, self._size, self._kind, self._digest, self._attempts)
+            argv = name_command(self._temporary, self.name, self._found.mode, None)
+            if self._append and self._found.kind == "file":
+                argv = script(self._temporary, _APPEND, quoted(self.name))
+            run(self._pod, argv, self._attempts)
+        except CUT as exc:
+            self._give_up()
+            self._attempts.after(exc, self._size)
+        except BaseException:
+            self._give_up()
+            raise
+
+    def _finish(self) -> bytes:
+        process = self._process
+        assert process is not None
+        with contextlib.suppress(StreamBroken):
+            process.stdin.close()
+        output = read_some(process.stdout)
+        self._attempts.ended(process)
+        process.close()
+        return output
+
+    def _finish_empty(self) -> bytes:
+        # Without ending the input: containerd may forget to tell, if nothing came before.
+        assert self._process is not None
+        self._process.close(0.0)
+        argv = write_command(self._temporary, self._found, self._pod, 0, 0, self._kind)
+        return pipe(self._pod, argv, (), self._found, self._attempts, wait_open=True)
+
+    def _give_up(self) -> None:
+        if self._process is not None:
+            self._process.close(0.0)
+        remove(self._pod, self._temporary)
+
+    def __del__(self) -> None:
+        self._finalizing = True
+        super().__del__()
+
+    def _dealloc_warn(self, source: Any) -> None:
+        # A wrapper calls this when it is being finalized, just before it closes us.
+        self._finalizing = True
+
+
+class BufferedPodWriter(io.BufferedWriter):
+    """A buffered file to write. Leaving its block by an exception writes nothing.
+
+    Threads: any, one at a time.
+    """
+
+    raw: PodWriter
+
+    def __exit__(
+        self,
+        kind: Optional[type[BaseException]],
+        exc: Optional[BaseException],
+        trace: Optional[TracebackType],
+    ) -> None:
+        if kind is not None:
+            self.raw.discard()
+        super().__exit__(kind, exc, trace)
+
+
+class TextPodWriter(io.TextIOWrapper):
+    """A file to write text to. Leaving its block by an exception writes nothing.
+
+    Threads: one.
+    """
+
+    def __exit__(
+        self,
+        kind: Optional[type[BaseException]],
+        exc: Optional[BaseException],
+        trace: Optional[TracebackType],
+    ) -> None:
+        if kind is not None:
+            raw: Any = self.buffer
+            raw.raw.discard()
+        super().__exit__(kind, exc, trace)

@@ -1,0 +1,148 @@
+"""Trees from a pod: sent by tar or by a shell, and landed here when all of it has come."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from kubews import listings
+from kubews.archives import TarReader
+from kubews.arrival import Arrival, Entry, Limits
+from kubews.copying import Attempts, Copied
+from kubews.errors import TruncatedTransfer
+from kubews.landing import TEMPORARY, Landing, Name
+from kubews.popen import PIPE, Popen
+from kubews.progress import Meter
+from kubews.remotefiles import Found, base_of, script
+
+if TYPE_CHECKING:
+    from kubews.targets import Target
+
+# What makes entries of a stream.
+_Reader = Callable[[Callable[[int], bytes]], Iterator[Entry]]
+
+
+class TreeReceiver:
+    """Copy a directory of a pod to here.
+
+    Args:
+        pod: the pod itself.
+        path: in it.
+        attempts: what is kept of what the remote tools say.
+        meter: who is told how far it is.
+        limits: how much may come.
+        preserve: whether modes and times are the pod's.
+        symlinks: whether to make links that stay within the copy.
+
+    Threads: one.
+    """
+
+    def __init__(
+        self,
+        pod: Target,
+        path: str,
+        attempts: Attempts,
+        meter: Meter,
+        *,
+        limits: Limits,
+        preserve: bool,
+        symlinks: bool,
+    ) -> None:
+        self._pod, self._path, self._attempts, self._meter = pod, path, attempts, meter
+        self._limits, self._preserve, self._symlinks = limits, preserve, symlinks
+
+    def receive(self, found: Found, target: str) -> Copied:
+        """Copy the directory to a path, by tar if the image has it, else by the shell.
+
+        Raises:
+            CopyError: the remote tools have failed, or something cannot be written here.
+            TruncatedTransfer: it was cut.
+            ConnectionLost: it was cut.
+
+        Threads: blocks.
+        """
+        if "tar" in found.programs:
+            flags = "cSf" if found.gnu_tar else "cf"
+            argv = script(self._path, f'LC_ALL=C; export LC_ALL; exec tar {flags} - -C "$p" .')
+            return self._receive(target, argv, _archive, (), "archive")
+        argv = script(self._path, listings.SEND, listings.arguments(found.programs))
+        return self._receive(target, argv, _listing, (), "size")
+
+    def receive_anything(self, target: str) -> Copied:
+        """Copy what is at the path, file or directory, with nothing but tar; else as ``receive``.
+
+        Raises:
+            ExecError: there is no tar.
+        """
+        base = base_of(self._path)
+        folder = self._path.rpartition("/")[0] or "/" if base else self._path
+        argv = ["tar", "cf", "-", "-C", folder, f"./{base}" if base else "."]
+        return self._receive(target, argv, _archive, (base,) if base else (), "archive")
+
+    def _receive(
+        self, target: str, argv: list[str], reader: _Reader, prefix: Name, verified: str
+    ) -> Copied:
+        """Write what a command sends; a tree that is new here gets its name when all of it has come."""
+        folder, name = os.path.split(target)
+        if os.path.lexists(target):
+            arrival = self._land(folder, name, argv, reader, prefix, fresh=False)
+        else:
+            temporary = TEMPORARY + secrets.token_hex(8)
+            whole = os.path.join(folder, temporary)
+            try:
+                arrival = self._land(folder, temporary, argv, reader, prefix, fresh=True)
+                if os.path.lexists(whole):  # not if all that came was left out
+                    os.rename(whole, target)
+            except BaseException:
+                _remove(whole)
+                raise
+        warnings = (*self._attempts.warnings, *arrival.warnings)
+        return Copied(target, arrival.files, arrival.size, verified, warnings)
+
+    def _land(
+        self,
+        folder: str,
+        name: str,
+        argv: list[str],
+        reader: _Reader,
+        prefix: Name,
+        *,
+        fresh: bool,
+    ) -> Arrival:
+        with Landing(folder, preserve=self._preserve, fresh=fresh) as landing:
+            arrival = Arrival(
+                landing,
+                prefix=prefix,
+                replaced_by=(name,) if name else (),
+                limits=self._limits,
+                symlinks=self._symlinks,
+                progress=self._meter,
+            )
+            with Popen(argv, pod=self._pod, bufsize=0, stdout=PIPE, stderr=PIPE) as process:
+                try:
+                    arrival.take(reader(process.stdout.read))
+                except TruncatedTransfer:
+                    self._attempts.ended(process)  # which knows more, if it has failed
+                    raise
+                self._attempts.ended(process, may_change=reader is _archive)
+        return arrival
+
+
+def _archive(read: Callable[[int], bytes]) -> Iterator[Entry]:
+    return TarReader(read).entries()
+
+
+def _listing(read: Callable[[int], bytes]) -> Iterator[Entry]:
+    return listings.ListingReader(read).entries()
+
+
+def _remove(path: str) -> None:
+    """Remove a tree that was not finished, as far as that is possible."""
+    with contextlib.suppress(OSError):
+        os.unlink(path)
+    with contextlib.suppress(RecursionError):  # hostile, and very deep
+        shutil.rmtree(path, ignore_errors=True)

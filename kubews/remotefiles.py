@@ -1,0 +1,204 @@
+"""What is at a path of a container, and which programs are there to copy with.
+
+Paths go to a shell with everything but printable ASCII as octal numbers, because the API server and the
+container runtime hand on arguments that are UTF-8 only, and file names may be anything.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Optional
+
+from kubews.command import StrOrBytesPath, absent
+from kubews.errors import CopyError, ExecError, NoSuchFile
+from kubews.popen import DEVNULL, PIPE, Popen
+from kubews.protocol.channels import Channels
+
+if TYPE_CHECKING:
+    from kubews.targets import Target
+
+#: Prefix of the lines on stderr that are not warnings but results.
+RESULT = "kubews-checksum "
+
+# $p is the path from here on.
+_PATH = 'p=$(printf %b. "$1"); p=${p%.}; shift\n'
+
+_PROGRAMS = "cat chmod cksum dd head ln mkdir mv readlink rm sha256sum stat tail tar touch wc"
+
+# One line each: what it is, whether its directory is there, size mode time, programs, which tar.
+_LOOK = f"""
+if [ -d "$p" ]; then echo directory
+elif [ -f "$p" ]; then echo file
+elif [ -e "$p" ]; then echo other
+else echo missing; fi
+if [ -d "${{p%/*}}/" ]; then echo yes; else echo no; fi
+if [ -e "$p" ] && command -v stat >/dev/null 2>&1; then stat -L -c '%s %a %Y' -- "$p" || echo
+elif [ -f "$p" ] && command -v wc >/dev/null 2>&1; then wc -c <"$p" || echo
+else echo; fi
+for t in {_PROGRAMS}; do command -v $t >/dev/null 2>&1 && printf '%s ' $t; done
+echo
+case $(tar --version 2>/dev/null) in *GNU*) echo gnu;; esac
+exit 0
+"""
+
+_KEPT = 1000  # lines of warnings
+_MOST = 1 << 20  # bytes of what the remote tools say; whoever runs the pod may be hostile
+
+
+class Found(NamedTuple):
+    """What is at a path.
+
+    Threads: a value.
+    """
+
+    kind: Literal["file", "directory", "other", "missing"]
+    #: Whether the directory that it is in is there.
+    parent: bool = True
+    size: Optional[int] = None
+    mode: Optional[int] = None
+    mtime: Optional[float] = None
+    programs: frozenset[str] = frozenset()
+    gnu_tar: bool = False
+    #: Whether the server can end the input of a command.
+    half_close: bool = True
+
+
+def path_of(path: StrOrBytesPath) -> str:
+    """Return a path of a container as it is used below: never empty, never like an option.
+
+    Raises:
+        ValueError: it is empty, or holds a NUL.
+    """
+    text = os.fsdecode(path)
+    if not text:
+        raise ValueError("the path in the pod is empty")
+    if "\0" in text:
+        raise ValueError(f"embedded null byte: {text!r} cannot be a path")
+    text = text.rstrip("/") or "/"
+    return text if text.startswith("/") else f"./{text}"
+
+
+def base_of(path: str) -> str:
+    """Return the last name of a path; empty where it has none of its own, as ``/`` and ``..``."""
+    name = path.rpartition("/")[2]
+    return "" if name in (".", "..") else name
+
+
+def quoted(text: str) -> str:
+    """Return a text as ``printf %b`` understands it."""
+    return "".join(
+        chr(byte) if 32 < byte < 127 and byte != 92 else f"\\0{byte:03o}"
+        for byte in os.fsencode(text)
+    )
+
+
+def script(path: str, text: str, *arguments: str) -> list[str]:
+    """Return the command that runs a script with ``$p`` as the path, and the arguments from ``$1`` on."""
+    return ["sh", "-c", _PATH + text, "sh", quoted(path), *arguments]
+
+
+def look(pod: Target, path: str) -> Optional[Found]:
+    """Look what is at a path.
+
+    Returns:
+        None if there is no shell to ask.
+
+    Raises:
+        ApiError: the server refused.
+        ConnectFailed: it could not be reached.
+        ConnectionLost: it could not be asked.
+
+    Threads: blocks.
+    """
+    try:
+        with Popen(script(path, _LOOK), pod=pod, stdout=PIPE, stderr=DEVNULL) as process:
+            output = read_some(process.stdout)
+            process.wait()
+            half_close = Channels(process.subprotocol, False).can_end_stdin
+    except ExecError as exc:
+        if absent(str(exc)) == "sh":
+            return None
+        raise
+    try:
+        return _found(os.fsdecode(output).split("\n"), half_close)
+    except ValueError:
+        raise CopyError(
+            f"{pod.where}: its sh does not do what it is told: {output[:200]!r}"
+        ) from None
+
+
+def _found(lines: Sequence[str], half_close: bool) -> Found:
+    kind, parent, known, programs, *tar = lines
+    if kind not in ("file", "directory", "other", "missing"):
+        raise ValueError
+    numbers = known.split()
+    return Found(
+        kind,  # type: ignore[arg-type]
+        parent == "yes",
+        int(numbers[0]) if numbers else None,
+        int(numbers[1], 8) & 0o777 if len(numbers) > 1 else None,
+        float(numbers[2]) if len(numbers) > 2 else None,
+        frozenset(programs.split()),
+        tar[0] == "gnu",
+        half_close,
+    )
+
+
+def is_absent(exc: ExecError) -> bool:
+    """Tell whether a command could not start because the image has no such program."""
+    return "not found in $PATH" in str(exc) or "no such file or directory" in str(exc)
+
+
+def ask(pod: Target, path: str, text: str) -> bytes:
+    """Return what a script prints."""
+    with Popen(script(path, text), pod=pod, stdout=PIPE, stderr=DEVNULL) as process:
+        output = read_some(process.stdout)
+        process.wait()
+    return output
+
+
+def size_of(pod: Target, path: str) -> Optional[int]:
+    """Return how many bytes can be read from a file now, None if that cannot be known."""
+    output = ask(pod, path, 'wc -c <"$p"').strip()
+    return int(output) if output.isdigit() else None
+
+
+def read_some(stream: Any) -> bytes:
+    """Read a stream to its end, and return its beginning."""
+    kept = b""
+    while data := stream.read(_MOST):
+        kept += data[: _MOST - len(kept)]
+    return kept
+
+
+def missing(pod: Target, path: str) -> NoSuchFile:
+    """Return the error about a path that is not there."""
+    return NoSuchFile(f"{pod.where}: {path}: no such file or directory", member=path)
+
+
+def lacking(pod: Target, what: str, *programs: str) -> CopyError:
+    """Return the error about programs that are not in the image."""
+    names = " or ".join(programs)
+    return CopyError(
+        f"{pod.where}: {what} needs {names} in the image, which it does not have: use another container of "
+        "the pod, or an ephemeral one (kubectl debug) that shares its files"
+    )
+
+
+def said(stderr: bytes) -> tuple[list[str], Optional[str]]:
+    """Return what the remote tools have said, in lines, and the checksum that was among it."""
+    lines = stderr.decode("utf-8", "backslashreplace").splitlines()
+    sums = [line.split()[1] for line in lines if line.startswith(RESULT)]
+    return [line for line in lines if not line.startswith(RESULT)][:_KEPT], sums[
+        -1
+    ] if sums else None
+
+
+def failed(pod: Target, what: str, code: int, warnings: Sequence[str]) -> CopyError:
+    """Return the error about remote tools that have ended with an exit code other than 0."""
+    words = "; ".join(warnings[-5:])
+    return CopyError(
+        f"{pod.where}: {what} failed with exit code {code}{': ' if words else ''}{words}",
+        warnings=warnings,
+    )

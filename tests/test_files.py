@@ -1,0 +1,219 @@
+"""pod.open: files of pods for everything that takes a file object."""
+
+from __future__ import annotations
+
+import csv
+import gc
+import io
+import json
+import os
+import random
+import warnings
+import zipfile
+
+import pytest
+from podprograms import PROGRAMS, Programs, directory_of, nothing_unfinished
+from support import eventually, seconds
+
+import kubews
+from kubews import Client, Pod
+from kubews.errors import CopyError, HalfCloseUnsupported, NoSuchFile, TruncatedTransfer
+from kubews.testing import Faults, LocalCluster
+
+pytestmark = pytest.mark.half_close
+
+
+@pytest.fixture(params=["web-0", "busybox"])
+def each(request: pytest.FixtureRequest, client: Client, nothing_left_behind: None) -> Pod:
+    """A pod with coreutils, and one with busybox."""
+    name = request.param
+    return client.pod(request.getfixturevalue("busybox") if name == "busybox" else name)
+
+
+def test_text_is_written_read_and_appended(each: Pod, place: str) -> None:
+    with each.open(place, "w") as file:
+        assert file.write("größe\n") == 6
+        file.writelines(["a\n", "b\n"])
+    assert each.check_output(["cat", place]) == "größe\na\nb\n".encode()
+    with each.open(place, "a", encoding="latin-1") as file:
+        file.write("é\n")
+    with each.open(place, errors="replace") as file:
+        assert list(file) == ["größe\n", "a\n", "b\n", "\ufffd\n"]
+        assert file.readable()
+        assert not file.writable()
+    with each.open(place, encoding="latin-1", newline="") as file:
+        assert file.readlines()[-1] == "é\n"
+    with each.open(f"{place}-empty", "w"):
+        pass
+    assert each.check_output(["stat", "-c", "%s", f"{place}-empty"]) == b"0\n"
+    with each.open(f"{place}-new", "at") as file:
+        file.write("new")
+    assert each.check_output(["cat", f"{place}-new"]) == b"new"
+
+
+def test_a_file_that_is_replaced_keeps_its_mode(each: Pod, place: str) -> None:
+    each.run(f"echo x >{place}; chmod 641 {place}", shell=True, check=True)
+    for mode in ("wb", "ab"):
+        with each.open(place, mode) as file:
+            file.write(b"y")
+        assert each.check_output(["stat", "-c", "%a", place]) == b"641\n"
+
+
+def test_seeking_reads_ranges_r47(each: Pod, place: str) -> None:
+    data = os.urandom(1_000_000)
+    with each.open(place, "wb") as file:
+        file.write(data)
+    with each.open(place, "rb") as file:
+        assert file.seekable()
+        assert file.read(10) == data[:10]
+        for offset in (999_000, 0, 500_000, 600_000, 599_999, 700_000, 3):
+            assert file.seek(offset) == file.tell() == offset
+            assert file.read(1000) == data[offset : offset + 1000]
+        assert file.seek(-5, os.SEEK_END) == len(data) - 5
+        assert file.read() == data[-5:]
+        assert file.read() == b""
+        assert file.seek(2_000_000) == 2_000_000
+        assert file.read(1) == b""
+        file.seek(0)
+        assert file.read() == data
+        with pytest.raises(ValueError, match="negative"):
+            file.raw.seek(-1)
+        with pytest.raises(ValueError, match="whence"):
+            file.raw.seek(0, 9)
+
+
+def test_json_csv_and_zipfile_take_it(each: Pod, place: str) -> None:
+    document = {"key": ["value", 1, None]}
+    with each.open(place, "w") as file:
+        json.dump(document, file)
+    with each.open(place) as file:
+        assert json.load(file) == document
+    rows = [["a b", "c,d"], ["1", "new\nline"]]
+    with each.open(place, "w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    with each.open(place, newline="") as file:
+        assert list(csv.reader(file)) == rows
+    contents = os.urandom(400_000)
+    with each.open(place, "wb") as file, zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("one", contents)
+        archive.writestr("two", b"2")
+    with each.open(place, "rb") as file, zipfile.ZipFile(file) as archive:
+        assert archive.namelist() == ["one", "two"]
+        assert archive.read("two") == b"2"
+        assert archive.read("one") == contents
+
+
+def test_an_exception_in_the_block_writes_nothing_r46(pod: Pod, place: str) -> None:
+    pod.run(f"echo before >{place}", shell=True, check=True)
+    for mode in ("w", "wb", "a", "ab"):
+        with pytest.raises(ZeroDivisionError), pod.open(place, mode) as file:
+            file.write(b"x" * 1000 if "b" in mode else "x" * 1000)
+            1 / 0  # noqa: B018
+    assert pod.check_output(["cat", place]) == b"before\n"
+    assert b".kubews-" not in pod.check_output(["ls", "-a"])
+
+
+def test_modes_and_paths_that_cannot_be(each: Pod, place: str) -> None:
+    for mode in ("", "x", "rw", "r+", "b", "rbt", "U"):
+        with pytest.raises(ValueError, match="invalid mode"):
+            each.open(place, mode)  # type: ignore[call-overload]
+    with pytest.raises(ValueError, match="binary mode"):
+        each.open(place, "rb", encoding="utf-8")  # type: ignore[call-overload]
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        each.open(place)
+    with pytest.raises(NoSuchFile, match="no such file"):
+        each.open(f"{place}/x", "w")
+    for mode in ("r", "w"):
+        with pytest.raises(CopyError, match="is a directory"):
+            each.open("/tmp", mode)
+    with pytest.raises(CopyError, match="is no file"):
+        each.open("/dev/null", "w")
+    with pytest.raises(LookupError, match="no-such-encoding"):
+        each.open(place, "w", encoding="no-such-encoding")
+    with each.open("/dev/null", "rb") as file:
+        assert not file.seekable()
+        assert file.read() == b""
+        with pytest.raises(io.UnsupportedOperation):
+            file.raw.seek(0)
+    with pytest.raises(ValueError, match="closed"):
+        file.raw.readinto(bytearray(1))
+    with each.open("/proc/self/status") as file:
+        assert "Name:" in file.read()
+
+
+def test_reading_goes_on_after_cuts_r47(local: LocalCluster, pod: Pod, place: str) -> None:
+    data = os.urandom(400_000)
+    (directory_of(pod) / place).write_bytes(data)
+    for size in (0, 1, 399_999, *(random.randrange(len(data)) for _ in range(3))):
+        local.next_faults(Faults(match="tail%20-c", drop_after=size + 3))
+        with pod.open(place, "rb") as file:
+            assert file.read() == data
+    local.faults = Faults(match="tail%20-c", drop_after=1000)
+    try:
+        with pod.open(place, "rb") as file, pytest.raises(TruncatedTransfer, match="was cut after"):
+            file.read()
+    finally:
+        local.faults = Faults()
+
+
+def test_a_file_that_changes_while_it_is_read_is_not_pieced_together_r46(
+    local: LocalCluster, pod: Pod, place: str
+) -> None:
+    path = directory_of(pod) / place
+    path.write_bytes(os.urandom(400_000))
+    local.next_faults(Faults(match="tail%20-c", drop_after=200_000))
+    with pod.open(place, "rb") as file:
+        file.read(10)
+        path.write_bytes(b"other")
+        with pytest.raises(CopyError, match="was changed while it was read"):
+            file.read()
+
+
+def test_closing_tells_of_what_has_not_arrived_r46(
+    local: LocalCluster, pod: Pod, place: str
+) -> None:
+    there = directory_of(pod)
+    (there / place).write_text("before")
+    for mode, size in (("wb", 0), ("wb", 100_000), ("ab", 600_000)):
+        local.next_faults(Faults(match="umask%20077", drop_after_stdin=size))
+        file = pod.open(place, mode)
+        with pytest.raises((TruncatedTransfer, kubews.ConnectionLost, kubews.StreamBroken)):
+            try:
+                for _ in range(10):
+                    file.write(bytes(70_000))
+            finally:
+                file.close()
+        assert file.closed
+        assert (there / place).read_text() == "before"
+        assert eventually(lambda: nothing_unfinished(there), seconds(5))
+
+
+def test_a_full_disk_is_told_r46(programs: Programs) -> None:
+    pod = programs(PROGRAMS, cat='head -c 1000; echo "cat: No space left on device" >&2; exit 1')
+    file = pod.open("f", "wb")
+    file.write(bytes(100_000))
+    with pytest.raises(CopyError, match="No space left"):
+        file.close()
+    assert list(directory_of(pod).iterdir()) == []
+
+
+def test_a_writer_that_is_forgotten_writes_nothing(pod: Pod, place: str) -> None:
+    with warnings.catch_warnings(record=True):
+        warnings.simplefilter("always")
+        file = pod.open(place, "wb")
+        file.write(b"x")
+        del file
+        gc.collect()
+        reading = pod.open("/etc/hosts", "rb")
+        reading.read(1)
+        del reading
+        gc.collect()
+    assert pod.run(["test", "-e", place]).returncode == 1
+    pod.run("rm .kubews-*", shell=True, check=True)  # nobody is left who could have done that
+
+
+def test_servers_that_cannot_end_an_input_refuse_to_write(old_pod: Pod) -> None:
+    with pytest.raises(HalfCloseUnsupported, match="copy a file instead"):
+        old_pod.open("f", "w")
+    with old_pod.open("/etc/hosts") as file:
+        assert "localhost" in file.read()
