@@ -12,7 +12,7 @@ _PLACES = {
     "Attached": "attach",
     "Client": "client",
     "Config": "config",
-    "Copied": "copying",
+    "Copied": "files.copying",
     "Pod": "pod",
     "PodSocket": "podsocket",
     "PortForward": "portforward",
@@ -90,7 +90,6 @@ if TYPE_CHECKING:
     from kubews.attach import Attached as Attached
     from kubews.client import Client as Client
     from kubews.config import Config as Config
-    from kubews.copying import Copied as Copied
     from kubews.errors import (
         ApiError as ApiError,
     )
@@ -187,6 +186,7 @@ if TYPE_CHECKING:
     from kubews.errors import (
         UnsafeArchive as UnsafeArchive,
     )
+    from kubews.files.copying import Copied as Copied
     from kubews.forwarder import ForwardEvent as ForwardEvent
     from kubews.pod import Pod as Pod
     from kubews.podsocket import PodSocket as PodSocket

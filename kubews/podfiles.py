@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from io import BufferedReader, BufferedWriter, TextIOWrapper
 
-    from kubews.copying import Copied
-    from kubews.download import HasWrite
-    from kubews.files import AnyMode, TextMode, WriteMode
-    from kubews.progress import Progress
-    from kubews.upload import HasRead
+    from kubews.files.copying import Copied
+    from kubews.files.download import HasWrite
+    from kubews.files.opening import AnyMode, TextMode, WriteMode
+    from kubews.files.progress import Progress
+    from kubews.files.upload import HasRead
 
 
 class PodFiles(Target):
@@ -72,7 +72,7 @@ class PodFiles(Target):
 
         Threads: blocks.
         """
-        from kubews import download  # not for programs that only run commands
+        from kubews.files import download  # not for programs that only run commands
 
         return download.copy_from(
             self,
@@ -126,7 +126,7 @@ class PodFiles(Target):
 
         Threads: blocks.
         """
-        from kubews import upload  # not for programs that only run commands
+        from kubews.files import upload  # not for programs that only run commands
 
         return upload.copy_to(
             self,
@@ -192,6 +192,6 @@ class PodFiles(Target):
 
         Threads: blocks. The file is for one thread.
         """
-        from kubews import files  # not for programs that only run commands
+        from kubews.files import opening  # not for programs that only run commands
 
-        return files.open_file(self, path, mode, encoding, errors, newline)
+        return opening.open_file(self, path, mode, encoding, errors, newline)

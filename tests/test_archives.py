@@ -13,10 +13,10 @@ from typing import NamedTuple
 
 import pytest
 
-from kubews.archives import TarReader
-from kubews.arrival import Arrival, Limits, stays_below
 from kubews.errors import CopyError, TruncatedTransfer, UnsafeArchive
-from kubews.landing import Landing
+from kubews.files.archives import TarReader
+from kubews.files.arrival import Arrival, Limits, stays_below
+from kubews.files.landing import Landing
 
 BLOCK = 512
 END = bytes(2 * BLOCK)

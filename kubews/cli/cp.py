@@ -17,7 +17,7 @@ from kubews.cli.endings import say
 from kubews.errors import ConfigError
 
 if TYPE_CHECKING:
-    from kubews.copying import Copied
+    from kubews.files.copying import Copied
 
 USAGE = "[[NAMESPACE/]POD:]SOURCE [[NAMESPACE/]POD:]DESTINATION [-c CONTAINER] [flags]"
 

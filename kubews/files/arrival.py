@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Literal, NamedTuple, Optional
 
 from kubews.errors import TruncatedTransfer, UnsafeArchive
-from kubews.landing import Landing, Name
+from kubews.files.landing import Landing, Name
 
 #: Bytes that are taken and written at a time.
 PIECE = 64 << 10

@@ -11,14 +11,14 @@ import stat
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Optional, Protocol, Union
 
-from kubews import packing
 from kubews.command import StrOrBytesPath
-from kubews.copying import Attempts, Copied
 from kubews.errors import CopyError
-from kubews.progress import Meter, Progress
-from kubews.remotefiles import Found, base_of, lacking, look, missing, path_of
-from kubews.sendfile import PIECE, Contents, FileSender
-from kubews.sendtree import TreeSender
+from kubews.files import packing
+from kubews.files.copying import Attempts, Copied
+from kubews.files.progress import Meter, Progress
+from kubews.files.remotefiles import Found, base_of, lacking, look, missing, path_of
+from kubews.files.sendfile import PIECE, Contents, FileSender
+from kubews.files.sendtree import TreeSender
 
 if TYPE_CHECKING:
     from kubews.targets import Target

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Literal, Optional, Union
 
 from kubews.command import StrOrBytesPath
 from kubews.errors import CopyError, KubewsError
-from kubews.podreader import PodReader
-from kubews.podwriter import BufferedPodWriter, PodWriter, TextPodWriter
-from kubews.remotefiles import Found, lacking, look, missing, path_of
+from kubews.files.podreader import PodReader
+from kubews.files.podwriter import BufferedPodWriter, PodWriter, TextPodWriter
+from kubews.files.remotefiles import Found, lacking, look, missing, path_of
 
 if TYPE_CHECKING:
     from kubews.targets import Target

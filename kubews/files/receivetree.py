@@ -9,15 +9,15 @@ import shutil
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from kubews import listings
-from kubews.archives import TarReader
-from kubews.arrival import Arrival, Entry, Limits
-from kubews.copying import Attempts, Copied
 from kubews.errors import TruncatedTransfer
-from kubews.landing import TEMPORARY, Landing, Name
+from kubews.files import listings
+from kubews.files.archives import TarReader
+from kubews.files.arrival import Arrival, Entry, Limits
+from kubews.files.copying import Attempts, Copied
+from kubews.files.landing import TEMPORARY, Landing, Name
+from kubews.files.progress import Meter
+from kubews.files.remotefiles import Found, base_of, script
 from kubews.popen import PIPE, Popen
-from kubews.progress import Meter
-from kubews.remotefiles import Found, base_of, script
 
 if TYPE_CHECKING:
     from kubews.targets import Target

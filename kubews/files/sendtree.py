@@ -6,12 +6,12 @@ import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from kubews import packing
-from kubews.copying import Attempts, Copied, pipe
-from kubews.landing import TEMPORARY
-from kubews.packing import Item
-from kubews.progress import Meter
-from kubews.remotefiles import Found, lacking, script
+from kubews.files import packing
+from kubews.files.copying import Attempts, Copied, pipe
+from kubews.files.landing import TEMPORARY
+from kubews.files.packing import Item
+from kubews.files.progress import Meter
+from kubews.files.remotefiles import Found, lacking, script
 
 if TYPE_CHECKING:
     from kubews.targets import Target

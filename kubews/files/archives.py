@@ -13,8 +13,8 @@ import tarfile
 from collections.abc import Callable, Iterator
 from typing import Any, Optional
 
-from kubews.arrival import Entry
 from kubews.errors import CopyError, TruncatedTransfer, UnsafeArchive
+from kubews.files.arrival import Entry
 
 # What headers of one member may take: long names, attributes, maps of sparse files.
 _HEADERS = 1 << 20

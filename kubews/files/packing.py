@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 
 from kubews.command import StrOrBytesPath
 from kubews.errors import CopyError
-from kubews.remotefiles import quoted
+from kubews.files.remotefiles import quoted
 
 _PIECE = 256 << 10
 _END = bytes(2 * tarfile.BLOCKSIZE)

@@ -6,10 +6,10 @@ import io
 import os
 from typing import TYPE_CHECKING, Any, Optional
 
-from kubews.copying import CUT, Attempts
 from kubews.errors import CopyError, TruncatedTransfer
+from kubews.files.copying import CUT, Attempts
+from kubews.files.remotefiles import Found, look, script, size_of
 from kubews.popen import PIPE, Popen
-from kubews.remotefiles import Found, look, script, size_of
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer

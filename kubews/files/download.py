@@ -11,16 +11,15 @@ import os
 import stat
 from typing import TYPE_CHECKING, Any, Optional, Protocol, Union
 
-from kubews import checksums
-from kubews.arrival import PIECE, Limits
 from kubews.command import StrOrBytesPath
-from kubews.copying import CUT, Attempts, Copied
 from kubews.errors import ConnectionLost, CopyError, ExecError, TruncatedTransfer
-from kubews.landing import Landing
-from kubews.popen import PIPE, Popen
-from kubews.progress import Meter, Progress
-from kubews.receivetree import TreeReceiver
-from kubews.remotefiles import (
+from kubews.files import checksums
+from kubews.files.arrival import PIECE, Limits
+from kubews.files.copying import CUT, Attempts, Copied
+from kubews.files.landing import Landing
+from kubews.files.progress import Meter, Progress
+from kubews.files.receivetree import TreeReceiver
+from kubews.files.remotefiles import (
     Found,
     base_of,
     is_absent,
@@ -31,6 +30,7 @@ from kubews.remotefiles import (
     script,
     size_of,
 )
+from kubews.popen import PIPE, Popen
 
 if TYPE_CHECKING:
     from kubews.targets import Target

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Optional
 
-from kubews.arrival import PIECE, Entry
 from kubews.errors import CopyError, TruncatedTransfer
+from kubews.files.arrival import PIECE, Entry
 
 # Of an entry its letter, then what stat says of it, then its name, then the contents; behind those a word,
 # which is not there if the file was shorter than it was said to be. LC_ALL=C: names are bytes.

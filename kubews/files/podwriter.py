@@ -6,12 +6,11 @@ import contextlib
 import io
 from typing import TYPE_CHECKING, Any, Optional
 
-from kubews import checksums
-from kubews.copying import CUT, Attempts, pipe
 from kubews.errors import StreamBroken, TruncatedTransfer
-from kubews.popen import PIPE, Popen
-from kubews.remotefiles import Found, quoted, read_some, script
-from kubews.sendfile import (
+from kubews.files import checksums
+from kubews.files.copying import CUT, Attempts, pipe
+from kubews.files.remotefiles import Found, quoted, read_some, script
+from kubews.files.sendfile import (
     check_written,
     name_command,
     remove,
@@ -19,6 +18,7 @@ from kubews.sendfile import (
     temporary_name,
     write_command,
 )
+from kubews.popen import PIPE, Popen
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -13,8 +13,8 @@ from kubews.errors import (
     StreamBroken,
     TruncatedTransfer,
 )
+from kubews.files.remotefiles import Found, failed, read_some, said
 from kubews.popen import PIPE, Popen
-from kubews.remotefiles import Found, failed, read_some, said
 
 if TYPE_CHECKING:
     from kubews.targets import Target

@@ -7,13 +7,13 @@ import secrets
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple, Optional
 
-from kubews import checksums
-from kubews.copying import CUT, Attempts, Copied, pipe
 from kubews.errors import HalfCloseUnsupported, KubewsError, TruncatedTransfer
-from kubews.landing import TEMPORARY
+from kubews.files import checksums
+from kubews.files.copying import CUT, Attempts, Copied, pipe
+from kubews.files.landing import TEMPORARY
+from kubews.files.progress import Meter
+from kubews.files.remotefiles import Found, lacking, quoted, script, size_of
 from kubews.popen import DEVNULL, PIPE, Popen
-from kubews.progress import Meter
-from kubews.remotefiles import Found, lacking, quoted, script, size_of
 
 if TYPE_CHECKING:
     from kubews.targets import Target

@@ -1,0 +1,1 @@
+"""Files of pods: copied both ways, whole or not at all, and opened as file objects."""
