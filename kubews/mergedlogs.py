@@ -1,0 +1,267 @@
+"""Logs of several containers as one, in the order of time."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import Any, Optional
+
+from kubews import documents
+from kubews.client import Client
+from kubews.errors import NotReady
+from kubews.logs import ContainerLogs, logs
+from kubews.logstream import Line, Logs
+from kubews.protocol.loglines import moment_of
+from kubews.protocol.requests import pods_path
+from kubews.targets import Target
+from kubews.transport.deadline import NEVER, Deadline
+from kubews.transport.wait import DaemonThread, Expired, WaitQueue, fresh, nothing, wait_for
+
+# Lines of one source that are held for the others.
+_MANY = 4096
+
+# Seconds that a line waits for an earlier one of a container that says nothing.
+_PATIENCE = 0.2
+
+
+class _Source:
+    """One of the logs, and its lines that were not given out yet.
+
+    Threads: what is in it changes under the lock of its owner.
+    """
+
+    def __init__(self, log: ContainerLogs[Any], prefix: bytes) -> None:
+        self.log = log
+        self.prefix = prefix
+        self.lines: deque[tuple[int, float, bytes]] = deque()  # moment, arrival, text
+        self.done = False
+        self.error: Optional[Exception] = None
+
+
+class MergedLogs(Logs[Line]):
+    """Lines of several logs, the oldest first.
+
+    Of logs that are followed a line does not wait longer than 0.2 s for those of other containers.
+
+    Args:
+        sources: the logs, opened for merging, each with what stands before its lines.
+        follow: whether they are followed.
+        timestamps: whether lines keep their times.
+        encoding: as for ``Logs``.
+        errors: as for ``Logs``.
+
+    Threads: one reads; ``close`` is for any. Each source has a thread.
+    """
+
+    def __init__(
+        self,
+        sources: Iterable[tuple[ContainerLogs[Any], bytes]],
+        *,
+        follow: bool,
+        timestamps: bool,
+        encoding: Optional[str],
+        errors: Optional[str],
+    ) -> None:
+        super().__init__(encoding, errors)
+        self._sources = [_Source(*each) for each in sources]
+        #: The logs of the single containers, each with a ``reason`` of its own.
+        self.sources: Sequence[Logs[Any]] = [each.log for each in self._sources]
+        self._timestamps = timestamps
+        self._patience = _PATIENCE if follow else math.inf
+        self._lock = threading.RLock()  # guards the sources
+        self._readers = WaitQueue()
+        self._feeders = WaitQueue()
+        self._closed = False
+        for source in self._sources:
+            source.log.gaps = self.gaps
+            DaemonThread(self._feed, f"kubews {source.log!r}", (source,)).start()
+
+    def __repr__(self) -> str:
+        return f"<kubews.Logs of {len(self._sources)} containers>"
+
+    @property
+    def resumed(self) -> int:
+        """How often one of them was cut and went on."""
+        return sum(each.resumed for each in self.sources)
+
+    def close(self) -> None:
+        """Read no more. Who reads is woken, and finds the end.
+
+        Threads: any, and does not wait for the server; may be called again.
+        """
+        self._closed = True
+        for source in self._sources:
+            source.log.close()
+        self._readers.wake_all()
+        self._feeders.wake_all()
+        if self.reason is None:
+            self.reason = "closed"
+
+    # -- a thread for each source
+
+    def _feed(self, source: _Source) -> None:
+        moment = 0
+        try:
+            while line := source.log._next(NEVER):
+                stamp = moment_of(line)
+                if stamp and not self._timestamps:
+                    line = line[line.index(b" ") + 1 :]
+                moment = stamp or moment  # the rest of a long line has none
+                self._put(source, (moment, time.monotonic(), source.prefix + line))
+        except Exception as exc:
+            source.error = exc
+        source.done = True
+        self._readers.wake_all()
+
+    def _put(self, source: _Source, line: tuple[int, float, bytes]) -> None:
+        def room() -> Optional[bool]:
+            return True if self._closed or len(source.lines) < _MANY else None
+
+        wait_for(self._lock, self._feeders, room, NEVER, nothing)
+        with self._lock:
+            source.lines.append(line)
+        self._readers.wake_all()
+
+    # -- the reader
+
+    def _next(self, deadline: Deadline) -> bytes:
+        while True:
+            soon = deadline if math.isinf(self._patience) else deadline.at_most(self._patience)
+            found = wait_for(self._lock, self._readers, self._choose, soon, nothing)
+            if found is not None:
+                self._feeders.wake_all()
+                return found
+            if deadline.expired():
+                raise Expired
+
+    def _choose(self) -> Optional[bytes]:
+        """Return the next line, nothing at the end, None if it must be waited for."""
+        if self._closed:
+            return b""
+        ready = [each for each in self._sources if each.lines]
+        if not ready:
+            return self._end()
+        source = min(ready, key=lambda each: each.lines[0][0])
+        _, arrived, line = source.lines[0]
+        silent = any(not each.lines and not each.done for each in self._sources)
+        if silent and time.monotonic() < arrived + self._patience:
+            return None
+        source.lines.popleft()
+        return line
+
+    def _end(self) -> Optional[bytes]:
+        for source in self._sources:
+            if source.error is not None:
+                self.reason = "lost"
+                raise fresh(source.error)
+        if not all(each.done for each in self._sources):
+            return None
+        if self.reason is None:
+            reasons = {str(each.reason) for each in self.sources}
+            self.reason = reasons.pop() if len(reasons) == 1 else "ended"
+        return b""
+
+
+def of_pod(
+    pod: Target,
+    *,
+    container: Optional[str] = None,
+    all_containers: bool = False,
+    prefix: bool = False,
+    text: Optional[bool] = None,
+    encoding: Optional[str] = None,
+    errors: Optional[str] = None,
+    **options: Any,
+) -> Logs[Any]:
+    """Open the logs of a pod; see ``Pod.logs``.
+
+    Threads: blocks.
+    """
+    options.update(encoding=_encoding(text, encoding, errors), errors=errors)
+    _check(container, all_containers)
+    target = pod.in_container(container) if container else pod
+    if not (all_containers or prefix):
+        return logs(target, **options)
+    deadline = Deadline(options.get("connect_timeout"))
+    pinned = target.pin(deadline, running=False)
+    pod.client.authenticate(deadline)
+    document = pinned.get(deadline.at_most(pod.client.connect_timeout).remaining())
+    return _merged(_containers(pinned, document, all_containers), prefix=prefix, **options)
+
+
+def of_selector(
+    client: Client,
+    selector: str,
+    *,
+    namespace: Optional[str] = None,
+    container: Optional[str] = None,
+    all_containers: bool = False,
+    prefix: bool = True,
+    text: Optional[bool] = None,
+    encoding: Optional[str] = None,
+    errors: Optional[str] = None,
+    **options: Any,
+) -> Logs[Any]:
+    """Open the logs of all pods with some labels; see ``Client.logs``.
+
+    Threads: blocks.
+    """
+    options.update(encoding=_encoding(text, encoding, errors), errors=errors)
+    _check(container, all_containers)
+    where = namespace or client.config.namespace
+    found = client.get(pods_path(where, selector), timeout=options.get("connect_timeout"))
+    pods = documents.entries(found, "items")
+    if not pods:
+        raise NotReady(f"there is no pod with {selector} in namespace {where}")
+    containers = []
+    for document in pods:
+        name = documents.name_of(document)
+        pod = Target(client, f"pod/{name}", namespace=where, container=container)
+        containers += _containers(pod, document, all_containers)
+    return _merged(containers, prefix=prefix, **options)
+
+
+def _check(container: Optional[str], all_containers: bool) -> None:
+    if container is not None and all_containers:
+        raise ValueError(f"all_containers=True is every container, and not {container!r} alone")
+
+
+def _encoding(
+    text: Optional[bool], encoding: Optional[str], errors: Optional[str]
+) -> Optional[str]:
+    return encoding or ("utf-8" if text or errors else None)
+
+
+def _containers(pod: Target, document: documents.Json, all_of_them: bool) -> list[Target]:
+    if not all_of_them:
+        return [pod.in_container(pod.container or pod.choose_container(document))]
+    return [pod.in_container(name) for name in documents.in_order(document)]
+
+
+def _merged(
+    containers: Sequence[Target],
+    *,
+    prefix: bool,
+    follow: bool = False,
+    timestamps: bool = False,
+    encoding: Optional[str],
+    errors: Optional[str],
+    **options: Any,
+) -> MergedLogs[Any]:
+    """Open the logs of containers, all of which are named."""
+    opened: list[tuple[ContainerLogs[Any], bytes]] = []
+    try:
+        for each in containers:
+            log = logs(each, follow=follow, timestamps=timestamps, merged=True, **options)
+            words = f"[pod/{each.name}/{each.container}] " if prefix else ""
+            opened.append((log, words.encode()))
+        return MergedLogs(
+            opened, follow=follow, timestamps=timestamps, encoding=encoding, errors=errors
+        )
+    except BaseException:
+        for log, _ in opened:
+            log.close()
+        raise
