@@ -226,7 +226,7 @@ class ContainerLogs(Logs[Line]):
         elif self._query.follow:
             self._resume()
         else:
-            self._fail(lost)
+            self._fail(self._loss("only one that is followed does", lost))
 
     def _is_over(self) -> bool:
         """Tell whether an end of the server's is that of the log, and not one that only looks like it."""
@@ -293,9 +293,9 @@ class ContainerLogs(Logs[Line]):
         self._use(again.session)
 
     def _loss(self, why: str, cause: Optional[Exception] = None) -> ConnectionLost:
+        after = f"; the last line was of {self._given.stamp}" if self._given.stamp else ""
         lost = ConnectionLost(
-            f"the log of {self.pod.where} was cut, and does not go on: {why}; the last line was of "
-            f"{self._given.stamp or 'before the first'}"
+            f"the log of {self.pod.where} was cut, and does not go on: {why}{after}"
         )
         lost.__cause__ = cause
         return lost

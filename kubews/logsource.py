@@ -14,6 +14,7 @@ from kubews.errors import (
     ApiError,
     BadRequest,
     ConnectFailed,
+    ConnectTimeout,
     Forbidden,
     KubewsError,
     NotFound,
@@ -253,13 +254,16 @@ class Resumption:
             again.session.connection.abort()
 
     def _open(self, pause: float) -> Again:
+        before: Optional[Exception] = None
         while True:
             self._wait(pause)
             try:
                 return self._try()
             except PASSING as exc:
                 if self._deadline.expired() or self.found.done():
-                    raise
+                    # The last try has little time, so that it may say nothing else.
+                    raise (before if isinstance(exc, ConnectTimeout) and before else exc) from None
+                before = exc
                 _log.debug("the log of %s: %s; trying again", self._pod.where, exc)
             pause = min(max(2 * pause, _PAUSE), _LONGEST_PAUSE)
 

@@ -80,7 +80,7 @@ class Logs(ABC, Generic[Line]):
         """Return all lines to the end as one.
 
         Raises:
-            ConnectionLost: the log was cut, and does not go on; ``partial`` has what came.
+            ConnectionLost: the log was cut, and does not go on; ``partial`` has the lines that came.
             ApiError: as for ``readline``.
 
         Threads: blocks; ``close`` wakes it.

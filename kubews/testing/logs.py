@@ -74,10 +74,13 @@ def serve_log(
         stream.begin()
         while not reader.done:
             watch.reset()
-            data = reader.read() if stream.has_room else b""
-            stream.send(data)
-            if not (data or reader.done):
-                stream.wait(watch.fileno())
+            if stream.has_room:
+                data = reader.read()
+                stream.send(data)
+                if data or reader.done:
+                    continue
+            stream.wait(watch.fileno())
+            stream.send(b"")
         stream.end()
     finally:
         log.unwatch(watch)

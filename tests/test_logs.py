@@ -1,0 +1,496 @@
+"""Logs: what is read, each line once whatever happens meanwhile, and why it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import itertools
+import re
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from clusters import AnyCluster
+from support import eventually, in_thread, seconds
+
+import kubews
+from kubews import Client, Pod
+from kubews.testing import Faults, LocalCluster
+
+_NUMBERS = itertools.count()
+STAMP = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}(Z|[+-]\d\d:\d\d)"
+SLEEP = "exec sleep 100000"
+# What waits for a command: `go` lets it go on.
+WAIT = "until [ -e go ]; do sleep 0.02; done; rm go; "
+UNAVAILABLE = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 4\r\n\r\ngone"
+
+
+@contextlib.contextmanager
+def added(cluster: AnyCluster, *scripts: str | None, **options: Any) -> Iterator[Pod]:
+    """Have a pod whose containers ``a``, ``b`` and so on run these scripts once."""
+    name = f"logging-{next(_NUMBERS)}"
+    if not isinstance(cluster, LocalCluster):
+        options["restart_policy"] = "Never"
+    containers = {
+        chr(ord("a") + number): None if script is None else ["sh", "-c", script]
+        for number, script in enumerate(scripts)
+    }
+    cluster.add_pod(name, containers, **options)
+    with cluster.client() as client:
+        yield client.pod(name)
+    with contextlib.suppress(KeyError, kubews.NotFound):
+        cluster.delete_pod(name)
+
+
+def go(pod: Pod) -> None:
+    pod.check_call(["touch", "go"])
+
+
+def said(pod: Pod, count: int, **options: Any) -> bytes:
+    """Return a log as soon as it has so many lines: a command takes its time to begin."""
+
+    def lines() -> bytes:
+        with pod.logs(**options) as log:
+            return log.read()
+
+    assert eventually(lambda: lines().count(b"\n") >= count, 20)
+    return lines()
+
+
+# On every cluster.
+
+
+def test_a_log_is_read_to_its_end(cluster: AnyCluster) -> None:
+    with added(cluster, f"echo one; echo two >&2; printf 'th\\377ree\\n'; {SLEEP}") as pod:
+        assert sorted(said(pod, 3).splitlines()) == [b"one", b"th\xffree", b"two"]
+        with pod.logs() as log:
+            assert sorted(log) == [b"one\n", b"th\xffree\n", b"two\n"]
+            assert (log.reason, log.exit_code, log.gaps, log.resumed) == ("complete", None, [], 0)
+            assert (log.readline(), log.read()) == (b"", b"")
+        assert log.reason == "complete"
+
+
+def test_what_can_be_asked_for(cluster: AnyCluster) -> None:
+    with added(cluster, f"echo one; echo two; echo three; {SLEEP}") as pod:
+        said(pod, 3)
+        now = datetime.datetime.now(datetime.timezone.utc)
+        ago, later = now - datetime.timedelta(hours=1), now + datetime.timedelta(hours=1)
+        for options, expected in (
+            ({"tail": 1}, b"three\n"),
+            ({"tail": 0}, b""),
+            ({"since": 3600}, b"one\ntwo\nthree\n"),
+            ({"since": 0.5, "tail": 0}, b""),
+            ({"since": ago, "tail": 2}, b"two\nthree\n"),
+            ({"since": later}, b""),
+            ({"limit_bytes": 6}, b"one\ntw"),
+            ({"limit_bytes": 6, "follow": True}, b"one\ntw"),
+            ({"text": True}, "one\ntwo\nthree\n"),
+            ({"encoding": "latin-1", "tail": 1}, "three\n"),
+        ):
+            with pod.logs(**options) as log:
+                assert log.read() == expected, options
+        for options in ({}, {"follow": True}):
+            with pod.logs(timestamps=True, text=True, **options) as log:
+                assert re.fullmatch(f"{STAMP} one\n", log.readline())
+
+
+def test_following_to_the_end_of_the_container(cluster: AnyCluster) -> None:
+    with added(cluster, f"echo begun; {WAIT}echo more; printf end; exit 3") as pod:
+        with pod.logs(follow=True, container="a") as log:
+            assert log.readline() == b"begun\n"
+            with pytest.raises(kubews.ReadTimeout, match="no line came"):
+                log.readline(timeout=0.05)
+            go(pod)
+            assert list(log) == [b"more\n", b"end"]
+            assert (log.reason, log.exit_code, log.gaps) == ("ended", 3, [])
+        with pod.logs(follow=True) as log:
+            assert (log.read(), log.reason, log.exit_code) == (b"begun\nmore\nend", "ended", 3)
+
+
+def test_refusals_are_errors_with_their_names(cluster: AnyCluster, client: Client) -> None:
+    with pytest.raises(kubews.NotFound, match='"nope" not found'):
+        client.pod("nope").logs()
+    with pytest.raises(kubews.NotFound, match='"nope" not found'):
+        client.pod("nope").logs(follow=True)
+    with added(cluster, SLEEP) as pod:
+        with pytest.raises(kubews.BadRequest, match="previous terminated container"):
+            pod.logs(previous=True)
+        with pytest.raises(kubews.BadRequest, match="container no is not valid"):
+            pod.logs(container="no")
+    with pytest.raises(kubews.NotReady, match="no pod with app=nowhere"):
+        client.logs("app=nowhere")
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"tail": -1}, ValueError, "tail must be 0 or more"),
+        ({"tail": "5"}, TypeError, "tail must be an int"),
+        ({"limit_bytes": 0}, ValueError, "limit_bytes must be 1 or more"),
+        ({"since": 0}, ValueError, "more than 0"),
+        ({"since": "1h"}, TypeError, "seconds or a datetime"),
+        ({"since": datetime.datetime(2026, 1, 1)}, ValueError, "no time zone"),
+        ({"all_containers": True, "container": "a"}, ValueError, "every container"),
+        ({"bogus": 1}, TypeError, "bogus"),
+    ],
+)
+def test_options_that_cannot_be(
+    pod: Pod, options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        pod.logs(**options)
+
+
+def test_closing_from_another_thread_wakes_the_reader_at_once_r51(cluster: AnyCluster) -> None:
+    times = []
+    with added(cluster, f"echo begun; {SLEEP}") as pod:
+        for _ in range(5):
+            log = pod.logs(follow=True)
+            assert log.readline() == b"begun\n"
+            reading = in_thread(log.readline)
+            time.sleep(0.05)
+            assert reading.running
+            begin = time.monotonic()
+            log.close()
+            assert reading.result(5) == b""
+            times.append(time.monotonic() - begin)
+            assert (log.reason, list(log), log.read()) == ("closed", [], b"")
+            log.close()
+    assert min(times) < 0.1
+
+
+def test_all_containers_in_the_order_of_time(cluster: AnyCluster) -> None:
+    first = f"echo a1; sleep 0.6; echo a2; {SLEEP}"
+    second = f"sleep 0.3; echo b1; sleep 0.6; echo b2; {SLEEP}"
+    with added(cluster, first, second) as pod:
+        said(pod, 4, all_containers=True)
+        with pod.logs(all_containers=True, prefix=True, text=True) as log:
+            name = pod.name
+            assert list(log) == [
+                f"[pod/{name}/{line[0]}] {line}\n" for line in ("a1", "b1", "a2", "b2")
+            ]
+            assert log.reason == "complete"
+        with pod.logs(all_containers=True, follow=True) as log:
+            assert [log.readline() for _ in range(4)] == [b"a1\n", b"b1\n", b"a2\n", b"b2\n"]
+            reading = in_thread(log.readline)
+            log.close()
+            assert reading.result(5) == b""
+            assert log.reason == "closed"
+
+
+def test_the_pods_of_a_selector(cluster: AnyCluster) -> None:
+    labels = {"app": "selected"}
+    script = f"echo $HOSTNAME; {WAIT}echo more; exit 4"
+    with (
+        added(cluster, script, labels=labels) as one,
+        added(cluster, script, labels=labels) as other,
+        cluster.client() as client,
+    ):
+        names = sorted([one.name, other.name])
+        said(one, 1)
+        said(other, 1)
+        with client.logs("app=selected", text=True) as log:
+            assert sorted(log) == [f"[pod/{name}/a] {name}\n" for name in names]
+        with client.logs(
+            "app=selected", follow=True, prefix=False, timestamps=True, text=True
+        ) as log:
+            lines = [log.readline(), log.readline()]
+            assert sorted(line.split()[1] for line in lines) == names
+            go(one)
+            assert log.readline().endswith(" more\n")
+            go(other)
+            assert log.readline().endswith(" more\n")
+            assert (log.readline(), log.reason) == ("", "ended")
+            assert [each.exit_code for each in log.sources] == [4, 4]  # type: ignore[attr-defined]
+
+
+def test_a_completed_pod_of_a_job_has_a_log(cluster: AnyCluster) -> None:
+    with added(cluster, "echo done; exit 0", labels={"job": "l"}, **_soon_over(cluster)) as pod:
+        cluster.add_workload("job/logged", selector={"job": "l"})
+        said(pod, 1)
+        with cluster.client() as client:
+            job = client.pod("job/logged")
+            assert eventually(lambda: job.logs().read() == b"done\n", 20)
+            with job.logs(follow=True) as log:
+                assert (log.read(), log.reason, log.exit_code) == (b"done\n", "ended", 0)
+                assert log.pod.name == pod.name  # type: ignore[attr-defined]
+
+
+def _soon_over(cluster: AnyCluster) -> dict[str, Any]:
+    return {} if isinstance(cluster, LocalCluster) else {"timeout": 0}
+
+
+# What only LocalCluster can do.
+
+
+def lines_of(log: kubews.Logs[bytes], count: int) -> list[bytes]:
+    return [log.readline(timeout=seconds(20)) for _ in range(count)]
+
+
+def follow_all(local: LocalCluster, half: int) -> None:
+    """Follow twice so many lines through two cuts and a rotation."""
+    width = 31 + 8  # a stamp and seven digits
+    script = f"seq -f %07.0f 1 {half}; {WAIT}seq -f %07.0f {half + 1} {2 * half}"
+    with added(local, script) as pod:
+        # The first in the first half; the second, whatever is sent again, in the second.
+        cuts = [half * width // 3, half * width + half * width // 4]
+        local.next_faults(
+            Faults(match=f"{pod.name}/log", drop_after=cuts[0]),
+            Faults(match=f"{pod.name}/log", end_after=cuts[1]),
+        )
+        with pod.logs(follow=True) as log:
+            for number in range(1, 2 * half + 1):
+                line = log.readline(timeout=seconds(60))
+                assert line == b"%07d\n" % number
+                if number == half:
+                    local.rotate_log(pod.name)
+                    go(pod)
+            assert log.readline() == b""
+            assert (log.reason, log.exit_code, log.gaps) == ("ended", 0, [])
+            # And once more to be sure of the end.
+            assert log.resumed >= 3
+
+
+def test_each_of_many_lines_once_through_cuts_and_a_rotation_r51(local: LocalCluster) -> None:
+    follow_all(local, 20_000)
+
+
+@pytest.mark.long
+def test_each_of_a_million_lines_once_through_cuts_and_a_rotation_r51(local: LocalCluster) -> None:
+    follow_all(local, 500_000)
+
+
+@pytest.mark.parametrize("how", ["drop_after", "end_after"])
+@pytest.mark.parametrize("size", [*range(1, 100, 7), 1000, 5000])
+def test_equal_lines_cut_anywhere_come_as_often_as_they_were_written_r51(
+    local: LocalCluster, how: str, size: int
+) -> None:
+    with added(local, None) as pod:
+        local.write_log(pod.name, "x\n" * 100)
+        local.write_log(pod.name, "y\n" * 50)
+        cut: dict[str, Any] = {how: size}
+        local.next_faults(*[Faults(match=f"{pod.name}/log", **cut)] * 2)
+        with pod.logs(follow=True) as log:
+            assert lines_of(log, 150) == [b"x\n"] * 100 + [b"y\n"] * 50
+            local.write_log(pod.name, "z\n")
+            assert log.readline() == b"z\n"
+            assert log.gaps == []
+
+
+@contextlib.contextmanager
+def unavailable(local: LocalCluster, pod: Pod, log: kubews.Logs[bytes]) -> Iterator[None]:
+    """Cut a log, and let nobody go on with it."""
+    local.faults = Faults(match=f"{pod.name}/log", response=UNAVAILABLE)
+    log._session.connection._loop.call_soon(log._session.connection._finish, "cut")  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        local.faults = Faults()
+
+
+def test_what_was_rotated_away_during_a_cut_is_a_gap_r51(local: LocalCluster) -> None:
+    with added(local, None) as pod, pod.logs(follow=True) as log:
+        local.write_log(pod.name, "one\n")
+        assert log.readline() == b"one\n"
+        with unavailable(local, pod, log):
+            local.write_log(pod.name, "lost\n")
+            local.rotate_log(pod.name)
+            local.write_log(pod.name, "two\n")
+            reading = in_thread(log.readline)
+            time.sleep(0.3)
+            assert reading.running
+        assert reading.result(20) == b"two\n"
+        (gap,) = log.gaps
+        assert gap.source == f"pod default/{pod.name}, container a"
+        assert re.fullmatch(STAMP, gap.after)
+        assert re.fullmatch(STAMP, gap.before)
+        assert gap.after < gap.before
+        assert (log.resumed, log.reason) == (1, None)
+
+
+def test_what_is_still_there_after_a_rotation_is_no_gap_r51(local: LocalCluster) -> None:
+    with added(local, None) as pod, pod.logs(follow=True) as log:
+        local.write_log(pod.name, "one\n")
+        local.rotate_log(pod.name)
+        local.write_log(pod.name, "two\n")
+        assert lines_of(log, 2) == [b"one\n", b"two\n"]
+        with unavailable(local, pod, log):
+            local.write_log(pod.name, "three\n")
+            reading = in_thread(log.readline)
+        assert reading.result(20) == b"three\n"
+        assert log.gaps == []
+
+
+def test_a_restart_ends_the_log_of_the_run_before_r51(local: LocalCluster) -> None:
+    with added(local, f"echo begun; {SLEEP}") as pod:
+        with pod.logs(follow=True) as log:
+            assert log.readline() == b"begun\n"
+            with unavailable(local, pod, log):
+                local.write_log(pod.name, "last\n")
+                local.restart_container(pod.name)
+                reading = in_thread(log.read)
+            assert reading.result(20) == b"last\n"
+            assert (log.reason, log.exit_code, log.gaps) == ("ended", 137, [])
+        with pod.logs(previous=True) as log:
+            assert log.read() == b"begun\nlast\n"
+        with pod.logs(previous=True, follow=True) as log:
+            assert (log.read(), log.reason) == (b"begun\nlast\n", "ended")
+
+
+def test_a_run_that_is_two_restarts_ago_is_a_gap(local: LocalCluster) -> None:
+    with added(local, f"echo begun; {SLEEP}") as pod, pod.logs(follow=True) as log:
+        assert log.readline() == b"begun\n"
+        with unavailable(local, pod, log):
+            for _ in range(2):
+                local.restart_container(pod.name)
+            reading = in_thread(log.read)
+        assert reading.result(20) == b""
+        assert (log.reason, len(log.gaps)) == ("ended", 1)
+
+
+def test_a_deleted_pod_is_told_r51(local: LocalCluster) -> None:
+    with added(local, f"echo begun; {SLEEP}") as pod, pod.logs(follow=True) as log:
+        assert log.readline() == b"begun\n"
+        reading = in_thread(log.read)
+        local.delete_pod(pod.name)
+        assert reading.result(20) == b""
+        assert (log.reason, log.exit_code) == ("deleted", None)
+        local.add_pod(pod.name)
+
+
+def test_a_cut_that_lasts_is_a_loss(local: LocalCluster) -> None:
+    with added(local, None) as pod:
+        local.write_log(pod.name, "one\ntwo\n")
+        with pod.logs(follow=True, patience=0.3) as log:
+            assert log.readline() == b"one\n"
+            assert log.readline() == b"two\n"
+            with unavailable(local, pod, log):
+                with pytest.raises(kubews.ConnectionLost, match=r"does not go on: .*503") as info:
+                    log.readline()
+                assert isinstance(info.value.__cause__, kubews.ServerError)
+                with pytest.raises(kubews.ConnectionLost):
+                    log.read()
+                assert log.reason == "lost"
+
+
+def test_without_following_a_cut_is_a_loss_with_what_came(local: LocalCluster) -> None:
+    with added(local, None) as pod:
+        local.write_log(pod.name, "one\n" + 3000 * "x" + "\n")
+        local.next_faults(Faults(match=f"{pod.name}/log", drop_after=2500))
+        with pod.logs(text=True) as log:
+            with pytest.raises(kubews.ConnectionLost, match="only one that is followed") as info:
+                log.read()
+            assert info.value.partial == "one\n"
+            assert isinstance(info.value.__cause__, kubews.ConnectionLost)
+            assert log.reason == "lost"
+
+
+def test_closing_while_it_waits_for_the_server_r51(local: LocalCluster) -> None:
+    with added(local, None) as pod:
+        log = pod.logs(follow=True)
+        with unavailable(local, pod, log):
+            reading = in_thread(log.readline)
+            assert eventually(lambda: log._resumption is not None)  # type: ignore[attr-defined]
+            begin = time.monotonic()
+            log.close()
+            assert reading.result(5) == b""
+            assert time.monotonic() - begin < seconds(1)
+        assert log.reason == "closed"
+
+
+def test_a_closed_client_closes_its_logs(local: LocalCluster) -> None:
+    with added(local, None) as pod:
+        log = pod.logs(follow=True)
+        reading = in_thread(log.readline)
+        pod.client.close()
+        assert reading.result(5) == b""
+        assert log.reason == "closed"
+
+
+def test_a_role_that_may_only_read_logs_can_follow(local: LocalCluster) -> None:
+    local.add_user("reader", verbs={"pods/log": ["get"]})
+    with added(local, f"echo begun; {WAIT}exit 3") as pod, local.client("reader") as client:
+        with client.pod(pod.name).logs(follow=True) as log:
+            assert log.readline() == b"begun\n"
+            go(pod)
+            assert (log.read(), log.reason, log.exit_code) == (b"", "ended", None)
+        local.add_user("nobody")
+        with (
+            local.client("nobody") as nobody,
+            pytest.raises(kubews.Forbidden, match="needs the verb get on pods/log in namespace"),
+        ):
+            nobody.pod(pod.name).logs()
+
+
+def test_pods_that_have_no_log_yet(local: LocalCluster) -> None:
+    with (
+        added(local, None, state="waiting") as pod,
+        pytest.raises(kubews.BadRequest, match="is waiting to start: ContainerCreating"),
+    ):
+        pod.logs(follow=True)
+    with (
+        added(local, None, state="unscheduled") as pod,
+        pytest.raises(kubews.NotReady, match="no node has been chosen"),
+    ):
+        pod.logs()
+
+
+def test_a_long_line_is_one_line(local: LocalCluster) -> None:
+    long = b"x" * (1 << 20) + b"\n"
+    with added(local, None) as pod:
+        local.write_log(pod.name, long + b"short\n")
+        local.next_faults(Faults(match=f"{pod.name}/log", drop_after=300_000))
+        with pod.logs(follow=True) as log:
+            assert [len(line) for line in lines_of(log, 2)] == [len(long), 6]
+
+
+def test_text_as_subprocess_reads_it(local: LocalCluster) -> None:
+    with added(local, None) as pod:
+        local.write_log(pod.name, "grüße\r\n".encode() + b"\xff\n")
+        with pod.logs(text=True, errors="replace") as log:
+            assert list(log) == ["grüße\n", "\ufffd\n"]
+        with pod.logs(text=True) as log:
+            assert log.readline() == "grüße\n"
+            with pytest.raises(UnicodeDecodeError):
+                log.readline()
+
+
+def test_a_forgotten_log_is_cut_with_a_warning(local: LocalCluster) -> None:
+    with added(local, None) as pod:
+        logs = [pod.logs(follow=True)]
+        with pytest.warns(ResourceWarning, match="the log of pod default/"):
+            logs.clear()
+
+
+def test_one_log_of_several_that_is_lost_ends_them_all(local: LocalCluster) -> None:
+    with added(local, None, None) as pod:
+        local.write_log(pod.name, "one\n")
+        local.faults = Faults(match="container=b", drop_after=3)
+        try:
+            with pod.logs(all_containers=True) as log:
+                assert log.readline() == b"one\n"
+                with pytest.raises(kubews.ConnectionLost):
+                    log.readline()
+                assert log.reason == "lost"
+            local.faults = Faults(match="container=b", response=UNAVAILABLE)
+            with pytest.raises(kubews.ServerError):
+                pod.logs(all_containers=True)
+        finally:
+            local.faults = Faults()
+
+
+def test_many_threads_follow_with_one_client_r22(local: LocalCluster) -> None:
+    with contextlib.ExitStack() as stack:
+        pods = [stack.enter_context(added(local, None)) for _ in range(16)]
+        client = stack.enter_context(local.client())
+
+        def follow(pod: Pod) -> list[bytes]:
+            with client.pod(pod.name).logs(follow=True) as log:
+                return lines_of(log, 100)
+
+        following = [in_thread(follow, pod) for pod in pods]
+        for pod in pods:
+            local.write_log(pod.name, "".join(f"{pod.name} {each}\n" for each in range(100)))
+        for pod, future in zip(pods, following, strict=True):
+            assert future.result(60) == [b"%s %d\n" % (pod.name.encode(), n) for n in range(100)]
