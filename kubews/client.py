@@ -138,7 +138,7 @@ class Client:
         Args:
             selector: such as ``app=web,tier!=cache``.
             namespace: by default the context's.
-            **options: as for ``Pod.logs``.
+            **options: as for ``Pod.logs``, without ``wait_ready``.
 
         Raises:
             NotReady: there is no such pod.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 import time
@@ -174,6 +175,7 @@ def of_pod(
     text: Optional[bool] = None,
     encoding: Optional[str] = None,
     errors: Optional[str] = None,
+    wait_ready: Optional[float] = None,
     **options: Any,
 ) -> Logs[Any]:
     """Open the logs of a pod; see ``Pod.logs``.
@@ -183,6 +185,11 @@ def of_pod(
     options.update(encoding=_encoding(text, encoding, errors), errors=errors)
     _check(container, all_containers)
     target = pod.in_container(container) if container else pod
+    if wait_ready is not None:
+        with contextlib.suppress(
+            NotReady
+        ):  # one that has ended has a log; else the server says what is wrong
+            target.wait_ready(wait_ready)
     if not (all_containers or prefix):
         return logs(target, **options)
     deadline = Deadline(options.get("connect_timeout"))

@@ -109,6 +109,7 @@ class _CommonLogs(TypedDict, total=False):
     since: Since
     limit_bytes: Optional[int]
     patience: float
+    wait_ready: Optional[float]
     connect_timeout: Optional[float]
 
 

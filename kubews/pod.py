@@ -404,14 +404,14 @@ class Pod(Target):
                 ``since``, seconds before now or an aware datetime, to the second; ``limit_bytes``.
                 ``all_containers`` merges those of every container by time; ``prefix`` begins
                 each line with ``[pod/web-0/app]``. ``text``, ``encoding`` and ``errors`` as for ``Popen``.
-                ``patience``: seconds to try to go on after a cut (60); ``connect_timeout``: for the
-                questions and the connection.
+                ``patience``: seconds to try to go on after a cut (60); ``wait_ready``: seconds to wait first for the
+                container to run; ``connect_timeout``: for the questions and the connection.
 
         Returns:
             The lines, with ``readline``, ``read`` and ``close``.
 
         Raises:
-            BadRequest: the container waits to start, or there is no run before it.
+            BadRequest: the container waits to start, or there is no run before this one.
             ApiError: the server refused: no such pod or container, or a missing right (``get`` on ``pods/log``).
             NotReady: no node has been chosen yet, or there is no pod of a Deployment and so on.
             ConnectFailed: the server could not be reached.

@@ -51,11 +51,18 @@ def said(pod: Pod, count: int, **options: Any) -> bytes:
     """Return a log as soon as it has so many lines: a command takes its time to begin."""
 
     def lines() -> bytes:
-        with pod.logs(**options) as log:
+        with contextlib.suppress(kubews.BadRequest), pod.logs(**options) as log:
             return log.read()
+        return b""  # it waits to start
 
     assert eventually(lambda: lines().count(b"\n") >= count, 20)
     return lines()
+
+
+def cut(log: kubews.Logs[bytes]) -> None:
+    """Cut the connection on this side, as a network does: what has arrived is still there."""
+    connection = log._session.connection  # type: ignore[attr-defined]
+    connection._loop.call_soon(connection._finish, "cut")
 
 
 # On every cluster.
@@ -106,6 +113,29 @@ def test_following_to_the_end_of_the_container(cluster: AnyCluster) -> None:
             assert (log.reason, log.exit_code, log.gaps) == ("ended", 3, [])
         with pod.logs(follow=True) as log:
             assert (log.read(), log.reason, log.exit_code) == (b"begun\nmore\nend", "ended", 3)
+
+
+def test_lines_long_and_short_come_once_through_cuts_r51(cluster: AnyCluster) -> None:
+    """Of two streams, whose lines a runtime may stamp in another order than it writes them."""
+    script = (
+        "for i in $(seq 40); do seq -f $i.%03.0f 250; seq -f e$i.%03.0f 50 >&2; "
+        "head -c 40000 /dev/zero | tr '\\0' x; echo; done; exit 2"
+    )
+    with added(cluster, WAIT + script) as pod, pod.logs(follow=True) as log:
+        go(pod)
+        lines = []
+        for line in log:
+            lines.append(line)
+            if len(lines) % 2500 == 0:
+                cut(log)
+        assert (log.reason, log.exit_code, log.gaps) == ("ended", 2, [])
+        assert log.resumed >= 4
+        with pod.logs() as again:
+            assert again.read() == b"".join(lines)
+    whole = b"".join(lines)
+    for number in (*range(1, 41),):
+        assert whole.count(b"\n%d.250\n" % number) == 1
+    assert whole.count(b"x") == 40 * 40000
 
 
 def test_refusals_are_errors_with_their_names(cluster: AnyCluster, client: Client) -> None:
@@ -177,6 +207,14 @@ def test_all_containers_in_the_order_of_time(cluster: AnyCluster) -> None:
             log.close()
             assert reading.result(5) == b""
             assert log.reason == "closed"
+
+
+def test_waiting_for_the_container(cluster: AnyCluster) -> None:
+    with added(cluster, f"echo begun; {SLEEP}", **_soon_over(cluster)) as pod:
+        with pod.logs(follow=True, wait_ready=seconds(30)) as log:
+            assert log.readline() == b"begun\n"
+    with added(cluster, None, state="completed") as pod:
+        assert pod.logs(wait_ready=seconds(5)).read() == b""
 
 
 def test_the_pods_of_a_selector(cluster: AnyCluster) -> None:
@@ -282,7 +320,7 @@ def test_equal_lines_cut_anywhere_come_as_often_as_they_were_written_r51(
 def unavailable(local: LocalCluster, pod: Pod, log: kubews.Logs[bytes]) -> Iterator[None]:
     """Cut a log, and let nobody go on with it."""
     local.faults = Faults(match=f"{pod.name}/log", response=UNAVAILABLE)
-    log._session.connection._loop.call_soon(log._session.connection._finish, "cut")  # type: ignore[attr-defined]
+    cut(log)
     try:
         yield
     finally:
