@@ -196,7 +196,9 @@ def of_pod(
     pinned = target.pin(deadline, running=False)
     pod.client.authenticate(deadline)
     document = pinned.get(deadline.at_most(pod.client.connect_timeout).remaining())
-    return _merged(_containers(pinned, document, all_containers), prefix=prefix, **options)
+    return merge(
+        containers_of(pinned, document, all_of_them=all_containers), prefix=prefix, **options
+    )
 
 
 def of_selector(
@@ -219,16 +221,52 @@ def of_selector(
     options.update(encoding=_encoding(text, encoding, errors), errors=errors)
     _check(container, all_containers)
     where = namespace or client.config.namespace
-    found = client.get(pods_path(where, selector), timeout=options.get("connect_timeout"))
-    pods = documents.entries(found, "items")
-    if not pods:
+    timeout = options.get("connect_timeout")
+    containers = selected(
+        client, selector, where, container, all_of_them=all_containers, timeout=timeout
+    )
+    if not containers:
         raise NotReady(f"there is no pod with {selector} in namespace {where}")
+    return merge(containers, prefix=prefix, **options)
+
+
+def selected(
+    client: Client,
+    selector: str,
+    namespace: str,
+    container: Optional[str],
+    *,
+    all_of_them: bool,
+    kind: type[Target] = Target,
+    timeout: Optional[float] = None,
+) -> list[Target]:
+    """Return the containers of the pods with some labels; see ``containers_of``.
+
+    Raises:
+        ApiError: the server refused.
+
+    Threads: blocks.
+    """
+    found = client.get(pods_path(namespace, selector), timeout=timeout)
     containers = []
-    for document in pods:
-        name = documents.name_of(document)
-        pod = Target(client, f"pod/{name}", namespace=where, container=container)
-        containers += _containers(pod, document, all_containers)
-    return _merged(containers, prefix=prefix, **options)
+    for document in documents.entries(found, "items"):
+        name = f"pod/{documents.name_of(document)}"
+        pod = kind(client, name, namespace=namespace, container=container)
+        containers += containers_of(pod, document, all_of_them=all_of_them)
+    return containers
+
+
+def containers_of(pod: Target, document: documents.Json, *, all_of_them: bool) -> list[Target]:
+    """Return a handle of each container of a pod, or of the one that is meant.
+
+    Args:
+        pod: one pod; if it names no container, it chooses one.
+        document: its object.
+        all_of_them: whether all are meant, of every kind.
+    """
+    if not all_of_them:
+        return [pod.in_container(pod.container or pod.choose_container(document))]
+    return [pod.in_container(name) for name in documents.in_order(document)]
 
 
 def _check(container: Optional[str], all_containers: bool) -> None:
@@ -242,23 +280,25 @@ def _encoding(
     return encoding or ("utf-8" if text or errors else None)
 
 
-def _containers(pod: Target, document: documents.Json, all_of_them: bool) -> list[Target]:
-    if not all_of_them:
-        return [pod.in_container(pod.container or pod.choose_container(document))]
-    return [pod.in_container(name) for name in documents.in_order(document)]
-
-
-def _merged(
+def merge(
     containers: Sequence[Target],
     *,
     prefix: bool,
     follow: bool = False,
     timestamps: bool = False,
-    encoding: Optional[str],
-    errors: Optional[str],
+    encoding: Optional[str] = None,
+    errors: Optional[str] = None,
     **options: Any,
 ) -> MergedLogs[Any]:
-    """Open the logs of containers, all of which are named."""
+    """Open the logs of several containers, to be read as one; see ``Pod.logs``.
+
+    Args:
+        containers: pods, each with its container named.
+        prefix: whether to begin each line with ``[pod/web-0/app]``, as kubectl does.
+        **options: as for ``logs.logs``.
+
+    Threads: blocks.
+    """
     opened: list[tuple[ContainerLogs[Any], bytes]] = []
     try:
         for each in containers:

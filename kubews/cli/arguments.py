@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 _COMMANDS = {
     "exec": ("execute", "Execute a command in a container"),
     "attach": ("attach", "Attach to a running container"),
+    "logs": ("logs", "Print the log of a container"),
     "shell": ("shell", "Open a shell in a container"),
     "port-forward": ("forward", "Forward local ports to a pod"),
     "local": ("local", "Serve a LocalCluster to try things on, until Ctrl-C"),
@@ -56,9 +57,10 @@ class Parser(argparse.ArgumentParser):
         """Tell what is wrong with the command line, and exit."""
         self.exit(1, f"error: {message}\nSee '{self.prog} -h' for help and examples\n")
 
-    def add_switch(self, short: str, long: str, *, help: str) -> None:
-        """Add a flag that is on or off; kubectl also takes ``--stdin=false`` and ``-it=0``."""
-        action = self.add_argument(short, long, action="store_true", help=help)
+    def add_switch(self, *names: str, help: str) -> None:
+        """Add a flag that is on or off, its long name last; kubectl also takes ``--stdin=false`` and ``-it=0``."""
+        long = names[-1]
+        action = self.add_argument(*names, action="store_true", help=help)
         self.add_argument(
             f"{long}=false",
             dest=action.dest,
@@ -66,7 +68,7 @@ class Parser(argparse.ArgumentParser):
             default=argparse.SUPPRESS,
             help=argparse.SUPPRESS,
         )
-        self._switches.update({short: long, long: long})
+        self._switches.update(dict.fromkeys(names, long))
 
     def spell_out(self, argument: str) -> list[str]:
         """Return an argument as this can parse it, if it is a switch with a value (pflag, ``flag.go``)."""
@@ -180,14 +182,14 @@ def add_target(parser: Parser) -> None:
     parser.add_argument("names", nargs="*", metavar="POD | TYPE/NAME", help=argparse.SUPPRESS)
 
 
-def add_running_timeout(parser: Parser) -> None:
+def add_running_timeout(parser: Parser, default: str = "1m") -> None:
     """Add how long to wait for a pod of a Deployment and the like."""
     parser.add_argument(
         "--pod-running-timeout",
         metavar="DURATION",
         type=duration,
-        default=60.0,
-        help="how long to wait for a pod of TYPE/NAME to run, such as 5s or 2m (1m)",
+        default=duration(default),
+        help=f"how long to wait for a pod of TYPE/NAME to run, such as 5s or 2m ({default})",
     )
 
 
