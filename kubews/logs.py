@@ -79,6 +79,9 @@ class ContainerLogs(Logs[Line]):
         super().__init__(encoding, errors)
         self.pod = pod
         self._resumed = 0
+        self._confirms = (
+            False  # whether the connection is only there to see that nothing more comes
+        )
         self._query = query
         self._timestamps = timestamps
         self._merged = merged
@@ -188,6 +191,9 @@ class ContainerLogs(Logs[Line]):
             elif not self._timestamps:
                 line = text
         self._new_lines = True
+        if self._confirms:
+            self._confirms = False
+            self._resumed += 1
         if self._left is None:
             self._lines.append(line)
         elif self._left > 0:
@@ -286,7 +292,9 @@ class ContainerLogs(Logs[Line]):
                 self.gaps.append(Gap(self.pod.where, self._given.stamp, ""))
             self._finish(again.reason)
             return
-        self._resumed += 1
+        self._confirms = bool(again.reason)
+        if not self._confirms:
+            self._resumed += 1
         self._repeated = self._given.repeated()
         if self._repeated.done:
             self._repeated = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Generic, NamedTuple, Optional, TypeVar, Union, cast
 
 from kubews.errors import ConnectionLost, ReadTimeout
@@ -113,6 +114,11 @@ class Logs(ABC, Generic[Line]):
         trace: Optional[TracebackType],
     ) -> None:
         self.close()
+
+    @property
+    def sources(self) -> Sequence[Logs[Line]]:
+        """The logs of the single containers, each with a ``reason`` of its own; of one, itself."""
+        return (self,)
 
     @property
     @abstractmethod

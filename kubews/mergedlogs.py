@@ -68,8 +68,6 @@ class MergedLogs(Logs[Line]):
     ) -> None:
         super().__init__(encoding, errors)
         self._sources = [_Source(*each) for each in sources]
-        #: The logs of the single containers, each with a ``reason`` of its own.
-        self.sources: Sequence[Logs[Any]] = [each.log for each in self._sources]
         self._timestamps = timestamps
         self._patience = _PATIENCE if follow else math.inf
         self._lock = threading.RLock()  # guards the sources
@@ -82,6 +80,11 @@ class MergedLogs(Logs[Line]):
 
     def __repr__(self) -> str:
         return f"<kubews.Logs of {len(self._sources)} containers>"
+
+    @property
+    def sources(self) -> Sequence[Logs[Any]]:
+        """The logs of the single containers, each with a ``reason`` of its own."""
+        return [each.log for each in self._sources]
 
     @property
     def resumed(self) -> int:
