@@ -21,8 +21,6 @@ with LocalCluster() as cluster, cluster.client() as client:
             if found := re.fullmatch(r"\[pod/(.*)/app\] ERROR: (.*)\n", line):
                 print(f"{found[1]}: {found[2]}")
 
-    print(
-        f"{lines} lines, each once; cut {log.resumed > 2 and 'and resumed'}, {len(log.gaps)} gaps"
-    )
+    print(f"{lines} lines, each once; cuts: {log.resumed}, gaps: {len(log.gaps)}")
     for each in log.sources:
         print(f"{each.reason} with exit code {each.exit_code}")
