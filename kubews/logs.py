@@ -88,7 +88,7 @@ class ContainerLogs(Logs[Line]):
         self._left = limit
         self._patience = patience
         self._run = self._look(deadline) if query.follow and not query.previous else None
-        self._lines: deque[bytes] = deque()  # to be given out
+        self._lines: deque[bytes] = deque()  # as they came, to be given out
         self._begun: list[bytes] = []  # the pieces of a line that has no newline yet
         self._given = Given()
         self._repeated: Optional[Repeated] = None
@@ -97,7 +97,9 @@ class ContainerLogs(Logs[Line]):
         self._closed = False
         self._over = ""  # the reason that holds when this connection has ended well
         self._new_lines = False
-        self._end_before: Optional[tuple[bytes, int]] = None  # what the last connection ended with
+        self._end_before: Optional[tuple[bytes, int]] = (
+            None  # what the last connection ended with, if well
+        )
         self._pause = 0.0
         self._trouble = Deadline(patience)
         self._use(open_log(self.pod, query, deadline))
@@ -145,19 +147,21 @@ class ContainerLogs(Logs[Line]):
     # -- lines
 
     def _next(self, deadline: Deadline) -> bytes:
-        while not self._lines:
-            if self._closed or self.reason is not None:
-                self._check()
+        while not self._closed:
+            if self._lines:
+                # From here on Ctrl-C may lose this line, and no other.
+                line = self._shown(self._lines.popleft())
+                if line:
+                    return line
+            elif self.reason is not None:
+                if self._error is not None:
+                    raise fresh(self._error)
                 return b""
-            if self._resumption is not None:
+            elif self._resumption is not None:
                 self._go_on(self._resumption, deadline)
             else:
                 self._receive(deadline)
-        return b"" if self._closed else self._lines.popleft()
-
-    def _check(self) -> None:
-        if self._error is not None and not self._closed:
-            raise fresh(self._error)
+        return b""
 
     def _receive(self, deadline: Deadline) -> None:
         try:
@@ -170,12 +174,19 @@ class ContainerLogs(Logs[Line]):
         if b"\n" not in data:
             self._begun.append(data)
             return
-        *lines, rest = b"".join([*self._begun, data]).split(b"\n")
-        self._begun = [rest] if rest else []
-        for line in lines:
-            self._take(line + b"\n")
+        try:
+            *lines, rest = b"".join([*self._begun, data]).split(b"\n")
+            whole = deque(line + b"\n" for line in lines)
+            begun = [rest] if rest else []
+            # Invariant: no call between the two, so that Ctrl-C finds both done or none.
+            self._lines = whole
+            self._begun = begun
+        except BaseException:
+            self._session.connection.pipes[LOG].put_back(data)
+            raise
 
-    def _take(self, line: bytes) -> None:
+    def _shown(self, line: bytes) -> bytes:
+        """Return what is to be given out of a line that came; nothing if it came before."""
         uncounted = 0
         if self._query.stamps:
             repeated = self._repeated
@@ -183,7 +194,7 @@ class ContainerLogs(Logs[Line]):
                 if repeated.has(line):
                     if repeated.done:
                         self._repeated = None
-                    return
+                    return b""
                 self._note_gap(repeated, line.partition(b" ")[0].decode("utf-8", "replace"))
             text = self._given.take(line)
             if self._merged and not self._timestamps:
@@ -194,13 +205,16 @@ class ContainerLogs(Logs[Line]):
         if self._confirms:
             self._confirms = False
             self._resumed += 1
-        if self._left is None:
-            self._lines.append(line)
-        elif self._left > 0:
-            self._lines.append(line[: uncounted + self._left])
-            self._left -= len(line) - uncounted
-            if self._left <= 0:
-                self._finish("limit")
+        return line if self._left is None else self._within_limit(line, uncounted)
+
+    def _within_limit(self, line: bytes, uncounted: int) -> bytes:
+        assert self._left is not None
+        line = line[: uncounted + self._left]
+        self._left -= len(line) - uncounted
+        if self._left <= 0:
+            self._lines.clear()
+            self._finish("limit")
+        return line
 
     def _note_gap(self, repeated: Repeated, before: str) -> None:
         self._repeated = None
@@ -223,11 +237,14 @@ class ContainerLogs(Logs[Line]):
         connection = self._session.connection
         with contextlib.suppress(Expired):  # it ends after its streams
             connection.closed.get(Deadline(_MOMENT))
+        ended_well = connection.close_code == _NORMAL
+        if not ended_well:
+            self._end_before = None
         if self._closed or connection.closed_here:
             self._finish("closed")
         elif connection.inherited:
             self._fail(lost)
-        elif connection.close_code == _NORMAL and self._is_over():
+        elif ended_well and self._is_over():
             self._finish_with_rest(self._over or ("ended" if self._query.follow else "complete"))
         elif self._query.follow:
             self._resume()
@@ -252,7 +269,7 @@ class ContainerLogs(Logs[Line]):
         rest = b"".join(self._begun)
         self._begun = []
         if rest:
-            self._take(rest)
+            self._lines.append(rest)
         self._finish(reason)
 
     def _fail(self, exc: Exception) -> None:
@@ -288,8 +305,10 @@ class ContainerLogs(Logs[Line]):
         self._resumption = None
         self._over, self.exit_code = again.reason, again.exit_code
         if again.session is None:
-            if again.gap:
+            if self._end_before is None or again.gap:
                 self.gaps.append(Gap(self.pod.where, self._given.stamp, ""))
+            elif self._end_before[0]:
+                self._lines.append(self._end_before[0])
             self._finish(again.reason)
             return
         self._confirms = bool(again.reason)

@@ -16,6 +16,7 @@ from support import eventually, in_thread, seconds
 
 import kubews
 from kubews import Client, Pod
+from kubews.protocol.logs import LOG
 from kubews.testing import Faults, LocalCluster
 
 _NUMBERS = itertools.count()
@@ -179,8 +180,8 @@ def test_closing_from_another_thread_wakes_the_reader_at_once_r51(cluster: AnyCl
             log = pod.logs(follow=True)
             assert log.readline() == b"begun\n"
             reading = in_thread(log.readline)
-            time.sleep(0.05)
-            assert reading.running
+            pipe = log._session.connection.pipes[LOG]  # type: ignore[attr-defined]
+            assert eventually(lambda pipe=pipe: pipe.readers)
             begin = time.monotonic()
             log.close()
             assert reading.result(5) == b""
@@ -191,22 +192,24 @@ def test_closing_from_another_thread_wakes_the_reader_at_once_r51(cluster: AnyCl
 
 
 def test_all_containers_in_the_order_of_time(cluster: AnyCluster) -> None:
-    first = f"echo a1; sleep 0.6; echo a2; {SLEEP}"
-    second = f"sleep 0.3; echo b1; sleep 0.6; echo b2; {SLEEP}"
-    with added(cluster, first, second) as pod:
-        said(pod, 4, all_containers=True)
-        with pod.logs(all_containers=True, prefix=True, text=True) as log:
-            name = pod.name
-            assert list(log) == [
-                f"[pod/{name}/{line[0]}] {line}\n" for line in ("a1", "b1", "a2", "b2")
-            ]
-            assert log.reason == "complete"
-        with pod.logs(all_containers=True, follow=True) as log:
-            assert [log.readline() for _ in range(4)] == [b"a1\n", b"b1\n", b"a2\n", b"b2\n"]
+    script = f"for i in 1 2; do {WAIT}echo $i; done; {SLEEP}"
+    with added(cluster, script, script) as pod:
+        with pod.logs(all_containers=True, prefix=True, follow=True, text=True) as log:
+            expected = []
+            for number in (1, 2):
+                for name in "ba":
+                    go(pod.in_container(name))
+                    expected.append(f"[pod/{pod.name}/{name}] {number}\n")
+                    assert log.readline(timeout=seconds(20)) == expected[-1]
             reading = in_thread(log.readline)
             log.close()
-            assert reading.result(5) == b""
+            assert reading.result(5) == ""
             assert log.reason == "closed"
+        with pod.logs(all_containers=True, prefix=True, text=True) as log:
+            assert list(log) == expected
+            assert log.reason == "complete"
+        with pod.logs(all_containers=True, limit_bytes=3) as log:
+            assert (log.read(), log.reason) == (b"1\n1\n22", "limit")
 
 
 def test_waiting_for_the_container(cluster: AnyCluster) -> None:
@@ -335,8 +338,7 @@ def test_what_was_rotated_away_during_a_cut_is_a_gap_r51(local: LocalCluster) ->
             local.rotate_log(pod.name)
             local.write_log(pod.name, "two\n")
             reading = in_thread(log.readline)
-            time.sleep(0.3)
-            assert reading.running
+            assert eventually(lambda: log._resumption is not None)  # type: ignore[attr-defined]
         assert reading.result(20) == b"two\n"
         (gap,) = log.gaps
         assert gap.source == f"pod default/{pod.name}, container a"
@@ -389,11 +391,21 @@ def test_a_run_that_is_two_restarts_ago_is_a_gap(local: LocalCluster) -> None:
 def test_a_deleted_pod_is_told_r51(local: LocalCluster) -> None:
     with added(local, f"echo begun; {SLEEP}") as pod, pod.logs(follow=True) as log:
         assert log.readline() == b"begun\n"
+        local.write_log(pod.name, "last words")
         reading = in_thread(log.read)
         local.delete_pod(pod.name)
-        assert reading.result(20) == b""
-        assert (log.reason, log.exit_code) == ("deleted", None)
-        local.add_pod(pod.name)
+        assert reading.result(20) == b"last words"
+        assert (log.reason, log.exit_code, log.gaps) == ("deleted", None, [])
+
+
+def test_what_a_deleted_pod_may_have_said_during_a_cut_is_a_gap(local: LocalCluster) -> None:
+    with added(local, None) as pod, pod.logs(follow=True) as log:
+        local.write_log(pod.name, "one\n")
+        assert log.readline() == b"one\n"
+        with unavailable(local, pod, log):
+            local.delete_pod(pod.name)
+            assert log.readline() == b""
+        assert (log.reason, len(log.gaps)) == ("deleted", 1)
 
 
 def test_a_cut_that_lasts_is_a_loss(local: LocalCluster) -> None:
