@@ -8,7 +8,7 @@ import time
 from collections import deque
 from typing import Any, Optional
 
-from kubews.errors import ConnectionLost, Forbidden, ReadTimeout
+from kubews.errors import ConnectionLost, Forbidden
 from kubews.logsource import (
     PASSING,
     LogQuery,
@@ -24,7 +24,6 @@ from kubews.logstream import Gap, Line, Logs
 from kubews.protocol.loglines import Given, Repeated
 from kubews.protocol.logs import LOG
 from kubews.session import Session
-from kubews.streams import Stream
 from kubews.targets import Target
 from kubews.transport.deadline import Deadline
 from kubews.transport.wait import Expired, fresh
@@ -92,6 +91,7 @@ class ContainerLogs(Logs[Line]):
         self._begun: list[bytes] = []  # the pieces of a line that has no newline yet
         self._given = Given()
         self._repeated: Optional[Repeated] = None
+        self._torn = False  # whether it is not known how far a line came
         self._resumption: Optional[Resumption] = None
         self._error: Optional[Exception] = None
         self._closed = False
@@ -138,7 +138,6 @@ class ContainerLogs(Logs[Line]):
 
     def _use(self, session: Session) -> None:
         self._session = session
-        self._stream = Stream(session, LOG, session.connection.pipes[LOG])
         self._since = time.monotonic()
         self._new_lines = False
         if self._closed:
@@ -148,9 +147,10 @@ class ContainerLogs(Logs[Line]):
 
     def _next(self, deadline: Deadline) -> bytes:
         while not self._closed:
-            if self._lines:
-                # From here on Ctrl-C may lose this line, and no other.
-                line = self._shown(self._lines.popleft())
+            if self._torn:
+                self._mend()
+            elif self._lines:
+                line = self._take()
                 if line:
                     return line
             elif self.reason is not None:
@@ -164,26 +164,39 @@ class ContainerLogs(Logs[Line]):
         return b""
 
     def _receive(self, deadline: Deadline) -> None:
+        pipe = self._session.connection.pipes[LOG]
+        taken: list[bytes] = []
         try:
-            data = self._stream.recv(_CHUNK, deadline.remaining())
-        except ReadTimeout as exc:
-            raise Expired from exc
-        except ConnectionLost as exc:
-            self._end(exc)
-            return
-        if b"\n" not in data:
-            self._begun.append(data)
-            return
-        try:
-            *lines, rest = b"".join([*self._begun, data]).split(b"\n")
-            whole = deque(line + b"\n" for line in lines)
-            begun = [rest] if rest else []
+            pipe.take(_CHUNK, deadline, taken)
+            whole: deque[bytes] = deque()
+            begun = [*self._begun, *taken]
+            if b"\n" in taken[0]:
+                *lines, rest = b"".join(begun).split(b"\n")
+                whole = deque(line + b"\n" for line in lines)
+                begun = [rest]
             # Invariant: no call between the two, so that Ctrl-C finds both done or none.
             self._lines = whole
             self._begun = begun
+        except ConnectionLost as exc:
+            self._end(exc)
         except BaseException:
-            self._session.connection.pipes[LOG].put_back(data)
+            pipe.put_back(b"".join(taken))
             raise
+
+    def _take(self) -> bytes:
+        try:
+            return self._shown(self._lines.popleft())
+        except BaseException:  # Ctrl-C, which may lose this line, and no other
+            self._torn = self._query.follow
+            raise
+
+    def _mend(self) -> None:
+        """Begin again behind the lines that are known to have been given out."""
+        self._lines = deque()
+        self._session.connection.abort()
+        self._end_before = None
+        self._resume()
+        self._torn = False
 
     def _shown(self, line: bytes) -> bytes:
         """Return what is to be given out of a line that came; nothing if it came before."""
@@ -286,11 +299,12 @@ class ContainerLogs(Logs[Line]):
             self._fail(self._loss("it ends again and again"))
             return
         given = self._given
-        self._resumption = Resumption(self.pod, self._query, given.since, self._run, self._trouble)
-        if self._closed:
-            return
-        self._resumption.start(self._pause)
+        resumption = Resumption(self.pod, self._query, given.since, self._run, self._trouble)
+        resumption.start(self._pause)
+        self._resumption = resumption  # that is under way, or Ctrl-C would have us wait for nothing
         self._pause = min(max(2 * self._pause, _FIRST_PAUSE), _LONGEST_PAUSE)
+        if self._closed:
+            resumption.stop()
 
     def _go_on(self, resumption: Resumption, deadline: Deadline) -> None:
         try:
@@ -302,7 +316,6 @@ class ContainerLogs(Logs[Line]):
             if not self._closed:
                 self._fail(self._loss(str(exc), exc) if isinstance(exc, PASSING) else exc)
             return
-        self._resumption = None
         self._over, self.exit_code = again.reason, again.exit_code
         if again.session is None:
             if self._end_before is None or again.gap:
@@ -310,6 +323,7 @@ class ContainerLogs(Logs[Line]):
             elif self._end_before[0]:
                 self._lines.append(self._end_before[0])
             self._finish(again.reason)
+            self._resumption = None
             return
         self._confirms = bool(again.reason)
         if not self._confirms:
@@ -318,6 +332,7 @@ class ContainerLogs(Logs[Line]):
         if self._repeated.done:
             self._repeated = None
         self._use(again.session)
+        self._resumption = None  # last: after Ctrl-C all of this is done again
 
     def _loss(self, why: str, cause: Optional[Exception] = None) -> ConnectionLost:
         after = f"; the last line was of {self._given.stamp}" if self._given.stamp else ""

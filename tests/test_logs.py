@@ -6,6 +6,7 @@ import contextlib
 import datetime
 import itertools
 import re
+import signal
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -301,8 +302,13 @@ def test_each_of_a_million_lines_once_through_cuts_and_a_rotation_r51(local: Loc
     follow_all(local, 500_000)
 
 
-@pytest.mark.parametrize("how", ["drop_after", "end_after"])
-@pytest.mark.parametrize("size", [*range(1, 100, 7), 1000, 5000])
+@pytest.mark.parametrize(
+    ("how", "size"),
+    [
+        *(("end_after", size) for size in (1, 20, 31, 32, 33, 34, 2048, 4000)),
+        *(("drop_after", size) for size in (1, 2, 2051, 2054, 3000)),
+    ],
+)
 def test_equal_lines_cut_anywhere_come_as_often_as_they_were_written_r51(
     local: LocalCluster, how: str, size: int
 ) -> None:
@@ -316,6 +322,57 @@ def test_equal_lines_cut_anywhere_come_as_often_as_they_were_written_r51(
             local.write_log(pod.name, "z\n")
             assert log.readline() == b"z\n"
             assert log.gaps == []
+
+
+class Alarm(BaseException):
+    """What a signal raises here, in the place of KeyboardInterrupt."""
+
+
+@contextlib.contextmanager
+def interrupts(interval: float) -> Iterator[list[int]]:
+    """Raise Alarm again and again where it is armed, by a list that is not empty; it disarms itself."""
+    armed: list[int] = []
+
+    def handler(number: int, frame: Any) -> None:
+        if armed:
+            armed.clear()
+            raise Alarm
+
+    previous = signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, interval, interval)
+    try:
+        yield armed
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+
+
+@pytest.mark.filterwarnings("ignore:the log of:ResourceWarning")  # opened, and never taken
+@pytest.mark.parametrize("follow", [True, False])
+def test_ctrl_c_loses_at_most_the_line_of_its_call_r49(local: LocalCluster, follow: bool) -> None:
+    with added(local, "seq -f %07.0f 1 20000") as pod:
+        said(pod, 20_000)
+        numbers, stopped = [], 0
+        local.next_faults(*[Faults(match=f"{pod.name}/log", end_after=300_000)] * follow)
+        with pod.logs(follow=follow) as log, interrupts(0.001) as armed:
+            while True:
+                try:
+                    if (
+                        stopped < 100
+                    ):  # on a busy machine every step is interrupted, and none is done
+                        armed.append(1)
+                    line = log.readline(timeout=seconds(20))
+                    armed.clear()
+                except Alarm:
+                    stopped += 1
+                    continue
+                if not line:
+                    break
+                numbers.append(int(line))
+        assert log.gaps == []
+        assert numbers == sorted(set(numbers))
+        assert 20_000 - stopped <= len(numbers) <= 20_000
+        assert stopped
 
 
 @contextlib.contextmanager

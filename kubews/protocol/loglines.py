@@ -83,9 +83,10 @@ class Given:
             # The node's clock was set back. What is behind that may be sent again, too, and is then not known
             # any more: a gap will be told.
             self._seconds, self._forgotten = [], 0
-        self._second = line[_SECOND]
-        self._hashes = array("q")
-        self._seconds.append((moment, self._hashes))
+        hashes: array[int] = array("q")
+        self._seconds.append((moment, hashes))
+        # Last, so that after Ctrl-C the next line does all of this again.
+        self._hashes, self._second = hashes, line[_SECOND]
         while self._seconds[0][0] < moment - _KEPT:
             self._forgotten = max(self._forgotten, self._seconds.pop(0)[0])
         return True
