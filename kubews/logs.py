@@ -78,9 +78,7 @@ class ContainerLogs(Logs[Line]):
         super().__init__(encoding, errors)
         self.pod = pod
         self._resumed = 0
-        self._confirms = (
-            False  # whether the connection is only there to see that nothing more comes
-        )
+        self._confirms = False  # whether the connection is there to see that nothing more comes
         self._query = query
         self._timestamps = timestamps
         self._merged = merged
@@ -97,9 +95,7 @@ class ContainerLogs(Logs[Line]):
         self._closed = False
         self._over = ""  # the reason that holds when this connection has ended well
         self._new_lines = False
-        self._end_before: Optional[tuple[bytes, int]] = (
-            None  # what the last connection ended with, if well
-        )
+        self._end_before: Optional[tuple[bytes, int]] = None  # how the last one has, if well
         self._pause = 0.0
         self._trouble = Deadline(patience)
         self._use(open_log(self.pod, query, deadline))

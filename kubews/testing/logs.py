@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import base64
 import select
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING
 
 import h11
 from websockets.frames import Frame, Opcode
@@ -59,16 +59,10 @@ def serve_log(
         return
     log = _chosen(pod, container, options)
     over = container.log_is_over if log is container.log else lambda: True
-    protocol: Optional[str] = None
-    if access.is_websocket(headers):
-        offered = upgrade.offered(headers)
-        protocol = next((name for name in offered if name in _PROTOCOLS), None if offered else "")
-        if protocol is None:
-            upgrade.refuse_protocols(connection)
-            return
-        upgrade.upgrade(connection, request, protocol)
+    websocket = access.is_websocket(headers)
+    protocol = _upgraded(connection, request, headers) if websocket else ""
     reader = LogReader(log, options, over)
-    stream = _Body(connection) if protocol is None else _Socket(connection, protocol)
+    stream = _Socket(connection, protocol) if websocket else _Body(connection)
     watch = log.watch()
     try:
         stream.begin()
@@ -85,6 +79,17 @@ def serve_log(
     finally:
         log.unwatch(watch)
         reader.close()
+
+
+def _upgraded(connection: Connection, request: Request, headers: Headers) -> str:
+    """Agree to a WebSocket; return its subprotocol, which need not be one."""
+    offered = upgrade.offered(headers)
+    known = [name for name in offered if name in _PROTOCOLS]
+    if offered and not known:
+        upgrade.refuse_protocols(connection)
+    protocol = known[0] if known else ""
+    upgrade.upgrade(connection, request, protocol)
+    return protocol
 
 
 def _chosen(pod: Pod, container: Container, options: LogOptions) -> ContainerLog:
