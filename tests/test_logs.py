@@ -65,6 +65,7 @@ def cut(log: kubews.Logs[bytes]) -> None:
     """Cut the connection on this side, as a network does: what has arrived is still there."""
     connection = log._session.connection  # type: ignore[attr-defined]
     connection._loop.call_soon(connection._finish, "cut")
+    assert eventually(connection.closed.done)
 
 
 # On every cluster.
