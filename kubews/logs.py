@@ -114,11 +114,19 @@ class ContainerLogs(Logs[Line]):
 
         Threads: any, and does not wait for the server; may be called again.
         """
+        self.abandon()
+        self._finish("closed")
+
+    def abandon(self) -> None:
+        """Close it soon.
+
+        Threads: any, finalizers too; does not block.
+        """
         self._closed = True
         resumption = self._resumption
         if resumption is not None:
             resumption.stop()
-        self._finish("closed")
+        self._session.connection.abort()
 
     def _look(self, deadline: Deadline) -> Optional[Run]:
         """Find out which run of the container this is: only so its end can be told from a cut."""

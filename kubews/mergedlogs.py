@@ -6,6 +6,7 @@ import contextlib
 import math
 import threading
 import time
+import warnings
 from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any, Optional
@@ -42,6 +43,88 @@ class _Source:
         self.error: Optional[Exception] = None
 
 
+class _Merge:
+    """The sources with a thread each, which know nothing of who reads: he may forget them.
+
+    Args:
+        sources: the logs.
+        timestamps: whether lines keep their times.
+        patience: seconds that a line waits for an earlier one of a silent source.
+
+    Threads: ``choose`` under the lock, the rest any.
+    """
+
+    def __init__(self, sources: list[_Source], timestamps: bool, patience: float) -> None:
+        self.sources = sources
+        self.patience = patience
+        self.lock = threading.RLock()  # guards the lines of the sources
+        self.readers = WaitQueue()
+        self.feeders = WaitQueue()
+        self.closed = False
+        self._timestamps = timestamps
+
+    def start(self) -> None:
+        """Begin to read."""
+        for source in self.sources:
+            DaemonThread(self._feed, f"kubews {source.log!r}", (source,)).start()
+
+    def close(self) -> None:
+        """End all of it, soon; a finalizer may do so."""
+        self.closed = True
+        for source in self.sources:
+            source.log.abandon()
+        self.readers.wake_all()
+        self.feeders.wake_all()
+
+    def choose(self) -> Optional[bytes]:
+        """Return the next line, nothing at the end, None if it must be waited for.
+
+        Raises:
+            KubewsError: one of them is lost, and nothing is left to be read before that.
+        """
+        if self.closed:
+            return b""
+        ready = [each for each in self.sources if each.lines]
+        if not ready:
+            return self._end()
+        source = min(ready, key=lambda each: each.lines[0][0])
+        _, arrived, line = source.lines[0]
+        silent = any(not each.lines and not each.done for each in self.sources)
+        if silent and time.monotonic() < arrived + self.patience:
+            return None
+        source.lines.popleft()
+        return line
+
+    def _end(self) -> Optional[bytes]:
+        for source in self.sources:
+            if source.error is not None:
+                raise fresh(source.error)
+        return b"" if all(each.done for each in self.sources) else None
+
+    def _feed(self, source: _Source) -> None:
+        moment = 0
+        try:
+            while line := source.log._next(NEVER):
+                stamp = moment_of(line)
+                if stamp and not self._timestamps:
+                    line = line[line.index(b" ") + 1 :]
+                moment = stamp or moment  # the rest of a long line has none
+                self._put(source, (moment, time.monotonic(), source.prefix + line))
+        except Exception as exc:
+            source.error = exc
+        source.done = True
+        self.readers.wake_all()
+
+    def _put(self, source: _Source, line: tuple[int, float, bytes]) -> None:
+        def room() -> Optional[bool]:
+            return True if self.closed or len(source.lines) < _MANY else None
+
+        wait_for(self.lock, self.feeders, room, NEVER, nothing)
+        with self.lock:
+            source.lines.append(line)
+        self.readers.wake_all()
+
+
 class MergedLogs(Logs[Line]):
     """Lines of several logs, the oldest first.
 
@@ -67,24 +150,28 @@ class MergedLogs(Logs[Line]):
         errors: Optional[str],
     ) -> None:
         super().__init__(encoding, errors)
-        self._sources = [_Source(*each) for each in sources]
-        self._timestamps = timestamps
-        self._patience = _PATIENCE if follow else math.inf
-        self._lock = threading.RLock()  # guards the sources
-        self._readers = WaitQueue()
-        self._feeders = WaitQueue()
-        self._closed = False
-        for source in self._sources:
+        made = [_Source(*each) for each in sources]
+        self._merge = _Merge(made, timestamps, _PATIENCE if follow else math.inf)
+        for source in made:
             source.log.gaps = self.gaps
-            DaemonThread(self._feed, f"kubews {source.log!r}", (source,)).start()
+        self._merge.start()
 
     def __repr__(self) -> str:
-        return f"<kubews.Logs of {len(self._sources)} containers>"
+        return f"<kubews.Logs of {len(self._merge.sources)} containers>"
+
+    def __del__(self) -> None:
+        if not hasattr(self, "_merge"):
+            return  # Ctrl-C came before
+        self._merge.close()
+        if self.reason is None:
+            warnings.warn(
+                f"{self!r} was forgotten; close it", ResourceWarning, source=self, stacklevel=2
+            )
 
     @property
     def sources(self) -> Sequence[Logs[Any]]:
         """The logs of the single containers, each with a ``reason`` of its own."""
-        return [each.log for each in self._sources]
+        return [each.log for each in self._merge.sources]
 
     @property
     def resumed(self) -> int:
@@ -96,77 +183,31 @@ class MergedLogs(Logs[Line]):
 
         Threads: any, and does not wait for the server; may be called again.
         """
-        self._closed = True
-        for source in self._sources:
-            source.log.close()
-        self._readers.wake_all()
-        self._feeders.wake_all()
         if self.reason is None:
             self.reason = "closed"
-
-    # -- a thread for each source
-
-    def _feed(self, source: _Source) -> None:
-        moment = 0
-        try:
-            while line := source.log._next(NEVER):
-                stamp = moment_of(line)
-                if stamp and not self._timestamps:
-                    line = line[line.index(b" ") + 1 :]
-                moment = stamp or moment  # the rest of a long line has none
-                self._put(source, (moment, time.monotonic(), source.prefix + line))
-        except Exception as exc:
-            source.error = exc
-        source.done = True
-        self._readers.wake_all()
-
-    def _put(self, source: _Source, line: tuple[int, float, bytes]) -> None:
-        def room() -> Optional[bool]:
-            return True if self._closed or len(source.lines) < _MANY else None
-
-        wait_for(self._lock, self._feeders, room, NEVER, nothing)
-        with self._lock:
-            source.lines.append(line)
-        self._readers.wake_all()
-
-    # -- the reader
+        self._merge.close()
+        for each in self.sources:
+            each.close()
 
     def _next(self, deadline: Deadline) -> bytes:
+        merge = self._merge
         while True:
-            soon = deadline if math.isinf(self._patience) else deadline.at_most(self._patience)
-            found = wait_for(self._lock, self._readers, self._choose, soon, nothing)
+            soon = deadline if math.isinf(merge.patience) else deadline.at_most(merge.patience)
+            try:
+                found = wait_for(merge.lock, merge.readers, merge.choose, soon, nothing)
+            except Exception:
+                self.reason = self.reason or "lost"
+                raise
             if found is not None:
-                self._feeders.wake_all()
+                merge.feeders.wake_all()
+                self.reason = self.reason or (None if found else self._common_reason())
                 return found
             if deadline.expired():
                 raise Expired
 
-    def _choose(self) -> Optional[bytes]:
-        """Return the next line, nothing at the end, None if it must be waited for."""
-        if self._closed:
-            return b""
-        ready = [each for each in self._sources if each.lines]
-        if not ready:
-            return self._end()
-        source = min(ready, key=lambda each: each.lines[0][0])
-        _, arrived, line = source.lines[0]
-        silent = any(not each.lines and not each.done for each in self._sources)
-        if silent and time.monotonic() < arrived + self._patience:
-            return None
-        source.lines.popleft()
-        return line
-
-    def _end(self) -> Optional[bytes]:
-        for source in self._sources:
-            if source.error is not None:
-                self.reason = "lost"
-                raise fresh(source.error)
-        if not all(each.done for each in self._sources):
-            return None
-        if self.reason is None:
-            reasons = {str(each.reason) for each in self.sources}
-            self.reason = reasons.pop() if len(reasons) == 1 else "ended"
-        return b""
+    def _common_reason(self) -> str:
+        reasons = {str(each.reason) for each in self.sources}
+        return reasons.pop() if len(reasons) == 1 else "ended"
 
 
 def of_pod(

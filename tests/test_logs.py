@@ -568,6 +568,9 @@ def test_a_forgotten_log_is_cut_with_a_warning(local: LocalCluster) -> None:
         logs = [pod.logs(follow=True)]
         with pytest.warns(ResourceWarning, match="the log of pod default/"):
             logs.clear()
+        logs = [pod.logs(follow=True, prefix=True)]
+        with pytest.warns(ResourceWarning, match="Logs of 1 containers> was forgotten"):
+            logs.clear()
 
 
 def test_one_log_of_several_that_is_lost_ends_them_all(local: LocalCluster) -> None:
