@@ -134,6 +134,7 @@ LINES = [
     line("logs pod/marked --prefix"),
     line("logs initial"),
     line("logs deploy/front"),
+    line("logs deploy/several --prefix"),
     line("logs -f ended"),
     line("logs ended -p"),
     line("logs -l app=front"),
@@ -177,6 +178,10 @@ def pods(cluster: AnyCluster) -> None:
     cluster.add_pod("initial", {"a": sleep}, init_containers=["before"])
     cluster.add_pod("front-7f-x2", {"app": sleep}, labels={"app": "front"})
     cluster.add_workload("deploy/front", selector={"app": "front"})
+    for number in (0, 1):
+        script = f"echo here is {number}; exec sleep 100000"
+        cluster.add_pod(f"many-{number}", {"app": ["sh", "-c", script]}, labels={"app": "several"})
+    cluster.add_workload("deploy/several", selector={"app": "several"})
     echo = ["sh", "-c", "while read l; do echo got $l; done; exec sleep 100000"]
     cluster.add_pod("echoing", {"app": echo}, stdin=True, labels={"app": "echoing"})
     cluster.add_workload("deploy/echoing", selector={"app": "echoing"})
