@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import time
 from collections import deque
 from typing import Any, Optional
@@ -97,7 +98,8 @@ class ContainerLogs(Logs[Line]):
         self._new_lines = False
         self._end_before: Optional[tuple[bytes, int]] = None  # how the last one has, if well
         self._pause = 0.0
-        self._trouble = Deadline(patience)
+        self._trouble: Optional[Deadline] = None  # when it must be over
+        self._asked = time.monotonic()
         self._use(open_log(self.pod, query, deadline))
 
     def __repr__(self) -> str:
@@ -297,13 +299,17 @@ class ContainerLogs(Logs[Line]):
 
     def _resume(self) -> None:
         self._begun = []  # what is not whole comes again
-        if self._new_lines or time.monotonic() - self._since > _GOOD:
+        lasted = time.monotonic() - self._since
+        if self._trouble is None or self._new_lines or lasted > _GOOD:
             self._pause, self._trouble = 0.0, Deadline(self._patience)
         elif self._trouble.expired():
             self._fail(self._loss("it ends again and again"))
             return
-        given = self._given
-        resumption = Resumption(self.pod, self._query, given.since, self._run, self._trouble)
+        query, since = self._query, self._given.since
+        if query.since_seconds is not None and not since:  # of the time when it was asked for first
+            passed = math.ceil(time.monotonic() - self._asked)
+            query = dataclasses.replace(query, since_seconds=query.since_seconds + passed)
+        resumption = Resumption(self.pod, query, since, self._run, self._trouble)
         resumption.start(self._pause)
         self._resumption = resumption  # that is under way, or Ctrl-C would have us wait for nothing
         self._pause = min(max(2 * self._pause, _FIRST_PAUSE), _LONGEST_PAUSE)

@@ -281,11 +281,13 @@ class Resumption:
         query = self._query.again(self._since, previous=previous)
         try:
             return again._replace(session=open_log(self._pod, query, self._deadline))
-        except BadRequest:  # that run's log is not there any more
-            return again._replace(reason="ended", gap=True)
+        except BadRequest as exc:
+            if again.reason:  # that run's log is not there any more
+                return again._replace(gap=True)
+            raise ServerError(str(exc), code=exc.code) from exc  # a kubelet that has just begun
         except NotFound as exc:
             if f'"{self._pod.name}" not found' not in str(exc):
-                raise ServerError(str(exc), code=exc.code) from exc  # a kubelet that has just begun
+                raise ServerError(str(exc), code=exc.code) from exc  # likewise
             return Again(None, "deleted")
 
     def _look(self) -> tuple[Again, bool]:

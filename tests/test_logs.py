@@ -481,6 +481,31 @@ def test_a_cut_that_lasts_is_a_loss(local: LocalCluster) -> None:
                 assert log.reason == "lost"
 
 
+def test_a_log_that_ends_again_and_again_is_a_loss(local: LocalCluster) -> None:
+    with added(local, None) as pod:
+        local.write_log(pod.name, "one\n")
+        local.faults = Faults(match=f"{pod.name}/log", end_after=35)
+        try:
+            with pod.logs(follow=True, patience=0.5) as log:
+                assert log.readline() == b"one\n"
+                with pytest.raises(kubews.ConnectionLost, match="does not go on"):
+                    log.readline()
+                assert log.resumed >= 2
+        finally:
+            local.faults = Faults()
+
+
+def test_a_kubelet_that_has_just_begun_is_waited_for(local: LocalCluster) -> None:
+    body = b'{"kind":"Status","status":"Failure","message":"container \\"a\\" is not available","code":400}'
+    refusal = b"HTTP/1.1 400 Bad Request\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+    with added(local, None) as pod, pod.logs(follow=True) as log:
+        local.next_faults(*[Faults(match=f"{pod.name}/log", response=refusal)] * 2)
+        cut(log)
+        local.write_log(pod.name, "one\n")
+        assert log.readline(timeout=seconds(20)) == b"one\n"
+        assert log.gaps == []
+
+
 def test_without_following_a_cut_is_a_loss_with_what_came(local: LocalCluster) -> None:
     with added(local, None) as pod:
         local.write_log(pod.name, "one\n" + 3000 * "x" + "\n")
