@@ -9,6 +9,7 @@ import re
 import signal
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from kubews import Client, Pod
 from kubews.protocol.logs import LOG
 from kubews.testing import Faults, LocalCluster
 
+HOME = str(Path(kubews.__file__).parent)
 _NUMBERS = itertools.count()
 STAMP = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}(Z|[+-]\d\d:\d\d)"
 SLEEP = "exec sleep 100000"
@@ -331,11 +333,14 @@ class Alarm(BaseException):
 
 @contextlib.contextmanager
 def interrupts(interval: float) -> Iterator[list[int]]:
-    """Raise Alarm again and again where it is armed, by a list that is not empty; it disarms itself."""
+    """Raise Alarm again and again where it is armed, by a list that is not empty; it disarms itself.
+
+    Only in code of kubews: a lock of logging, or a thread that is being started, Ctrl-C can spoil for good.
+    """
     armed: list[int] = []
 
     def handler(number: int, frame: Any) -> None:
-        if armed:
+        if armed and frame.f_code.co_filename.startswith(HOME):
             armed.clear()
             raise Alarm
 
