@@ -17,6 +17,7 @@ _PLACES = {
     "PodSocket": "podsocket",
     "PortForward": "portforward",
     "ForwardEvent": "forwarder",
+    "Logs": "logstream",
     "Stream": "streams",
     **dict.fromkeys(["CompletedProcess", "DEVNULL", "PIPE", "STDOUT", "Popen"], "popen"),
     **dict.fromkeys(
@@ -188,6 +189,7 @@ if TYPE_CHECKING:
     )
     from kubews.files.copying import Copied as Copied
     from kubews.forwarder import ForwardEvent as ForwardEvent
+    from kubews.logstream import Logs as Logs
     from kubews.pod import Pod as Pod
     from kubews.podsocket import PodSocket as PodSocket
     from kubews.popen import (

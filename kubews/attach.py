@@ -140,8 +140,9 @@ class Attached(Popen):
         if documents.at(pod, "metadata", "uid") != self._uid or not self._container_id:
             return False, None
         for key in ("state", "lastState"):
-            ended = documents.at(status, key, "terminated")
-            if ended is not None and ended.get("containerID") == self._container_id:
+            name, container_id = str(self.pod.container), self._container_id
+            ended = documents.end_of(pod, name, container_id, key)
+            if ended is not None:
                 return False, ended.get("exitCode")
         return status.get("containerID") == self._container_id, None
 

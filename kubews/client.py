@@ -27,8 +27,10 @@ from kubews.transport.wire import Wire, upgrade
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from typing_extensions import Self
+    from typing_extensions import Self, Unpack
 
+    from kubews.logstream import Logs
+    from kubews.options import LogOptions
     from kubews.pod import Pod
 
 # Silent unless the program configures it. No header, token or command line is ever said here.
@@ -124,6 +126,29 @@ class Client:
         from kubews.pod import Pod  # the one import that points up: what users type starts here
 
         return Pod(self, name, namespace=namespace, container=container)
+
+    def logs(
+        self, selector: str, *, namespace: Optional[str] = None, **options: Unpack[LogOptions]
+    ) -> Logs[Any]:
+        """Read or follow the logs of all pods with some labels as one, in the order of time.
+
+        The pods are those that there are now; each line begins with ``[pod/web-0/app]`` unless
+        ``prefix=False``.
+
+        Args:
+            selector: such as ``app=web,tier!=cache``.
+            namespace: by default the context's.
+            **options: as for ``Pod.logs``, without ``wait_ready``.
+
+        Raises:
+            NotReady: there is no such pod.
+            KubewsError: as for ``Pod.logs``.
+
+        Threads: blocks until the server has agreed to all of them.
+        """
+        from kubews import mergedlogs
+
+        return mergedlogs.of_selector(self, selector, namespace=namespace, **options)
 
     def request(
         self,

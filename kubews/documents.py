@@ -5,7 +5,7 @@ Threads: pure functions.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Optional
 
 Json = dict[str, Any]
 
@@ -59,6 +59,12 @@ def all_containers(pod: Json) -> list[str]:
     ]
 
 
+def in_order(pod: Json) -> list[str]:
+    """Return the names of the containers of every kind, as they begin: init, regular, ephemeral."""
+    kinds = ("initContainers", "containers", "ephemeralContainers")
+    return [str(each.get("name")) for kind in kinds for each in entries(pod, "spec", kind)]
+
+
 def container_spec(pod: Json, container: str) -> Json:
     """Return what the spec says of a container, of any kind; nothing if there is none of that name."""
     kinds = ("containers", "initContainers", "ephemeralContainers")
@@ -69,6 +75,19 @@ def container_spec(pod: Json, container: str) -> Json:
 def container_status(pod: Json, container: str) -> Json:
     """Return the status of a container, of any kind; nothing if there is none."""
     return next((each for each in _statuses(pod) if each.get("name") == container), {})
+
+
+def end_of(pod: Json, container: str, container_id: str, state: str) -> Optional[Json]:
+    """Return what a status says of the end of one run of a container; None if it says nothing of it.
+
+    Args:
+        pod: the document.
+        container: its name.
+        container_id: that of the run: each has its own.
+        state: ``state``, or ``lastState`` for the run before the present one.
+    """
+    ended = at(container_status(pod, container), state, "terminated")
+    return ended if at(ended, "containerID") == container_id else None
 
 
 def is_over(pod: Json) -> bool:

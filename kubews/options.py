@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, Optional, TypedDict, Union
 
 from kubews.client import Client
 from kubews.command import StrOrBytesPath
+from kubews.logsource import Since
 from kubews.targets import Target
 from kubews.userfiles import InputFile, OutputFile
 
@@ -93,3 +94,52 @@ class EncodedCall(EncodedOptions, _Where):
 
 class Call(Options, _Where):
     """As ``Options``, with the pod."""
+
+
+class _CommonLogs(TypedDict, total=False):
+    """Everything of a log but what concerns text; see ``Pod.logs``."""
+
+    container: Optional[str]
+    all_containers: bool
+    prefix: bool
+    follow: bool
+    previous: bool
+    timestamps: bool
+    tail: Optional[int]
+    since: Since
+    limit_bytes: Optional[int]
+    patience: float
+    wait_ready: Optional[float]
+    connect_timeout: Optional[float]
+
+
+class BytesLogOptions(_CommonLogs, total=False):
+    """Options without any that ask for text: lines are bytes."""
+
+    text: Optional[Literal[False]]
+    encoding: None
+    errors: None
+
+
+class TextLogOptions(_CommonLogs, total=False):
+    """Options with ``text=True``: lines are str."""
+
+    text: Required[Literal[True]]
+    encoding: Optional[str]
+    errors: Optional[str]
+
+
+class EncodedLogOptions(_CommonLogs, total=False):
+    """Options with ``encoding``: lines are str."""
+
+    text: Optional[bool]
+    encoding: Required[str]
+    errors: Optional[str]
+
+
+class LogOptions(_CommonLogs, total=False):
+    """Options of which only the running program knows whether they ask for text."""
+
+    text: Optional[bool]
+    encoding: Optional[str]
+    errors: Optional[str]

@@ -17,7 +17,17 @@ if TYPE_CHECKING:
 
     from kubews.attach import Attached
     from kubews.forwarder import ForwardEvent
-    from kubews.options import BytesOptions, EncodedOptions, Options, TextOptions
+    from kubews.logstream import Logs
+    from kubews.options import (
+        BytesLogOptions,
+        BytesOptions,
+        EncodedLogOptions,
+        EncodedOptions,
+        LogOptions,
+        Options,
+        TextLogOptions,
+        TextOptions,
+    )
     from kubews.podsocket import PodSocket
     from kubews.portforward import PortForward
     from kubews.ports import Port
@@ -361,3 +371,54 @@ class Pod(PodFiles):
             on_event=on_event,
             timeout=timeout,
         )
+
+    @overload
+    def logs(self, **options: Unpack[BytesLogOptions]) -> Logs[bytes]: ...
+
+    @overload
+    def logs(self, **options: Unpack[TextLogOptions]) -> Logs[str]: ...
+
+    @overload
+    def logs(self, **options: Unpack[EncodedLogOptions]) -> Logs[str]: ...
+
+    @overload
+    def logs(self, **options: Unpack[LogOptions]) -> Logs[Any]: ...
+
+    def logs(self, **options: Any) -> Logs[Any]:
+        """Read the log of a container, or follow it.
+
+        ::
+
+            with pod.logs(follow=True, tail=10, text=True) as log:
+                for line in log:
+                    ...
+            print(log.reason, log.exit_code)
+
+        A log that is followed goes on where it was cut, each line once, until the container has ended; that
+        needs ``get`` on ``pods``, too. Lines that the node has rotated away meanwhile are in nobody's
+        hands: ``gaps`` tells where.
+
+        Args:
+            **options: ``container``, by default as for ``run``; ``follow``; ``previous``, the run before the last
+                restart; ``timestamps``, the node's time before each line; ``tail``, lines from the end;
+                ``since``, seconds before now or an aware datetime, to the second; ``limit_bytes``.
+                ``all_containers`` merges those of every container by time; ``prefix`` begins
+                each line with ``[pod/web-0/app]``. ``text``, ``encoding`` and ``errors`` as for ``Popen``.
+                ``patience``: seconds to try to go on after a cut (60); ``wait_ready``: seconds to wait first for the
+                container to run; ``connect_timeout``: for the questions and the connection.
+
+        Returns:
+            The lines, with ``readline``, ``read`` and ``close``.
+
+        Raises:
+            BadRequest: the container waits to start, or there is no run before this one.
+            ApiError: the server refused: no such pod or container, or a missing right (``get`` on ``pods/log``).
+            NotReady: no node has been chosen yet, or there is no pod of a Deployment and so on.
+            ConnectFailed: the server could not be reached.
+            TypeError, ValueError: an option cannot be.
+
+        Threads: blocks until the server has agreed.
+        """
+        from kubews import mergedlogs  # not for programs that only run commands
+
+        return mergedlogs.of_pod(self, **options)

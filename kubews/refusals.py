@@ -43,7 +43,7 @@ def missing_verbs(client: Client, resource: str, namespace: str, deadline: Deadl
     try:
         return [
             verb
-            for verb in ("get", "create")
+            for verb in _verbs(resource)
             if not client.can_i(verb, resource, namespace=namespace, timeout=deadline.remaining())
         ]
     except KubewsError:
@@ -69,10 +69,16 @@ def of_stream(exc: Forbidden, resource: str, namespace: str, missing: Sequence[s
     if missing:
         verbs = f"verb{'s' * (len(missing) > 1)} {' and '.join(missing)}"
         return f"The user lacks the {verbs} on {resource} in namespace {namespace}"
+    if len(_verbs(resource)) == 1:
+        return f"The user needs the verb get on {resource} in namespace {namespace}"
     return (
         f"The user needs the verbs get and create on {resource} in namespace {namespace} "
         "(servers before 1.35 ask for get only)"
     )
+
+
+def _verbs(resource: str) -> tuple[str, ...]:
+    return ("get",) if resource == "pods/log" else ("get", "create")
 
 
 def of_choice(verb: str, resource: str, namespace: str, why: str) -> str:

@@ -46,6 +46,18 @@ class Session:
             )
 
 
+def held(connection: Connection) -> Session:
+    """Return a session for a connection that nobody holds yet.
+
+    Threads: does not block.
+    """
+    try:
+        return Session(connection)
+    except BaseException:  # Ctrl-C
+        connection.abort()
+        raise
+
+
 def open_exec(
     target: Target,
     argv: Optional[Sequence[str]],
@@ -108,9 +120,4 @@ def open_exec(
             deadline=deadline,
         )
 
-    connection = target.with_container(attempt, deadline, resource=resource)
-    try:
-        return Session(connection)
-    except BaseException:  # Ctrl-C: nobody holds it yet
-        connection.abort()
-        raise
+    return held(target.with_container(attempt, deadline, resource=resource))

@@ -121,11 +121,12 @@ class Target:
 
     # Which pod.
 
-    def resolve(self, deadline: Deadline) -> Resolved:
+    def resolve(self, deadline: Deadline, *, running: bool = True) -> Resolved:
         """Find the pod that this stands for now. For a pod that is named itself nothing is asked.
 
         Args:
             deadline: for the questions; the client's ``connect_timeout`` holds too.
+            running: as for ``pin``.
 
         Raises:
             NotFound: there is nothing of that name.
@@ -140,7 +141,7 @@ class Target:
             return Resolved(self.name)
         self.client.authenticate(deadline)
         owner, selector, pods = self._candidates(deadline.at_most(self.client.connect_timeout))
-        if pods and self._can_be_opened(pods[0]):
+        if pods and (not running or self._can_be_opened(pods[0])):
             return Resolved(documents.name_of(pods[0]), pods[0], owner)
         raise NotReady(refusals.candidates(self.where, selector, pods))
 
@@ -179,10 +180,14 @@ class Target:
             number = ports.of_pod(resolved.document, wanted)
         return resolved.pod_name, number
 
-    def pin(self, deadline: Deadline = NEVER) -> Self:
+    def pin(self, deadline: Deadline = NEVER, *, running: bool = True) -> Self:
         """Return a handle of the one pod that this stands for now: itself, if a pod was named.
 
         Its container is chosen, too, because the pod's object has been read anyway.
+
+        Args:
+            deadline: as for ``resolve``.
+            running: whether it must run; else one will do that has ended, or not begun.
 
         Raises:
             KubewsError: as for ``resolve``.
@@ -192,7 +197,7 @@ class Target:
         if self._kind is choice.POD:
             return self
         try:
-            return self._pinned(self.resolve(deadline).document)
+            return self._pinned(self.resolve(deadline, running=running).document)
         except NotReady as exc:
             raise NotReady(f"{exc}; wait_ready=SECONDS waits for one") from None
 

@@ -32,6 +32,8 @@ SAYS = {
     "backup.py": r"lines of the dump: 100002\nfiles: 1, verified by archive, .*\nrestored: precious\n",
     "http_in_pod.py": r"without a local port: 200\nthrough a local port: 200\nrefused: True\n",
     "python_in_pod.py": r"the sum is 5050\nit sees the new size\nexit code 3\n",
+    "log_watcher.py": r"(worker-[01]: disk full\n){2}12 lines, each once; cuts: 1, gaps: 0\n"
+    r"ended with exit code 0\nended with exit code 1\n",
     "errors.py": r"exit code 7\ncould not start: InternalError\nrefused: 403\nlost after ",
 }
 

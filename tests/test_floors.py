@@ -25,6 +25,9 @@ FLOORS = [
     ["copier", "console"],
     ["targets"],
     ["session", "tunnels", "listeners", "podsocket"],
+    ["logsource", "logstream"],
+    ["logs"],
+    ["mergedlogs"],
     ["signals"],
     ["ending"],
     ["popen", "forwarder"],
@@ -40,7 +43,7 @@ FLOORS = [
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 
 # Client.pod() is where everybody starts: a method that makes the topmost object.
-UPWARD = {("client", "pod")}
+UPWARD = {("client", "pod"), ("client", "mergedlogs")}
 
 FORBIDDEN_IN_PROTOCOL = {"socket", "ssl", "threading", "time", "logging", "websocket", "select"}
 

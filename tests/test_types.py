@@ -27,6 +27,10 @@ reveal_type(pod.call(["ls"]))
 with pod.popen(["cat"], stdin=PIPE, stdout=PIPE) as process:
     process.stdin.write(b"x")
     reveal_type(process.wait())
+reveal_type(pod.logs(tail=3).read())
+reveal_type(pod.logs(follow=True, text=True).readline(timeout=3))
+for line in pod.logs(encoding="latin-1"):
+    reveal_type(line)
 """
 
 REVEALED = [
@@ -39,6 +43,9 @@ REVEALED = [
     "subprocess.CompletedProcess[Any]",
     "int",
     "int",
+    "bytes",
+    "str",
+    "str",
 ]
 
 BAD = """
@@ -49,6 +56,7 @@ pod.run(["ls"], pod="other")
 pod.run(["ls"], preexec_fn=print)
 kubews.run(["ls"])
 kubews.call(["ls"], pod=3)
+pod.logs(lines=3)
 """
 
 
@@ -78,4 +86,4 @@ def test_results_are_text_or_bytes_as_asked(tmp_path: Path) -> None:
 
 def test_mistakes_are_found_before_the_program_runs(tmp_path: Path) -> None:
     lines = [int(line) for line in re.findall(r"program\.py:(\d+): error:", mypy(tmp_path, BAD))]
-    assert sorted(set(lines)) == [5, 6, 7, 8]
+    assert sorted(set(lines)) == [5, 6, 7, 8, 9]

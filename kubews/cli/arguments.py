@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 _COMMANDS = {
     "exec": ("execute", "Execute a command in a container"),
     "attach": ("attach", "Attach to a running container"),
+    "logs": ("logs", "Print the log of a container"),
     "shell": ("shell", "Open a shell in a container"),
     "cp": ("cp", "Copy files and directories to and from containers"),
     "port-forward": ("forward", "Forward local ports to a pod"),
@@ -58,7 +59,7 @@ class Parser(argparse.ArgumentParser):
         self.exit(1, f"error: {message}\nSee '{self.prog} -h' for help and examples\n")
 
     def add_switch(self, *names: str, help: str) -> None:
-        """Add a flag that is on or off; kubectl also takes ``--stdin=false`` and ``-it=0``."""
+        """Add a flag that is on or off, its long name last; kubectl also takes ``--stdin=false`` and ``-it=0``."""
         long = names[-1]
         action = self.add_argument(*names, action="store_true", help=help)
         self.add_argument(
@@ -182,14 +183,14 @@ def add_target(parser: Parser) -> None:
     parser.add_argument("names", nargs="*", metavar="POD | TYPE/NAME", help=argparse.SUPPRESS)
 
 
-def add_running_timeout(parser: Parser) -> None:
+def add_running_timeout(parser: Parser, default: str = "1m") -> None:
     """Add how long to wait for a pod of a Deployment and the like."""
     parser.add_argument(
         "--pod-running-timeout",
         metavar="DURATION",
         type=duration,
-        default=60.0,
-        help="how long to wait for a pod of TYPE/NAME to run, such as 5s or 2m (1m)",
+        default=duration(default),
+        help=f"how long to wait for a pod of TYPE/NAME to run, such as 5s or 2m ({default})",
     )
 
 

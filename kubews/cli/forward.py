@@ -47,7 +47,7 @@ def run(options: argparse.Namespace, parser: Parser) -> int:
     from kubews.cli import pods
 
     pod = pods.make_client(options).pod(name)
-    pods.running(pod, options.pod_running_timeout)  # each connection chooses anew
+    pods.chosen(pod, options.pod_running_timeout)  # each connection chooses anew
     leads = [_lead(pod, spec) for spec in specs]
     events: queue.SimpleQueue[ForwardEvent] = queue.SimpleQueue()
     with pod.forward(

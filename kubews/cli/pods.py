@@ -33,6 +33,19 @@ class NotingPod(Pod):
         return chosen
 
 
+class CountingPod(NotingPod):
+    """A pod that also says on stderr which one it is where there are several.
+
+    Threads: any.
+    """
+
+    def _candidates(self, deadline: Deadline) -> tuple[Json, str, list[Json]]:
+        owner, selector, found = super()._candidates(deadline)
+        if len(found) > 1:  # in kubectl's words (``polymorphichelpers/logsforobject.go``)
+            say(f"Found {len(found)} pods, using pod/{documents.name_of(found[0])}")
+        return owner, selector, found
+
+
 def make_client(options: argparse.Namespace) -> Client:
     """Return a client of the cluster that the flags choose.
 
@@ -61,20 +74,21 @@ def find(options: argparse.Namespace, name: str) -> Pod:
     """
     kind = Pod if options.quiet else NotingPod
     pod = kind(make_client(options), name, container=options.container)
-    return running(pod, options.pod_running_timeout)
+    return chosen(pod, options.pod_running_timeout)
 
 
-def running(pod: Pod, timeout: float) -> Pod:
+def chosen(pod: Pod, timeout: float, *, running: bool = True) -> Pod:
     """Return the pod that this stands for now, or as soon as one runs; exceptions as for ``find``.
 
     Args:
         pod: of ``deploy/web`` and the like; a pod itself is returned as it is.
         timeout: seconds.
+        running: whether it must run; else one that has ended will do.
 
     Threads: blocks.
     """
     deadline = Deadline(timeout)
     try:
-        return pod.pin(deadline)
+        return pod.pin(deadline, running=running)
     except NotReady:
         return pod.wait_ready(deadline.remaining())

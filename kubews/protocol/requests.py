@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Optional
+from typing import Optional, Union
 from urllib.parse import quote, urlencode
 
 
@@ -73,6 +73,28 @@ def _stream_path(
     # errors="surrogateescape": an argument made by os.fsdecode goes out as the bytes it came from.
     encoded = urlencode(query, quote_via=quote, safe="", errors="surrogateescape")
     return f"{pod_path(namespace, name)}/{what}?{encoded}"
+
+
+def log_path(
+    namespace: str, name: str, *, container: Optional[str] = None, **options: Union[bool, int, str]
+) -> str:
+    """Return path and query of a log.
+
+    Args:
+        namespace: of the pod.
+        name: of the pod.
+        container: its name, or None to let the server choose the only one.
+        **options: by the names of the API: ``follow``, ``tailLines``, ``sinceTime``; what is False or empty
+            is left out, and 0 is not.
+    """
+    query = [("container", container)] if container else []
+    for key, value in options.items():
+        if value is True:
+            query.append((key, "true"))
+        elif value is not False and value != "":
+            query.append((key, str(value)))
+    encoded = urlencode(query, quote_via=quote, safe="")
+    return f"{pod_path(namespace, name)}/log" + (f"?{encoded}" if encoded else "")
 
 
 def portforward_path(namespace: str, name: str, ports: Sequence[int]) -> str:

@@ -23,6 +23,7 @@ from kubews.testing.arguments import (
     new_user,
 )
 from kubews.testing.connection import Request
+from kubews.testing.controls import Controls
 from kubews.testing.faults import NO_FAULTS, Faults
 from kubews.testing.host import Exec, Host, LocalPod
 from kubews.testing.interactive import Interactive
@@ -38,7 +39,7 @@ __all__ = ["Exec", "Faults", "LocalCluster", "LocalPod", "Request", "ServicePort
 _DEFAULT_POD: Mapping[str, Optional[Sequence[str]]] = {"app": None}
 
 
-class LocalCluster:
+class LocalCluster(Controls):
     """Serve the part of the Kubernetes API that kubews needs, answering as a real cluster does.
 
     It listens on a port of 127.0.0.1 that the kernel picks, speaks https with a CA of its own, and

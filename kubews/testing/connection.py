@@ -115,7 +115,7 @@ class Connection:
                 if not head.http_version.startswith(b"1."):
                     raise h11.RemoteProtocolError("not HTTP/1", error_status_hint=505)
                 if self._http.they_are_waiting_for_100_continue:
-                    self._send(h11.InformationalResponse(status_code=100, headers=[]))
+                    self.send(h11.InformationalResponse(status_code=100, headers=[]))
             elif isinstance(event, h11.ConnectionClosed):
                 return None
             elif isinstance(event, h11.Data):
@@ -131,7 +131,8 @@ class Connection:
             self.wire.wait(select.POLLIN)
         self._http.receive_data(data)
 
-    def _send(self, event: Any) -> None:
+    def send(self, event: Any) -> None:
+        """Send a part of an answer. Blocks."""
         data = self._http.send(event)
         if data:
             self.wire.send_all(data)
@@ -204,8 +205,14 @@ class Connection:
         self.drip(self._http.send(event) or b"")
         half = len(body) // 2  # two chunks, where it is chunked
         for piece in (body[:half], body[half:]):
-            self._send(h11.Data(data=piece))
-        self._send(h11.EndOfMessage())
+            self.send(h11.Data(data=piece))
+        self.send(h11.EndOfMessage())
+
+    def reply_empty(self, code: int) -> None:
+        """Answer with a code that has no body."""
+        headers = [("Cache-Control", "no-cache, private")]
+        self.send(h11.Response(status_code=code, headers=headers, reason=http_reason(code)))
+        self.send(h11.EndOfMessage())
 
     def reply_raw(self, data: bytes) -> None:
         """Answer with bytes that h11 would not send, and end the connection.

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import io
 import os
 import secrets
 import select
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Optional
 
 from kubews.testing.attachments import STDERR, STDOUT, Attachment, Attachments
+from kubews.testing.containerlog import STREAMS, ContainerLog
 from kubews.testing.interactive import NONE_OF_IT, Interactive
 from kubews.testing.objects import Json
 from kubews.testing.processes import CannotStart, ExecProcess, PodGone
@@ -32,7 +32,7 @@ class Pump:
     Threads: one.
     """
 
-    def __init__(self, process: ExecProcess, log: io.FileIO, attachments: Attachments) -> None:
+    def __init__(self, process: ExecProcess, log: ContainerLog, attachments: Attachments) -> None:
         self._process, self._log, self._attachments = process, log, attachments
 
     @property
@@ -71,7 +71,7 @@ class Pump:
             data = b""  # EIO: the last process has closed the terminal
         if data:
             with contextlib.suppress(OSError):  # the log's disk may be full
-                self._log.write(data)
+                self._log.write(STREAMS[channel - STDOUT], data)
             self._attachments.write(channel, data)
         elif channel == STDOUT:
             self._process.close_stdout()
@@ -105,14 +105,22 @@ class Container:
         self.directory = directory
         self.env = env
         self.interactive = interactive
-        self._id = secrets.token_hex(32)
         self._lock = threading.Lock()
-        self._main: Optional[ExecProcess] = None
-        self._attachments: Attachments = Attachments()
         self._watcher: Optional[threading.Thread] = None
         self._execs: set[ExecProcess] = set()
         self._gone = False
         self.started = False
+        self._restarts = 0
+        #: What the run before this one has written, and how it ended.
+        self.previous_log: Optional[ContainerLog] = None
+        self._last_state: Json = {}
+        self._renew()
+
+    def _renew(self) -> None:
+        self._id = secrets.token_hex(32)
+        self._main: Optional[ExecProcess] = None
+        self._attachments: Attachments = Attachments()
+        self.log = ContainerLog(self.directory.with_suffix(".logs") / f"{self._restarts}.log")
         self.exit_code: Optional[int] = None
         self._finished = ""
 
@@ -124,8 +132,30 @@ class Container:
         """
         self.directory.mkdir(mode=0o755)
         self.started = True
-        if not self.argv:
-            return
+        if self.argv:
+            self._start_main()
+
+    def restart(self) -> None:
+        """End the container's own process, if it runs, and start its command again. Blocks.
+
+        Raises:
+            OSError: it could not be started.
+            ValueError: it has never been started, or the pod is being deleted.
+        """
+        if not self.started or self._gone:
+            raise ValueError(f"container {self.name} is not there to be started again")
+        self._stop()
+        self.wait()
+        if self.exit_code is None:  # it has no process
+            self._note_exit(137)
+        self.log.end()
+        self._last_state = self._terminated("")
+        self.previous_log, self._restarts = self.log, self._restarts + 1
+        self._renew()
+        if self.argv:
+            self._start_main()
+
+    def _start_main(self) -> None:
         kind = self.interactive
         try:
             main = ExecProcess(
@@ -145,26 +175,25 @@ class Container:
 
     def _watch(self, main: ExecProcess) -> None:
         """Carry the output of the container's own process; at its end end what was executed in it."""
-        with open(self.directory.with_suffix(".log"), "wb", buffering=0) as log:
-            pump = Pump(main, log, self._attachments)
-            while not main.exited:
-                pump.turn(None)
-            self._end(main)
-            end = time.monotonic() + _DRAIN
-            while pump.open and not self._gone and time.monotonic() < end:
-                pump.turn(_DRAIN)
+        pump = Pump(main, self.log, self._attachments)
+        while not main.exited:
+            pump.turn(None)
+        self._end(main)
+        end = time.monotonic() + _DRAIN
+        while pump.open and not self._gone and time.monotonic() < end:
+            pump.turn(_DRAIN)
+        self.log.end()
         main.reap()
         self._attachments.close()
 
     def _end(self, main: ExecProcess) -> None:
         """Kill everything in the container, as the end of its PID namespace does."""
-        self._note_exit(main)
+        self._note_exit(main.exit_code)
         main.kill()
         for process in self.execs:
             process.kill()
 
-    def _note_exit(self, main: ExecProcess) -> None:
-        code = main.exit_code
+    def _note_exit(self, code: Optional[int]) -> None:
         with self._lock:
             if code is not None and self.exit_code is None:
                 self.exit_code = code
@@ -183,8 +212,12 @@ class Container:
     def running(self) -> bool:
         """Whether commands can be executed in the container."""
         if self._main is not None:
-            self._note_exit(self._main)
+            self._note_exit(self._main.exit_code)
         return self.started and not self._gone and self.exit_code is None
+
+    def log_is_over(self) -> bool:
+        """Tell whether nothing more will be written to the log: the last output comes after the end."""
+        return self.log.ended or (self._main is None and not self.running)
 
     @property
     def execs(self) -> list[ExecProcess]:
@@ -220,12 +253,15 @@ class Container:
         """Kill the container's process and every command in it."""
         with self._lock:
             self._gone = True
-            execs = list(self._execs)
+        self._stop()
+
+    def _stop(self) -> None:
         if self._main is not None:
             self._main.kill()
         else:
+            self.log.end()
             self._attachments.close()
-        for process in execs:
+        for process in self.execs:
             process.kill()
 
     def wait(self) -> None:
@@ -244,21 +280,18 @@ class Container:
         if running:
             state = {"running": {"startedAt": now}}
         elif self.started or self.exit_code is not None:
-            code = self.exit_code or 0
-            reason = "Error" if code else "Completed"
-            state = {
-                "terminated": {
-                    "exitCode": code,
-                    "reason": reason,
-                    "finishedAt": self._finished or now,
-                }
-            }
-            state["terminated"]["containerID"] = self._container_id
+            state = self._terminated(now)
         else:
             state = {"waiting": {"reason": "ContainerCreating"}}
         image = "localhost/kubews:none"
         return {
-            "name": self.name, "state": state, "lastState": {}, "ready": running,
-            "restartCount": 0, "image": image, "imageID": "", "started": running,
+            "name": self.name, "state": state, "lastState": self._last_state, "ready": running,
+            "restartCount": self._restarts, "image": image, "imageID": "", "started": running,
             "containerID": self._container_id if self.started else "",
         }  # fmt: skip
+
+    def _terminated(self, now: str) -> Json:
+        code = self.exit_code or 0
+        ended = {"exitCode": code, "reason": "Error" if code else "Completed"}
+        ended |= {"finishedAt": self._finished or now, "containerID": self._container_id}
+        return {"terminated": ended}

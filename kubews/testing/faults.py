@@ -3,7 +3,7 @@
 A fault is data, not code: tests say what goes wrong, and few places ask for it. The TLS wire
 (``tls.py``: delays, records, drops), the HTTP answer (``connection.py``: canned and dripping answers,
 body framing), the messages (``messages.py``: fragments, pings, closing), the exec stream
-(``stream.py``: frames, Status) and port-forwards (``forwardloop.py``: what is read).
+(``stream.py``: frames, Status), logs (``logs.py``: their end) and port-forwards (``forwardloop.py``: what is read).
 
 Threads: a Faults value is immutable; share it freely.
 """
@@ -40,6 +40,8 @@ class Faults:
         body: how the body of a refusal is delimited.
         drop_after: drop TCP after this many bytes of the WebSocket stream (after the 101's head).
         drop_after_stdin: drop TCP once this many bytes of an exec's stdin have come.
+        end_after: end a log properly after this many bytes of it: what a server does, too, that has lost
+            the kubelet.
         drop_head_after: drop TCP after this many bytes of the HTTP answer.
         drop: how to drop: a reset, a FIN without close_notify, or close_notify and FIN.
         record_size: at most this many bytes of plain text in a TLS record.
@@ -83,6 +85,7 @@ class Faults:
     body: _Body = "length"
     drop_after: Optional[int] = None
     drop_after_stdin: Optional[int] = None
+    end_after: Optional[int] = None
     drop_head_after: Optional[int] = None
     drop: _Drop = "reset"
     record_size: Optional[int] = None

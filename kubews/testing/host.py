@@ -183,12 +183,30 @@ class Host:
 
     def change_pod(self, name: str, namespace: str, change: PodChange) -> None:
         """Change what the API says of a pod."""
+        pod = self._pod(name, namespace)
+        with self._lock:
+            pod.change = pod.change.then(change)
+
+    def write_log(
+        self, name: str, namespace: str, container: Optional[str], stream: str, data: bytes
+    ) -> None:
+        """Write into a container's log."""
+        self._pod(name, namespace).choose(container).log.write(stream, data)
+
+    def rotate_log(self, name: str, namespace: str, container: Optional[str]) -> None:
+        """Rotate a container's log."""
+        self._pod(name, namespace).choose(container).log.rotate()
+
+    def restart_container(self, name: str, namespace: str, container: Optional[str]) -> None:
+        """Start a container's command again."""
+        self._pod(name, namespace).restart(container)
+
+    def _pod(self, name: str, namespace: str) -> Pod:
         check_owner(self._owner)
         pod = self._pods.get(namespace, name)
         if pod is None:
             raise KeyError(f"no pod {namespace}/{name}")
-        with self._lock:
-            pod.change = pod.change.then(change)
+        return pod
 
     def add_service(self, spec: ServiceSpec) -> None:
         """Add a Service."""

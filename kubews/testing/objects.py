@@ -64,6 +64,15 @@ def bad_request(message: str) -> Json:
     return status(400, "BadRequest", message)
 
 
+def invalid(kind: str, name: str, causes: Sequence[Json]) -> Json:
+    """Return the 422 Status for an object with these faults (``apimachinery: NewInvalid``)."""
+    texts = [f"{cause['field']}: {cause['message']}" for cause in causes]
+    said = texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]"
+    body = status(422, "Invalid", f'{kind} "{name}" is invalid: {said}', name=name, kind=kind)
+    body["details"]["causes"] = list(causes)
+    return body
+
+
 def stream_success(*, metadata: bool = True) -> Json:
     """Return the Status that ends a stream whose process ended with 0."""
     return {"metadata": {}, "status": "Success"} if metadata else {"status": "Success"}
@@ -133,6 +142,7 @@ API_RESOURCES: Json = {
         resource("pods", "Pod", ["delete", "get", "list"], shortNames=["po"], categories=["all"]),
         resource("pods/attach", "PodAttachOptions", ["create", "get"]),
         resource("pods/exec", "PodExecOptions", ["create", "get"]),
+        resource("pods/log", "Pod", ["get"]),
         resource("pods/portforward", "PodPortForwardOptions", ["create", "get"]),
     ],
 }

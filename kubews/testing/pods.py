@@ -106,6 +106,28 @@ class Pod:
         """Return the container of that name, of any kind."""
         return next((each for each in self.all_containers if each.name == name), None)
 
+    def restart(self, name: Optional[str]) -> None:
+        """End a container's own process, if it runs, and start its command again. Blocks.
+
+        Raises:
+            OSError: it could not be started.
+            ValueError: it does not run, or the pod is being deleted.
+        """
+        with self._lifecycle:
+            self._check_alive()
+            self.choose(name).restart()
+
+    def choose(self, name: Optional[str]) -> Container:
+        """Return the container of that name, of any kind; without a name the first.
+
+        Raises:
+            ValueError: there is none.
+        """
+        container = self.containers[0] if name is None else self.container(name)
+        if container is None:
+            raise ValueError(f"pod {self.namespace}/{self.name} has no container {name!r}")
+        return container
+
     def kill(self) -> None:
         """Kill every process of the pod and remove its files. Idempotent.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import urllib.parse
 from typing import TYPE_CHECKING
 
-from kubews.testing import access, discovery, handlers, objects, portforward, reviews
+from kubews.testing import access, discovery, handlers, logs, objects, portforward, reviews
 from kubews.testing.access import Refused, User
 from kubews.testing.arguments import OwnerKind
 from kubews.testing.dialect import is_true
@@ -30,7 +30,7 @@ _READABLE = {
 }
 _VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 # What a real cluster has: a 404 would look as if the pod were missing.
-_NOT_YET = frozenset({"ephemeralcontainers", "log", "proxy"})
+_NOT_YET = frozenset({"ephemeralcontainers", "proxy"})
 
 
 def route(connection: Connection, request: Request, user: User, headers: access.Headers) -> None:
@@ -62,6 +62,8 @@ def route(connection: Connection, request: Request, user: User, headers: access.
         handlers.serve_attach(connection, request, user, headers, namespace, name)
     elif (kind, subresource, rest) == ("pods", "portforward", []) and namespace:
         portforward.serve_portforward(connection, request, user, headers, namespace, name)
+    elif (kind, subresource, rest, request.method) == ("pods", "log", [], "GET") and namespace:
+        logs.serve_log(connection, request, user, headers, namespace, name)
     elif kind == "pods" and namespace and subresource in _NOT_YET:
         resource = f"pods/{subresource}"
         access.authorize(user, _VERBS.get(request.method, "get"), resource, namespace, name)

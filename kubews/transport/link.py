@@ -78,6 +78,8 @@ class Link(ABC):
         self.inherited = False
         #: Whether this side has ended it, by ``close``, ``abort`` or for output that nobody wants.
         self.closed_here = False
+        #: The code of the Close with which the peer has ended it, None without one.
+        self.close_code: Optional[int] = None
         self._on_closed: list[Callable[[], None]] = []
         self._heartbeat = Heartbeat()
         self._outbox = Outbox(outbound, parking, self._heartbeat.sending)
@@ -322,6 +324,7 @@ class Link(ABC):
 
     def _on_close(self, payload: bytes) -> None:
         code = int.from_bytes(payload[:2], "big") if len(payload) >= 2 else None
+        self.close_code = code
         if not self._closing:
             self._outbox.put_control(frame(payload[:2], CLOSE))
             self._flush()  # the server does not wait for it, so neither does this side

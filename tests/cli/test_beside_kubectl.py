@@ -118,6 +118,43 @@ LINES = [
     line("attach echoing --bogus"),
     line("attach"),
     line("attach a b c"),
+    # Logs.
+    line("logs two"),
+    line("logs two b"),
+    line("logs two -c b --tail=1"),
+    line("logs two -c b --tail 0"),
+    line("logs two -c b --limit-bytes 3"),
+    line("logs two -c b --since=1h"),
+    line("logs two -c b --since-time=2020-01-31T12:00:00.5Z"),
+    line("logs two -c b --since-time=2190-01-31T12:00:00+01:00"),
+    line("logs two -c b --follow=false --timestamps=false"),
+    line("logs two --all-containers --prefix --tail=1"),
+    line("logs two -c q"),
+    line("logs marked"),
+    line("logs pod/marked --prefix"),
+    line("logs initial"),
+    line("logs deploy/front"),
+    line("logs deploy/several --prefix"),
+    line("logs -f ended"),
+    line("logs ended -p"),
+    line("logs -l app=front"),
+    line("logs -l app=nowhere"),
+    line("logs -l app=pair -f --max-log-requests=1 --all-containers"),
+    line("logs -l !!"),
+    line("logs nope"),
+    line("logs deploy/nope"),
+    line("logs a b c"),
+    line("logs two b -c b"),
+    line("logs -l app=front two"),
+    line("logs two --since=1s --since-time=2020-01-31T12:00:00Z"),
+    line("logs two --since-time=yesterday"),
+    line("logs two --all-containers -c a"),
+    line("logs two --tail=-2"),
+    line("logs two --tail=x"),
+    line("logs two --limit-bytes=-1"),
+    line("logs two --since=-1s"),
+    line("logs two --pod-running-timeout=0s"),
+    line("logs"),
     # Ports that cannot be forwarded.
     line("port-forward web-0"),
     line("port-forward web-0 0"),
@@ -134,12 +171,17 @@ LINES = [
 def pods(cluster: AnyCluster) -> None:
     """What the lines name beside ``web-0``."""
     sleep = ["sh", "-c", "exec sleep 100000"]
-    cluster.add_pod("two", {"a": sleep, "b": sleep})
+    talking = ["sh", "-c", "for i in 1 2 3; do echo said $i; done; exec sleep 100000"]
+    cluster.add_pod("two", {"a": sleep, "b": talking}, labels={"app": "pair"})
     mark = {"kubectl.kubernetes.io/default-container": "b"}
     cluster.add_pod("marked", {"a": sleep, "b": sleep}, annotations=mark)
     cluster.add_pod("initial", {"a": sleep}, init_containers=["before"])
     cluster.add_pod("front-7f-x2", {"app": sleep}, labels={"app": "front"})
     cluster.add_workload("deploy/front", selector={"app": "front"})
+    for number in (0, 1):
+        script = f"echo here is {number}; exec sleep 100000"
+        cluster.add_pod(f"many-{number}", {"app": ["sh", "-c", script]}, labels={"app": "several"})
+    cluster.add_workload("deploy/several", selector={"app": "several"})
     echo = ["sh", "-c", "while read l; do echo got $l; done; exec sleep 100000"]
     cluster.add_pod("echoing", {"app": echo}, stdin=True, labels={"app": "echoing"})
     cluster.add_workload("deploy/echoing", selector={"app": "echoing"})

@@ -69,8 +69,8 @@ def test_kubectl_errors(kubectl: Kubectl, cluster: LocalCluster) -> None:
     cluster.add_pod("pulling", {"main": None}, state="waiting")
     result = kubectl("exec", "pulling", "--", "true")
     assert b'container not found ("main")' in result.stderr
-    result = kubectl("logs", "box")
-    assert b"LocalCluster has no pods/log yet" in result.stderr
+    result = kubectl("logs", "box", "-c", "main", "--previous")
+    assert b'previous terminated container "main" in pod "box" not found' in result.stderr
     cluster.add_user("eve")
     result = kubectl("--context", "eve", "exec", "box", "--", "true")
     assert b'User "eve" cannot get resource "pods"' in result.stderr

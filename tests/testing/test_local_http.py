@@ -31,7 +31,8 @@ def test_discovery_and_health(cluster: LocalCluster) -> None:
     assert {answer.status for answer in answers.values()} == {200}
     assert json.loads(answers["/version"].body)["minor"] == "36"
     names = [each["name"] for each in json.loads(answers["/api/v1"].body)["resources"]]
-    assert names[:5] == ["namespaces", "pods", "pods/attach", "pods/exec", "pods/portforward"]
+    pods = [f"pods/{each}" for each in ("attach", "exec", "log", "portforward")]
+    assert names[:6] == ["namespaces", "pods", *pods]
     assert answers["/healthz"].body == b"ok"
 
 
@@ -267,7 +268,7 @@ def test_the_status_of_a_pod_is_the_pod(cluster: LocalCluster) -> None:
     assert 'cannot get resource "pods/status"' in body["message"]
 
 
-@pytest.mark.parametrize("name", ["ephemeralcontainers", "log", "proxy/x"])
+@pytest.mark.parametrize("name", ["ephemeralcontainers", "proxy/x"])
 def test_what_is_not_there_yet_says_so(cluster: LocalCluster, name: str) -> None:
     resource = f"pods/{name.partition('/')[0]}"
     status, body = get(cluster, f"{PODS}/box/{name}")

@@ -29,7 +29,7 @@ from kubews.testing import Faults, LocalCluster, handlers
 COPIES = Path(__file__).parent.parent / "transcripts"
 # Where the recordings of the first hour are, of which a clone has copies.
 ORIGINALS = os.environ.get("KUBEWS_TRANSCRIPTS")
-KINDS = ("attach-*.json", "*exec-*.json", "*portforward-*.json")
+KINDS = ("attach-*.json", "*exec-*.json", "log-*.json", "*portforward-*.json")
 NAMES = sorted(
     path.stem for kind in KINDS for path in COPIES.glob(kind) if '"request": {' in path.read_text()
 )
@@ -92,7 +92,9 @@ def recorded_cluster(name: str) -> Iterator[LocalCluster]:
         pod = record["request"]["path"].split("/")[6]
         listens = pod_servers(stack, record) if "portforward" in name else {}
         pods = {**PODS, **(ATTACHED if name.startswith("attach-") else {})}
-        if pod.startswith("ticker") and pod in pods:
+        if name.startswith("log-"):
+            pods["ticker"] = {"containers": {"main": None}}
+        if pod.startswith("ticker") and name.startswith("attach-"):
             pods[pod] = {"containers": {"main": ticker(record)}}
         added = {
             each: cluster.add_pod(each, **pods[each], listens=listens)
@@ -105,7 +107,9 @@ def recorded_cluster(name: str) -> Iterator[LocalCluster]:
         cluster.add_user("bob", token="bobs-token")
         for user, verbs in RBAC.items():
             cluster.add_user(user, verbs={"pods/exec": verbs, "pods/portforward": verbs})
-        if pod.startswith("ticker") and pod in added:
+        if name.startswith("log-"):
+            write_log(cluster, record, slice(None, 3))
+        elif pod.startswith("ticker") and pod in added:
             cluster.ticker = added[pod].directory / "main" / GO  # type: ignore[attr-defined]
         yield cluster
 
@@ -115,6 +119,21 @@ def ticker(record: dict[str, Any]) -> list[str]:
     said = b"".join(payload_of(each)[1:] for each in record["frames"] if each["hex"][:2] == "01")
     script = f"until [ -e {GO} ]; do sleep 0.02; done; printf %s '{said.decode()}'; sleep 1000"
     return ["sh", "-c", script]
+
+
+def write_log(cluster: LocalCluster, record: dict[str, Any], part: slice) -> None:
+    """Write some of the lines that the container wrote, whose log was recorded."""
+    pod = record["request"]["path"].split("/")[6]
+    for message in [decoded(record, payload_of(each)) for each in data_frames(record)][part]:
+        cluster.write_log(pod, message)
+
+
+def data_frames(record: dict[str, Any]) -> list[dict[str, Any]]:
+    return [each for each in record.get("frames", ()) if each["len"] and each["opcode"] != "close"]
+
+
+def decoded(record: dict[str, Any], data: bytes) -> bytes:
+    return base64.b64decode(data) if "base64" in record["name"] else data
 
 
 def pod_servers(stack: ExitStack, record: dict[str, Any]) -> dict[int, int | None]:
@@ -207,7 +226,20 @@ def normalize_ports(frames: list[tuple[str, bytes]]) -> list[Any]:
     return result
 
 
+def normalize_log(frames: list[tuple[str, bytes]]) -> list[Any]:
+    """Join the data behind the first message, which is empty: its borders mean nothing."""
+    data = [
+        (opcode, base64.b64decode(data) if opcode == "text" else data)
+        for opcode, data in frames[1:]
+        if opcode != "close"
+    ]
+    ends = [frame for frame in frames[1:] if frame[0] == "close"]
+    return [*frames[:1], {opcode for opcode, _ in data}, b"".join(text for _, text in data), *ends]
+
+
 def normalize_for(record: dict[str, Any]) -> Normalize:
+    if record["name"].startswith("log-"):
+        return normalize_log
     return normalize_ports if "portforward" in record["name"] else normalize
 
 
@@ -293,13 +325,20 @@ def test_transcript(
         for key, value in response["headers"].items():
             assert answer.headers.get(key) == value, key
         if response["status"] != 101:
-            assert answer.body.decode() == (response["body"] or "")
+            # There the image could not be had; here nothing says why a container waits.
+            body = (response["body"] or "").replace("ErrImageNeverPull", "ContainerCreating")
+            assert answer.body.decode() == body
             assert response["body"] is not None or set(answer.headers) == {"connection"}
             return
         # In lower case there: websocket-client told it. As it was sent it is among the headers.
         protocol = answer.headers["sec-websocket-protocol"].lower()
         assert protocol == (response["subprotocol"] or "")
         assert "sec-websocket-extensions" not in answer.headers
+        if name.startswith("log-"):
+            before = [(each["opcode"], payload_of(each)) for each in record["frames"][:4]]
+            if record["end"]["how"] == "stopped by the recorder":
+                wait_for(client, before, normalize_log)
+            write_log(recorded_cluster, record, slice(3, None))
         if hasattr(recorded_cluster, "ticker"):
             wait_for(client, [("binary", b"\1")], normalize_for(record))
             recorded_cluster.ticker.touch()

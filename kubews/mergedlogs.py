@@ -1,0 +1,358 @@
+"""Logs of several containers as one, in the order of time."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import threading
+import time
+import warnings
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import Any, Optional
+
+from kubews import documents
+from kubews.client import Client
+from kubews.errors import NotReady
+from kubews.logs import ContainerLogs, logs
+from kubews.logstream import Line, Logs
+from kubews.protocol.loglines import moment_of
+from kubews.protocol.requests import pods_path
+from kubews.targets import Target
+from kubews.transport.deadline import NEVER, Deadline
+from kubews.transport.wait import DaemonThread, Expired, WaitQueue, fresh, nothing, wait_for
+
+# Lines of one source that are held for the others.
+_MANY = 4096
+
+# Seconds that a line waits for an earlier one of a container that says nothing.
+_PATIENCE = 0.2
+
+
+class _Source:
+    """One of the logs, and its lines that were not given out yet.
+
+    Threads: what is in it changes under the lock of its owner.
+    """
+
+    def __init__(self, log: ContainerLogs[Any], prefix: bytes) -> None:
+        self.log = log
+        self.prefix = prefix
+        self.lines: deque[tuple[int, float, bytes]] = deque()  # moment, arrival, text
+        self.done = False
+        self.error: Optional[Exception] = None
+
+
+class _Merge:
+    """The sources with a thread each, which know nothing of who reads: he may forget them.
+
+    Args:
+        sources: the logs.
+        timestamps: whether lines keep their times.
+        patience: seconds that a line waits for an earlier one of a silent source.
+
+    Threads: ``choose`` under the lock, the rest any.
+    """
+
+    def __init__(self, sources: list[_Source], timestamps: bool, patience: float) -> None:
+        self.sources = sources
+        self.patience = patience
+        self.lock = threading.RLock()  # guards the lines of the sources
+        self.readers = WaitQueue()
+        self.feeders = WaitQueue()
+        self.closed = False
+        self._timestamps = timestamps
+
+    def start(self) -> None:
+        """Begin to read."""
+        for source in self.sources:
+            DaemonThread(self._feed, f"kubews {source.log!r}", (source,)).start()
+
+    def close(self) -> None:
+        """End all of it, soon; a finalizer may do so."""
+        self.closed = True
+        for source in self.sources:
+            source.log.abandon()
+        self.readers.wake_all()
+        self.feeders.wake_all()
+
+    def choose(self) -> Optional[bytes]:
+        """Return the next line, nothing at the end, None if it must be waited for.
+
+        Raises:
+            KubewsError: one of them is lost, and nothing is left to be read before that.
+        """
+        if self.closed:
+            return b""
+        ready = [each for each in self.sources if each.lines]
+        if not ready:
+            return self._end()
+        source = min(ready, key=lambda each: each.lines[0][0])
+        _, arrived, line = source.lines[0]
+        silent = any(not each.lines and not each.done for each in self.sources)
+        if silent and time.monotonic() < arrived + self.patience:
+            return None
+        source.lines.popleft()
+        return line
+
+    def _end(self) -> Optional[bytes]:
+        for source in self.sources:
+            if source.error is not None:
+                raise fresh(source.error)
+        return b"" if all(each.done for each in self.sources) else None
+
+    def _feed(self, source: _Source) -> None:
+        moment = 0
+        try:
+            while line := source.log._next(NEVER):
+                stamp = moment_of(line)
+                if stamp and not self._timestamps:
+                    line = line[line.index(b" ") + 1 :]
+                moment = stamp or moment  # the rest of a long line has none
+                self._put(source, (moment, time.monotonic(), source.prefix + line))
+        except Exception as exc:
+            source.error = exc
+        source.done = True
+        self.readers.wake_all()
+
+    def _put(self, source: _Source, line: tuple[int, float, bytes]) -> None:
+        def room() -> Optional[bool]:
+            return True if self.closed or len(source.lines) < _MANY else None
+
+        wait_for(self.lock, self.feeders, room, NEVER, nothing)
+        with self.lock:
+            source.lines.append(line)
+        self.readers.wake_all()
+
+
+class MergedLogs(Logs[Line]):
+    """Lines of several logs, the oldest first.
+
+    Of logs that are followed a line does not wait longer than 0.2 s for those of other containers.
+
+    Args:
+        sources: the logs, opened for merging, each with what stands before its lines.
+        follow: whether they are followed.
+        timestamps: whether lines keep their times.
+        encoding: as for ``Logs``.
+        errors: as for ``Logs``.
+
+    Threads: one reads; ``close`` is for any. Each source has a thread.
+    """
+
+    def __init__(
+        self,
+        sources: Iterable[tuple[ContainerLogs[Any], bytes]],
+        *,
+        follow: bool,
+        timestamps: bool,
+        encoding: Optional[str],
+        errors: Optional[str],
+    ) -> None:
+        super().__init__(encoding, errors)
+        made = [_Source(*each) for each in sources]
+        self._merge = _Merge(made, timestamps, _PATIENCE if follow else math.inf)
+        for source in made:
+            source.log.gaps = self.gaps
+        self._merge.start()
+
+    def __repr__(self) -> str:
+        return f"<kubews.Logs of {len(self._merge.sources)} containers>"
+
+    def __del__(self) -> None:
+        if not hasattr(self, "_merge"):
+            return  # Ctrl-C came before
+        self._merge.close()
+        if self.reason is None:
+            warnings.warn(
+                f"{self!r} was forgotten; close it", ResourceWarning, source=self, stacklevel=2
+            )
+
+    @property
+    def sources(self) -> Sequence[Logs[Any]]:
+        """The logs of the single containers, each with a ``reason`` of its own."""
+        return [each.log for each in self._merge.sources]
+
+    @property
+    def resumed(self) -> int:
+        """How often one of them was cut and went on."""
+        return sum(each.resumed for each in self.sources)
+
+    def close(self) -> None:
+        """Read no more. Who reads is woken, and finds the end.
+
+        Threads: any, and does not wait for the server; may be called again.
+        """
+        if self.reason is None:
+            self.reason = "closed"
+        self._merge.close()
+        for each in self.sources:
+            each.close()
+
+    def _next(self, deadline: Deadline) -> bytes:
+        merge = self._merge
+        while True:
+            soon = deadline if math.isinf(merge.patience) else deadline.at_most(merge.patience)
+            try:
+                found = wait_for(merge.lock, merge.readers, merge.choose, soon, nothing)
+            except Exception:
+                self.reason = self.reason or "lost"
+                raise
+            if found is not None:
+                merge.feeders.wake_all()
+                self.reason = self.reason or (None if found else self._common_reason())
+                return found
+            if deadline.expired():
+                raise Expired
+
+    def _common_reason(self) -> str:
+        reasons = {str(each.reason) for each in self.sources}
+        return reasons.pop() if len(reasons) == 1 else "ended"
+
+
+def of_pod(
+    pod: Target,
+    *,
+    container: Optional[str] = None,
+    all_containers: bool = False,
+    prefix: bool = False,
+    text: Optional[bool] = None,
+    encoding: Optional[str] = None,
+    errors: Optional[str] = None,
+    wait_ready: Optional[float] = None,
+    **options: Any,
+) -> Logs[Any]:
+    """Open the logs of a pod; see ``Pod.logs``.
+
+    Threads: blocks.
+    """
+    options.update(encoding=_encoding(text, encoding, errors), errors=errors)
+    _check(container, all_containers)
+    target = pod.in_container(container) if container else pod
+    if wait_ready is not None:
+        with contextlib.suppress(
+            NotReady
+        ):  # one that has ended has a log; else the server says what is wrong
+            target.wait_ready(wait_ready)
+    if not (all_containers or prefix):
+        return logs(target, **options)
+    deadline = Deadline(options.get("connect_timeout"))
+    pinned = target.pin(deadline, running=False)
+    pod.client.authenticate(deadline)
+    document = pinned.get(deadline.at_most(pod.client.connect_timeout).remaining())
+    return merge(
+        containers_of(pinned, document, all_of_them=all_containers), prefix=prefix, **options
+    )
+
+
+def of_selector(
+    client: Client,
+    selector: str,
+    *,
+    namespace: Optional[str] = None,
+    container: Optional[str] = None,
+    all_containers: bool = False,
+    prefix: bool = True,
+    text: Optional[bool] = None,
+    encoding: Optional[str] = None,
+    errors: Optional[str] = None,
+    **options: Any,
+) -> Logs[Any]:
+    """Open the logs of all pods with some labels; see ``Client.logs``.
+
+    Threads: blocks.
+    """
+    options.update(encoding=_encoding(text, encoding, errors), errors=errors)
+    _check(container, all_containers)
+    where = namespace or client.config.namespace
+    timeout = options.get("connect_timeout")
+    containers = selected(
+        client, selector, where, container, all_of_them=all_containers, timeout=timeout
+    )
+    if not containers:
+        raise NotReady(f"there is no pod with {selector} in namespace {where}")
+    return merge(containers, prefix=prefix, **options)
+
+
+def selected(
+    client: Client,
+    selector: str,
+    namespace: str,
+    container: Optional[str],
+    *,
+    all_of_them: bool,
+    kind: type[Target] = Target,
+    timeout: Optional[float] = None,
+) -> list[Target]:
+    """Return the containers of the pods with some labels; see ``containers_of``.
+
+    Raises:
+        ApiError: the server refused.
+
+    Threads: blocks.
+    """
+    found = client.get(pods_path(namespace, selector), timeout=timeout)
+    containers = []
+    for document in documents.entries(found, "items"):
+        name = f"pod/{documents.name_of(document)}"
+        pod = kind(client, name, namespace=namespace, container=container)
+        containers += containers_of(pod, document, all_of_them=all_of_them)
+    return containers
+
+
+def containers_of(pod: Target, document: documents.Json, *, all_of_them: bool) -> list[Target]:
+    """Return a handle of each container of a pod, or of the one that is meant.
+
+    Args:
+        pod: one pod; if it names no container, it chooses one.
+        document: its object.
+        all_of_them: whether all are meant, of every kind.
+    """
+    if not all_of_them:
+        return [pod.in_container(pod.container or pod.choose_container(document))]
+    return [pod.in_container(name) for name in documents.in_order(document)]
+
+
+def _check(container: Optional[str], all_containers: bool) -> None:
+    if container is not None and all_containers:
+        raise ValueError(f"all_containers=True is every container, and not {container!r} alone")
+
+
+def _encoding(
+    text: Optional[bool], encoding: Optional[str], errors: Optional[str]
+) -> Optional[str]:
+    return encoding or ("utf-8" if text or errors else None)
+
+
+def merge(
+    containers: Sequence[Target],
+    *,
+    prefix: bool,
+    follow: bool = False,
+    timestamps: bool = False,
+    encoding: Optional[str] = None,
+    errors: Optional[str] = None,
+    **options: Any,
+) -> MergedLogs[Any]:
+    """Open the logs of several containers, to be read as one; see ``Pod.logs``.
+
+    Args:
+        containers: pods, each with its container named.
+        prefix: whether to begin each line with ``[pod/web-0/app]``, as kubectl does.
+        **options: as for ``logs.logs``.
+
+    Threads: blocks.
+    """
+    opened: list[tuple[ContainerLogs[Any], bytes]] = []
+    try:
+        for each in containers:
+            log = logs(each, follow=follow, timestamps=timestamps, merged=True, **options)
+            words = f"[pod/{each.name}/{each.container}] " if prefix else ""
+            opened.append((log, words.encode()))
+        return MergedLogs(
+            opened, follow=follow, timestamps=timestamps, encoding=encoding, errors=errors
+        )
+    except BaseException:
+        for log, _ in opened:
+            log.close()
+        raise

@@ -1,0 +1,106 @@
+"""kubews logs: what follows, and how it ends; what it prints otherwise is compared with kubectl elsewhere."""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Sequence
+
+import pytest
+from clusters import AnyCluster
+from programs import PROGRAMS, Commands
+from support import in_thread, seconds
+
+from kubews.testing import Faults, LocalCluster
+
+both = pytest.mark.parametrize("program", PROGRAMS.values(), ids=PROGRAMS)
+STAMP = rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}(Z|[+-]\d\d:\d\d)"
+
+
+@pytest.fixture(scope="module")
+def ticker(cluster: AnyCluster) -> str:
+    """A pod that says a number every tenth of a second."""
+    script = "i=0; while :; do i=$((i+1)); echo $i; sleep 0.1; done"
+    cluster.add_pod("ticker", {"app": ["sh", "-c", script]}, labels={"app": "ticker"})
+    return "ticker"
+
+
+@both
+def test_following_prints_each_line_as_it_comes(
+    ticker: str, commands: Commands, program: Sequence[str]
+) -> None:
+    with commands.start("logs", "-f", ticker, "--tail=1", program=program) as process:
+        assert process.stdout is not None
+        numbers = [int(in_thread(process.stdout.readline).result(20)) for _ in range(4)]
+        assert numbers == list(range(numbers[0], numbers[0] + 4))
+        process.send_signal(signal.SIGINT)
+        # What kubectl does here and nowhere else: it says that it was cancelled.
+        expected = -signal.SIGINT if program == PROGRAMS["kubews"] else 1
+        assert process.wait(seconds(20)) == expected
+
+
+@both
+def test_who_reads_no_more_ends_it(ticker: str, commands: Commands, program: Sequence[str]) -> None:
+    with commands.start("logs", "-f", ticker, program=program) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == b"1\n"
+        process.stdout.close()
+        assert process.wait(seconds(20)) == -signal.SIGPIPE
+        assert process.stderr.read() == b""
+
+
+@both
+def test_stamps_and_prefixes(ticker: str, commands: Commands, program: Sequence[str]) -> None:
+    flags = ("--timestamps", "--prefix", "--limit-bytes=45")
+    for target in (["ticker"], ["-l", "app=ticker", "--tail=-1"]):
+        said = commands.run("logs", *target, *flags, program=program)
+        first, second = said.out.split(b"[pod/ticker/app] ")[1:]
+        assert re.fullmatch(STAMP + b" 1\n", first)
+        assert len(first + second) == 45
+
+
+def test_several_are_followed_through_a_cut(local: LocalCluster, commands: Commands) -> None:
+    for name in ("cut-0", "cut-1"):
+        local.add_pod(name, labels={"app": "cut"})
+        local.write_log(name, f"first of {name}\n")
+    local.next_faults(Faults(match="cut-0/log", drop_after=100))
+    with commands.start("logs", "-f", "-l", "app=cut") as process:
+        assert process.stdout is not None
+        assert {process.stdout.readline(), process.stdout.readline()} == {
+            b"first of cut-0\n",
+            b"first of cut-1\n",
+        }
+        local.write_log("cut-0", "second\n" * 10)
+        assert [process.stdout.readline() for _ in range(10)] == [b"second\n"] * 10
+        for name in ("cut-0", "cut-1"):
+            local.delete_pod(name)
+        assert process.communicate(timeout=seconds(20)) == (b"", b"")
+        assert process.returncode == 0
+
+
+def test_lines_that_nobody_has_any_more_are_told(local: LocalCluster, commands: Commands) -> None:
+    local.add_pod(
+        "rotated", {"app": ["sh", "-c", "echo begun; until [ -e go ]; do sleep 0.02; done"]}
+    )
+    with commands.start("logs", "-f", "rotated") as process, local.client() as client:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"begun\n"
+        # When it ends nothing is left of the log to compare the end with.
+        local.rotate_log("rotated")
+        client.pod("rotated").check_call(["touch", "go"])
+        out, err = process.communicate(timeout=seconds(20))
+    assert (out, process.returncode) == (b"", 0)
+    assert re.fullmatch(
+        rb"note: lines of pod default/rotated, container app may be missing after " + STAMP
+        + rb" and before the end: they were rotated away\n",
+        err,
+    )  # fmt: skip
+
+
+def test_a_container_that_waits_is_waited_for(local: LocalCluster, commands: Commands) -> None:
+    local.add_pod("waits", state="waiting")
+    for flags in ([], ["-f", "--pod-running-timeout=300ms"]):
+        assert commands.run("logs", "waits", *flags) == (b"", ["error"], 1)
+    local.add_pod("nowhere", state="unscheduled")
+    assert commands.run("logs", "nowhere") == (b"", ["error"], 1)  # kubectl prints nothing
