@@ -30,7 +30,7 @@ FLOORS = [
     ["popen", "forwarder"],
     ["options", "attach"],
     ["terminal", "expect"],
-    ["process", "portforward"],
+    ["process", "portforward", "proxy"],
     ["pod"],
     ["testing"],
     ["cli"],
@@ -39,7 +39,7 @@ FLOORS = [
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 
 # Client.pod() is where everybody starts: a method that makes the topmost object.
-UPWARD = {("client", "pod")}
+UPWARD = {("client", "pod"), ("client", "proxy")}
 
 FORBIDDEN_IN_PROTOCOL = {"socket", "ssl", "threading", "time", "logging", "websocket", "select"}
 
