@@ -64,7 +64,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Content-Length", str(size + int(self.query.get("missing", 0))))
         self.end_headers()
-        while size:
+        while size and self.command != "HEAD":
             piece = bytes(min(size, 1 << 16))
             self.wfile.write(piece)
             size -= len(piece)

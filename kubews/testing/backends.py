@@ -47,7 +47,7 @@ def find(connection: Connection, kind: str, namespace: str, said: str) -> Addres
     """
     scheme, name, port = _split(said)
     if kind == "services":
-        pod, number = _of_service(connection, namespace, name, port)
+        pod, number = _of_service(connection, namespace, said, name, port)
         return _in(pod, number, scheme)
     if kind == "nodes":
         if name != NODE:
@@ -82,25 +82,27 @@ def _in(pod: Pod, port: int, scheme: str) -> Address:
     return Address(port, where, scheme == "https")
 
 
-def _of_service(connection: Connection, namespace: str, name: str, port: str) -> tuple[Pod, int]:
+def _of_service(
+    connection: Connection, namespace: str, said: str, name: str, port: str
+) -> tuple[Pod, int]:
     """Choose one of the pods of a service, and the port there."""
     service = connection.server.owners.get("services", namespace, name)
     if service is None:
         raise Refused(objects.not_found("services", name))
     known = service["spec"].get("ports", [])
     found = [each for each in known if port in (each.get("name", ""), str(each["port"]))]
-    if not found:
+    if not found and port.isdigit():
         raise _unavailable(f'no service port {port} found for service "{name}"')
     wanted = ",".join(
         f"{key}={value}" for key, value in service["spec"].get("selector", {}).items()
     )
-    for pod in connection.server.pods.all():
+    for pod in connection.server.pods.all() if found else []:
         if pod.namespace == namespace and pod.phase == "Running" and selected(wanted, pod.labels):
             target = found[0]["targetPort"]
             number = target if isinstance(target, int) else pod.ports.get(target)
             if number is not None:
                 return pod, number
-    raise _unavailable(f'no endpoints available for service "{name}"')
+    raise _unavailable(f'no endpoints available for service "{said}"')
 
 
 def _unavailable(message: str) -> Refused:

@@ -108,9 +108,10 @@ class _Exchange:
             head += [("Transfer-Encoding", "chunked")] if chunked else []
             self._say(h11.Request(method=self._method, target=target, headers=head))
             while not self._hear(prefix):
-                wanted = self._pass_body()
                 self._backend.flush()
-                self._backend.wait(wanted)
+                wanted = self._pass_body()
+                if wanted or self._backend.full or self._connection.request_ended:
+                    self._backend.wait(wanted)
         if not self._connection.request_ended:
             self._connection.wire.finish()
             raise Gone("the backend has answered before the request was read")

@@ -195,7 +195,7 @@ class HttpResponse(io.BufferedReader):
             raise RemoteProtocolError(f"the answer is not JSON: {exc}") from exc
 
     def look(self, most: int) -> Optional[bytes]:
-        """Return the whole body without taking it, None if it has no length or a greater one.
+        """Return the whole body without taking it, None if it is longer than that.
 
         Args:
             most: bytes.
@@ -226,11 +226,14 @@ class _Body(io.RawIOBase):
         return True
 
     def look(self, most: int) -> Optional[bytes]:
-        if self._length is None or self._length > most:
+        if (self._length or 0) > most:
             return None
-        while self._received < self._length:
-            self._ahead += self._take(self._length)
-        return bytes(self._ahead)
+        while len(self._ahead) <= most:
+            piece = self._take(most)
+            if not piece:
+                return bytes(self._ahead)
+            self._ahead += piece
+        return None
 
     def readinto(self, b: Any) -> int:
         data = bytes(self._ahead[: len(b)]) if self._ahead else self._take(len(b))
