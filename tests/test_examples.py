@@ -110,7 +110,7 @@ def test_a_page_is_fetched(cluster: AnyCluster, pages: str) -> None:
     assert done.stdout.startswith("<!DOCTYPE HTML>")
     done = python("examples/fetch_page.py", pages, "/missing", "--port", "8080", **config)
     assert done.returncode == 1
-    assert done.stderr.startswith("404 File not found")
+    assert done.stderr.startswith("404 Not Found text/html")
 
 
 def test_redis_in_a_pod(cluster: AnyCluster, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ Threads: every function belongs to the thread of its connection.
 from __future__ import annotations
 
 import contextlib
+import http
 import re
 from typing import TYPE_CHECKING, Any, Optional
 
@@ -163,7 +164,17 @@ class _Exchange:
             if name.lower() == "location" and value.startswith("/"):
                 value = prefix + value
             headers.append((name, value))
-        return h11.Response(status_code=answer.status_code, headers=headers, reason=answer.reason)
+        return h11.Response(
+            status_code=answer.status_code, headers=headers, reason=_phrase(answer.status_code)
+        )
+
+
+def _phrase(code: int) -> str:
+    """Return Go's words for a code: those of the backend are not passed on."""
+    try:
+        return http.HTTPStatus(code).phrase
+    except ValueError:
+        return f"status code {code}"
 
 
 def _upgrade(

@@ -151,7 +151,7 @@ class HttpResponse(io.BufferedReader):
         #: The status code, such as 200. The server's own refusals of the request are exceptions; what
         #: is behind the proxy answers as it likes.
         self.status: int = answer.status
-        #: The words behind the code.
+        #: The words behind the code, which are the API server's own.
         self.reason: str = answer.reason.strip()
         #: Case does not count; a name may come more than once (``headers.get_all``).
         self.headers: Message = answer.headers
