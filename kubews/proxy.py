@@ -17,7 +17,7 @@ from kubews.protocol.requests import proxy_path
 from kubews.protocol.status import decode_document
 from kubews.transport import http
 from kubews.transport.deadline import Deadline
-from kubews.transport.exchange import Body, HttpResponse, exchange
+from kubews.transport.exchange import Body, HttpResponse, exchange, whole
 from kubews.transport.wire import WebSocket, connected
 
 if TYPE_CHECKING:
@@ -198,14 +198,14 @@ def _request(
         raise ConfigError(f"{method!r} is not a method of HTTP")
     if isinstance(body, str) or hasattr(body, "encoding"):
         raise TypeError("body must be bytes, a binary file or pieces of bytes: encode the text")
-    whole = _path(behind, port, scheme, path, params)
+    below = _path(behind, port, scheme, path, params)
     sent = http.additional_headers(headers or {})
     what = f"{method} {path.partition('?')[0]} of {behind.where}"
     again = _Again(body)
 
     def ask(sock: Any, everything: http.Headers, soon: Deadline) -> HttpResponse:
         again.rewind()
-        target = behind.client.config.cluster.path_prefix + whole
+        target = behind.client.config.cluster.path_prefix + below
         answer = exchange(sock, method, target, everything, body, timeout, what)
         refusal = _refusal(answer)
         if refusal is not None:
@@ -230,7 +230,7 @@ class _Again:
 
     def rewind(self) -> None:
         self._tries += 1
-        if self._tries == 1 or self._body is None or isinstance(self._body, (bytes, bytearray)):
+        if self._tries == 1 or self._body is None or whole(self._body) is not None:
             return
         if self._start is None:
             raise ConfigError(
@@ -266,12 +266,12 @@ def _websocket(
             f"{path!r} has a query, which API servers drop from the request for a WebSocket: connect to the "
             "port itself, websocket.create_connection(URL, socket=pod.connect(PORT))"
         )
-    whole = _path(behind, port, scheme, path, None)
+    below = _path(behind, port, scheme, path, None)
     sent = http.additional_headers(headers or {})
     what = f"WebSocket {path} of {behind.where}"
 
     def ask(sock: Any, everything: http.Headers, soon: Deadline) -> WebSocket:
-        target = behind.client.config.cluster.path_prefix + whole
+        target = behind.client.config.cluster.path_prefix + below
         return connected(sock, target, everything, subprotocols, what, soon, timeout)
 
     try:

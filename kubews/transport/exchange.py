@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import functools
 import io
 import json
-import selectors
+import re
+import socket
 import ssl
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Optional, Union
 
 from kubews.errors import (
@@ -18,11 +17,9 @@ from kubews.errors import (
     ConnectTimeout,
     RemoteProtocolError,
 )
-from kubews.transport import forks
 from kubews.transport.deadline import Deadline
 from kubews.transport.http import Headers
-from kubews.transport.patience import patiently
-from kubews.transport.tlssockets import Socket, hang_up
+from kubews.transport.patientsocket import PatientSocket
 
 if TYPE_CHECKING:
     import http.client
@@ -30,109 +27,46 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
+    from kubews.transport.tlssockets import Socket
+
 #: Bytes, a binary file, or pieces as they are made.
-Body = Union["Buffer", io.RawIOBase, io.BufferedIOBase, Iterable[bytes], None]
+Body = Union["Buffer", io.RawIOBase, io.BufferedIOBase, Iterable["Buffer"], None]
 
 _CHUNK = 1 << 16
-
-
-class PatientSocket:
-    """A socket that waits, as libraries expect theirs to do, over one that never does.
-
-    Args:
-        sock: connected and non-blocking; closed together with this.
-        timeout: seconds for each call, None for ever.
-        ahead: bytes that were received already.
-
-    Threads: one may read while another writes.
-    """
-
-    def __init__(self, sock: Socket, timeout: Optional[float], ahead: bytes = b"") -> None:
-        self._sock = sock
-        self._timeout = timeout
-        self._ahead = ahead
-        self._closed = False  # websocket-client asks for it by this name
-
-    def recv(self, size: int) -> bytes:
-        """Return at least one byte, ``b""`` at the end.
-
-        Raises:
-            TimeoutError: none came in time.
-
-        Threads: blocks.
-        """
-        if self._closed:
-            raise OSError(errno.EBADF, "the socket is closed")
-        if self._ahead:
-            data, self._ahead = self._ahead[:size], self._ahead[size:]
-            return data
-        receive = functools.partial(self._sock.recv, size)
-        return patiently(receive, self._sock, selectors.EVENT_READ, Deadline(self._timeout))
-
-    def send(self, data: Buffer) -> int:
-        """Send some bytes; return how many.
-
-        Raises:
-            TimeoutError: nobody took one in time.
-
-        Threads: blocks.
-        """
-        send = functools.partial(self._sock.send, data)
-        return patiently(send, self._sock, selectors.EVENT_WRITE, Deadline(self._timeout))
-
-    def sendall(self, data: Buffer) -> None:
-        """Send everything; the time limit is that of each wait.
-
-        Threads: blocks.
-        """
-        left = memoryview(data).cast("B")
-        while left:
-            left = left[self.send(left) :]
-
-    def makefile(self, mode: str) -> io.BufferedReader:
-        """Return a reader, as http.client wants it."""
-        return io.BufferedReader(_Reader(self), _CHUNK)
-
-    def fileno(self) -> int:
-        """Return the descriptor, -1 once it is closed."""
-        return self._sock.fileno()
-
-    def gettimeout(self) -> Optional[float]:
-        """Return the seconds for each call, None for ever."""
-        return self._timeout
-
-    def settimeout(self, timeout: Optional[float]) -> None:
-        """Set the seconds for each call, None for ever."""
-        self._timeout = timeout
-
-    def shutdown(self, how: int) -> None:
-        """End both directions at once, whoever waits for one of them.
-
-        Threads: any.
-        """
-        hang_up(self._sock)
-
-    def close(self) -> None:
-        """Close the socket; whoever waits for it leaves; again is nothing.
-
-        Threads: any.
-        """
-        hang_up(self._sock)
-        self._closed = True
-        forks.close(self._sock)
+# Of all heads together that one request gets.
+_MAX_HEAD = 1 << 18
+_DIGITS = re.compile("[0-9]{1,19}")
 
 
 class _Reader(io.RawIOBase):
-    def __init__(self, sock: PatientSocket) -> None:
+    """What http.client reads from: a head in one time and of one size, and then a body piece by piece."""
+
+    def __init__(self, sock: PatientSocket, until: Deadline) -> None:
         self._sock = sock
+        self._until: Optional[Deadline] = until
+        self._left = _MAX_HEAD
+
+    def makefile(self, mode: str) -> io.BufferedReader:
+        """Return itself as http.client wants it."""
+        return io.BufferedReader(self, _CHUNK)
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, b: Any) -> int:
-        data = self._sock.recv(len(b))
+        if self._left < 0:
+            raise ConnectionAbortedError(f"the head is longer than {_MAX_HEAD} bytes")
+        data = self._sock.recv(len(b), self._until)
+        if self._until is not None:
+            self._left -= len(data)
+            if not data:  # http.client takes the end for that of the headers
+                raise ConnectionResetError("the connection ended in front of the body")
         b[: len(data)] = data
         return len(data)
+
+    def to_body(self) -> None:
+        """Let everything that follows take its time."""
+        self._until, self._left = None, 0
 
 
 class HttpResponse(io.BufferedReader):
@@ -209,7 +143,8 @@ class HttpResponse(io.BufferedReader):
 
         Threads: any.
         """
-        self._sock.shutdown(2)
+        self._body.aborted = True
+        self._sock.shutdown(socket.SHUT_RDWR)
 
 
 class _Body(io.RawIOBase):
@@ -219,6 +154,9 @@ class _Body(io.RawIOBase):
         self._what = what
         self._received = 0
         self._ahead = bytearray()
+        self._broken = ""  # why nothing more is to be read
+        #: Whether the end of the connection is not the server's.
+        self.aborted = False
         # http.client minds it only if it reads everything in one piece, and counts only since 3.13.
         self._length: Optional[int] = answer.length
 
@@ -228,11 +166,12 @@ class _Body(io.RawIOBase):
     def look(self, most: int) -> Optional[bytes]:
         if (self._length or 0) > most:
             return None
-        while len(self._ahead) <= most:
-            piece = self._take(most)
-            if not piece:
-                return bytes(self._ahead)
-            self._ahead += piece
+        with contextlib.suppress(ConnectionLost):  # who reads it hears of that
+            while len(self._ahead) <= most:
+                piece = self._take(most)
+                if not piece:
+                    return bytes(self._ahead)
+                self._ahead += piece
         return None
 
     def readinto(self, b: Any) -> int:
@@ -246,13 +185,15 @@ class _Body(io.RawIOBase):
     def _take(self, most: int) -> bytes:
         import http.client
 
+        if self._broken:
+            raise self._lost(self._broken)  # http.client would take this for the end
         # http.client makes room for as much as is asked for, each time.
         most = min(most, _CHUNK)
         size = most if self._length is None else min(most, self._length - self._received)
         try:
             data = self._answer.read1(size) if size else b""
-            if size and not data and self._length is not None:
-                raise http.client.IncompleteRead(b"", size)
+            if size and not data and (self._length is not None or self.aborted):
+                raise http.client.IncompleteRead(b"", self._length and size)
         except TimeoutError as exc:
             raise self._lost(f"nothing came for {self._sock.gettimeout()} seconds") from exc
         except (OSError, http.client.HTTPException) as exc:
@@ -261,6 +202,7 @@ class _Body(io.RawIOBase):
         return data
 
     def _lost(self, why: str) -> ConnectionLost:
+        self._broken = why
         text = (
             f"{self._what}: the body of the answer broke off behind {self._received} bytes: {why}"
         )
@@ -297,38 +239,89 @@ def exchange(
         what: the request in words, for messages.
 
     Raises:
-        ConnectTimeout: the server took or said nothing for so long.
+        ConnectTimeout: the server took or said nothing for so long, or was not done with the head of its answer.
         ConnectFailed: the connection broke before the head of an answer came.
+        RemoteProtocolError: the answer does not say where it ends.
+        Exception: what the body raises.
 
     Threads: blocks.
     """
+    patient = PatientSocket(sock, timeout)
+    for piece in _request(method, target, headers, body):
+        with _explained(what, timeout):
+            try:
+                patient.sendall(piece)
+            except (BrokenPipeError, ConnectionResetError, ssl.SSLError):
+                break  # who has refused closes with our bytes unread, and the answer is what counts
+    with _explained(what, timeout):
+        answer = _head(patient, method, Deadline(timeout))
+    if not _has_end(answer):
+        raise RemoteProtocolError(f"{what}: the answer does not say where it ends")
+    return HttpResponse(answer, patient, what)
+
+
+def whole(body: Body) -> Optional[memoryview]:
+    """Return the bytes of a body that is there as a whole, None of one that is yet to be read."""
+    try:
+        view = memoryview(body)  # type: ignore[arg-type]
+    except TypeError:
+        return None
+    return view.cast("B") if view.c_contiguous else memoryview(bytes(view))
+
+
+def _request(method: str, target: str, headers: Headers, body: Body) -> Iterator[Buffer]:
+    bytes_ = whole(body)
+    framing = []
+    if bytes_ is not None:
+        framing = [("Content-Length", str(len(bytes_)))]
+    elif body is not None:
+        framing = [("Transfer-Encoding", "chunked")]
+    lines = [f"{method} {target} HTTP/1.1"]
+    lines += [f"{name}: {value}" for name, value in (*headers, *framing)]
+    yield "\r\n".join([*lines, "", ""]).encode("latin-1")
+    if bytes_ is not None:
+        yield bytes_
+    elif body is not None:
+        for piece in _read(body) if hasattr(body, "read") else iter(body):  # type: ignore[arg-type]
+            if size := memoryview(piece).nbytes:  # one of no bytes would be the last
+                yield b"".join((b"%x\r\n" % size, piece, b"\r\n"))
+        yield b"0\r\n\r\n"
+
+
+def _read(file: Any) -> Iterator[Buffer]:
+    while (piece := file.read(_CHUNK)) != b"":
+        yield piece
+
+
+def _head(sock: PatientSocket, method: str, until: Deadline) -> http.client.HTTPResponse:
     import http.client
 
-    connection = http.client.HTTPConnection("unused", blocksize=_CHUNK)
-    patient = PatientSocket(sock, timeout)
-    connection.sock = patient
+    reader = _Reader(sock, until)
+    # HTTPConnection would close the socket itself as soon as the server says that it will.
+    answer = http.client.HTTPResponse(reader, method=method)  # type: ignore[arg-type]
+    answer.begin()
+    while answer.status < 200:  # such as 103; http.client knows of 100 only
+        answer.headers = answer.msg = None  # type: ignore[assignment]
+        answer.begin()
+    reader.to_body()
+    return answer
+
+
+def _has_end(answer: http.client.HTTPResponse) -> bool:
+    """Return whether everybody sees the same end of the body, and not only http.client."""
+    if answer.headers.get("Transfer-Encoding", "chunked").lower() != "chunked":
+        return False
+    lengths = answer.headers.get_all("Content-Length", ["0"])
+    return answer.chunked or (len(set(lengths)) == 1 and bool(_DIGITS.fullmatch(lengths[0])))
+
+
+@contextlib.contextmanager
+def _explained(what: str, timeout: Optional[float]) -> Iterator[None]:
+    import http.client
+
     try:
-        connection.putrequest(method, target, skip_host=True, skip_accept_encoding=True)
-        for name, value in headers:
-            connection.putheader(name, value)
-        whole = _whole(body)
-        if whole is not None:
-            connection.putheader("Content-Length", str(len(whole)))
-        elif body is not None:
-            connection.putheader("Transfer-Encoding", "chunked")
-        # A server that has refused closes with our bytes unread, and its answer is what counts.
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError, ssl.SSLError):
-            connection.endheaders(
-                body if whole is None else whole,
-                encode_chunked=whole is None and body is not None,
-            )
-        answer = connection.getresponse()
+        yield
     except TimeoutError as exc:
         raise ConnectTimeout(f"{what}: no answer within {timeout} seconds") from exc
     except (OSError, http.client.HTTPException) as exc:
         raise ConnectFailed(f"{what}: the connection broke before an answer came: {exc}") from exc
-    return HttpResponse(answer, patient, what)
-
-
-def _whole(body: Body) -> Optional[bytes]:
-    return bytes(body) if isinstance(body, (bytes, bytearray, memoryview)) else None

@@ -22,7 +22,6 @@ from websocket import WebSocket as WebSocket  # for annotations of others
 from kubews.errors import ConnectFailed, ConnectTimeout, KubewsError, RemoteProtocolError
 from kubews.transport import forks
 from kubews.transport.deadline import Deadline
-from kubews.transport.exchange import PatientSocket
 from kubews.transport.http import (
     MAX_ERROR_BODY,
     DeadlineSocket,
@@ -31,6 +30,7 @@ from kubews.transport.http import (
     api_error,
     read_refusal,
 )
+from kubews.transport.patientsocket import PatientSocket
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
