@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 Params = Union[Mapping[str, Any], Iterable[tuple[str, Any]], None]
 
-_METHOD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 # apiserver/pkg/endpoints/request/requestinfo.go
 _VERBS = {"GET": "get", "HEAD": "get", "POST": "create", "PUT": "update"}
 # The API server's own answers are small; what is longer is another's.
@@ -48,8 +48,8 @@ class _Behind(NamedTuple):
         return f"{kind} {self.namespace}/{self.name}" if self.namespace else f"{kind} {self.name}"
 
     def explain(self, exc: ApiError, method: str) -> ApiError:
-        """Name the missing verb of a refusal by RBAC."""
-        if not isinstance(exc, Forbidden):
+        """Name the missing verb of a refusal by RBAC, which is a Status; others are those of who is behind."""
+        if not isinstance(exc, Forbidden) or exc.status is None:
             return exc
         within = f" in namespace {self.namespace}" if self.namespace else ""
         verb = _VERBS.get(method.upper(), method.lower())
@@ -71,7 +71,7 @@ class Proxied:
     """
 
     def __init__(self, client: Client, resource: str, name: str, namespace: str = "") -> None:
-        if not name or "/" in name or ":" in name:
+        if name in ("", ".", "..") or "/" in name or ":" in name:
             raise ConfigError(f"{name!r} is not the name of one of the {resource}")
         within = f"/namespaces/{quote(namespace, safe='')}" if namespace else ""
         self._behind = _Behind(client, resource, f"/api/v1{within}/{resource}", namespace, name)
@@ -194,7 +194,7 @@ def _request(
     body: Body,
     timeout: Optional[float],
 ) -> HttpResponse:
-    if not _METHOD.fullmatch(method):
+    if not _TOKEN.fullmatch(method):
         raise ConfigError(f"{method!r} is not a method of HTTP")
     if isinstance(body, str) or hasattr(body, "encoding"):
         raise TypeError("body must be bytes, a binary file or pieces of bytes: encode the text")
@@ -266,6 +266,9 @@ def _websocket(
             f"{path!r} has a query, which API servers drop from the request for a WebSocket: connect to the "
             "port itself, websocket.create_connection(URL, socket=pod.connect(PORT))"
         )
+    for each in subprotocols:
+        if isinstance(subprotocols, str) or not _TOKEN.fullmatch(each):
+            raise ConfigError(f"{subprotocols!r} are no names of subprotocols")
     below = _path(behind, port, scheme, path, None)
     sent = http.additional_headers(headers or {})
     what = f"WebSocket {path} of {behind.where}"

@@ -264,6 +264,21 @@ def test_what_cannot_be_asked(client: Client, options: dict[str, Any], said: str
         client.pod("web-0").request("POST", body="text")  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("names", [["chat\r\nX-Evil: 1"], ["a, b"], [""], ["ä"], "chat"])
+def test_what_is_no_subprotocol(client: Client, names: Any) -> None:
+    with pytest.raises(errors.ConfigError, match="no names of subprotocols"):
+        client.pod("web-0").websocket("/chat", subprotocols=names)
+
+
+@pytest.mark.parametrize("name", ["", "..", "a/b", "https:web"])
+def test_what_is_no_service_and_no_node(client: Client, name: str) -> None:
+    for make in (client.service, client.node):
+        with pytest.raises(errors.ConfigError, match="is not the name of one of the"):
+            make(name)
+    with pytest.raises(errors.ConfigError, match="is no name"):
+        client.service("web").request("GET", "/", port="80/proxy/..")
+
+
 def test_what_would_end_the_line_is_encoded(web: Pod) -> None:
     said = web.request("GET", "/echo/a b\r\nX-Evil: 1").json()
     assert said["path"] == "/echo/a%20b%0D%0AX-Evil:%201"
@@ -347,6 +362,7 @@ def test_a_pod_that_refuses_a_websocket(web: Pod) -> None:
     with pytest.raises(errors.Forbidden, match="not for you") as caught:
         web.websocket("/chat/closed")
     assert caught.value.body == "not for you"
+    assert "verb" not in str(caught.value)  # the API server had nothing against it
     with pytest.raises(errors.ServerError, match="invalid upgrade response: status code 200"):
         web.websocket("/echo")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Optional
 from urllib.parse import quote, unquote, urlencode
@@ -121,11 +122,16 @@ def proxy_path(root: str, name: str, port: str, scheme: str, path: str) -> str:
         path: below the object's own root, percent-encoded, with a query or without.
 
     Raises:
-        ValueError: the path has segments that would lead out of the object, to others.
+        ValueError: name, port or path would lead out of the object, to others, or the path is not encoded.
 
     Source: ``apimachinery/pkg/util/net: SplitSchemeNamePort``.
     """
+    # API servers decode the path before they part it.
+    if name in ("", ".", "..") or re.search("[/:%]", name + port):
+        raise ValueError(f"{name!r} or {port!r} is no name")
     asked, mark, query = path.partition("?")
+    if re.search("%(?![0-9A-Fa-f]{2})", asked):
+        raise ValueError(f"{asked!r} has a % that is not encoded as %25")
     if any(segment in (".", "..") for segment in unquote(asked).split("/")):
         raise ValueError(f"{asked!r} has segments of dots")
     # What is encoded stays as it is, and nothing can end the path or the line.
