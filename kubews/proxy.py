@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Optional, Union
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional, Union, cast
 from urllib.parse import quote, urlencode
 
 from kubews import refusals
@@ -23,6 +23,7 @@ from kubews.transport.wire import WebSocket, connected
 if TYPE_CHECKING:
     from kubews.client import Client
     from kubews.targets import Target
+    from kubews.transport.patientsocket import PatientSocket
 
 Params = Union[Mapping[str, Any], Iterable[tuple[str, Any]], None]
 
@@ -210,6 +211,7 @@ def _request(
         refusal = _refusal(answer)
         if refusal is not None:
             raise http.api_error(refusal, what)
+        behind.client.keep(answer)
         return answer
 
     try:
@@ -275,7 +277,9 @@ def _websocket(
 
     def ask(sock: Any, everything: http.Headers, soon: Deadline) -> WebSocket:
         target = behind.client.config.cluster.path_prefix + below
-        return connected(sock, target, everything, subprotocols, what, soon, timeout)
+        chat = connected(sock, target, everything, subprotocols, what, soon, timeout)
+        behind.client.keep(cast("PatientSocket", chat.sock))
+        return chat
 
     try:
         return behind.client.use(ask, sent, Deadline(timeout))

@@ -172,6 +172,31 @@ def test_who_reads_can_be_stopped_from_another_thread(web: Pod) -> None:
         assert time.monotonic() - begin < seconds(1)
 
 
+@pytest.mark.parametrize("close", ["answer", "client"])
+def test_who_reads_is_woken_by_a_close_r13(cluster: AnyCluster, web: Pod, close: str) -> None:
+    """R-13: from another thread, which does not wait for it."""
+    with cluster.client() as client:
+        pod = client.pod(web.name)
+        answer = pod.request("GET", "/ticks?n=2&pause=30")
+        chat = pod.websocket("/chat")
+        assert answer.readline() == b"tick 0\n"
+        assert chat.recv() == "hello, you"
+        reading = in_thread(answer.read), in_thread(chat.recv)
+        time.sleep(0.05)
+        begin = time.monotonic()
+        if close == "client":
+            client.close()
+        else:
+            answer.close()
+            chat.shutdown()
+        with pytest.raises(errors.ConnectionLost):
+            reading[0].result(seconds(10))
+        with pytest.raises((websocket.WebSocketException, OSError)):
+            reading[1].result(seconds(10))
+        assert time.monotonic() - begin < seconds(1)
+        answer.close()
+
+
 def test_many_at_once_are_not_mixed_up_r22(web: Pod) -> None:
     """R-22: threads that share a client, and streams beside requests."""
 

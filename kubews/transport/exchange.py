@@ -8,6 +8,7 @@ import json
 import re
 import socket
 import ssl
+import warnings
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Optional, Union
 
@@ -77,7 +78,7 @@ class HttpResponse(io.BufferedReader):
         sock: what it comes from; closed together with this.
         what: the request in words, for messages.
 
-    Threads: one at a time; ``abort`` is for any.
+    Threads: one at a time; ``abort`` and ``close`` are for any.
     """
 
     def __init__(self, answer: http.client.HTTPResponse, sock: PatientSocket, what: str) -> None:
@@ -146,6 +147,20 @@ class HttpResponse(io.BufferedReader):
         self._body.aborted = True
         self._sock.shutdown(socket.SHUT_RDWR)
 
+    def close(self) -> None:
+        """End the connection, whoever reads from it; again is nothing.
+
+        Threads: any.
+        """
+        self.abort()  # who waits for the body has the lock of the buffer
+        super().close()
+
+    def __del__(self) -> None:
+        if self._sock.fileno() != -1:
+            text = f"{self!r} was neither closed nor read to its end"
+            warnings.warn(text, ResourceWarning, source=self, stacklevel=2)
+        self.close()
+
 
 class _Body(io.RawIOBase):
     def __init__(self, answer: http.client.HTTPResponse, sock: PatientSocket, what: str) -> None:
@@ -209,10 +224,9 @@ class _Body(io.RawIOBase):
         return ConnectionLost(text, received={"body": self._received})
 
     def close(self) -> None:
-        if not self.closed:
-            super().close()
-            self._answer.close()
-            self._sock.close()
+        super().close()
+        self._answer.close()
+        self._sock.close()
 
 
 def exchange(

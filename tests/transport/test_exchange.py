@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import gc
 import hashlib
 import io
 import socket
@@ -501,6 +502,17 @@ def test_who_reads_can_be_stopped(head: bytes) -> None:
         with pytest.raises(errors.ConnectionLost):
             reading.result()
     response.abort()  # again is nothing
+
+
+def test_who_forgets_an_answer_is_told_r26() -> None:
+    """R-26: but not who has read it to its end."""
+    with played(answer(OK + b"Content-Length: 9\r\n\r\nshort", hold=True)) as sock:
+        with pytest.warns(ResourceWarning, match=r"200 OK> was neither closed nor read"):
+            ask(sock)  # nobody keeps it
+        assert sock.fileno() == -1
+    with played(answer(OK + b"Content-Length: 5\r\n\r\nshort", hold=True)) as sock:
+        assert ask(sock).read() == b"short"
+        gc.collect()
 
 
 # -- the socket
