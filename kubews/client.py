@@ -9,9 +9,9 @@ import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Optional, Protocol
+from typing import TYPE_CHECKING, Any, Optional, Protocol, TypeVar
 
-from kubews.access import Access
+from kubews.access import Access, Use
 from kubews.config import Config
 from kubews.errors import KubewsError
 from kubews.protocol.access import ACCESS_REVIEWS, access_review
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from kubews.logstream import Logs
     from kubews.options import LogOptions
     from kubews.pod import Pod
+    from kubews.proxy import Proxied
+
+T = TypeVar("T")
 
 # Silent unless the program configures it. No header, token or command line is ever said here.
 _log = logging.getLogger("kubews")
@@ -275,10 +278,43 @@ class Client:
                 _log.debug("%s: no stream: %s", what, exc)
                 raise
 
-        self._check_open()
-        wire = self._access.use(ask, {}, deadline, self.connect_timeout)
+        wire = self.use(ask, {}, deadline)
         _log.debug("%s: connected, %s", what, wire.subprotocol)
         return wire
+
+    def use(self, use: Use[T], headers: Mapping[str, str], deadline: Deadline) -> T:
+        """Do something with a new connection to the server; ``connect_timeout`` is what it is told to keep to.
+
+        Args: see ``Access.use``.
+
+        Threads: blocks.
+        """
+        self._check_open()
+        return self._access.use(use, headers, deadline, self.connect_timeout)
+
+    def service(self, name: str, *, namespace: Optional[str] = None) -> Proxied:
+        """Return a handle of a service, for requests to what it serves; nothing is asked of the server yet.
+
+        Args:
+            name: of the service.
+            namespace: by default the context's.
+
+        Raises:
+            ConfigError: it cannot be such a name.
+        """
+        from kubews.proxy import Proxied
+
+        return Proxied(self, "services", name, namespace or self.config.namespace)
+
+    def node(self, name: str) -> Proxied:
+        """Return a handle of a node, for requests to its kubelet and to what listens there.
+
+        Raises:
+            ConfigError: it cannot be such a name.
+        """
+        from kubews.proxy import Proxied
+
+        return Proxied(self, "nodes", name)
 
     def keep(self, connection: Closable) -> None:
         """Close this together with the client, if it lives as long.

@@ -20,7 +20,9 @@ from kubews.testing import LocalCluster
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = sorted(
-    path for path in (ROOT / "examples").glob("*.py") if path.name != "redis_in_pod.py"
+    path
+    for path in (ROOT / "examples").glob("*.py")
+    if path.name not in ("fetch_page.py", "redis_in_pod.py")
 )
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
@@ -96,6 +98,23 @@ def serve_http(cluster: AnyCluster, name: str, port: int) -> None:
         assert eventually(answers, 20)
 
 
+@pytest.fixture(scope="module")
+def pages(cluster: AnyCluster) -> str:
+    """The name of a pod with a web server."""
+    serve_http(cluster, "web-1", 8080)
+    return "web-1"
+
+
+def test_a_page_is_fetched(cluster: AnyCluster, pages: str) -> None:
+    config = {"KUBECONFIG": str(cluster.kubeconfig)}
+    done = python("examples/fetch_page.py", pages, "--port", "8080", **config)
+    assert (done.returncode, done.stderr) == (0, "200 OK text/html; charset=utf-8\n")
+    assert done.stdout.startswith("<!DOCTYPE HTML>")
+    done = python("examples/fetch_page.py", pages, "/missing", "--port", "8080", **config)
+    assert done.returncode == 1
+    assert done.stderr.startswith("404 Not Found text/html")
+
+
 def test_redis_in_a_pod(cluster: AnyCluster, tmp_path: Path) -> None:
     with cluster.client() as client:
         pod = client.pod("web-0")
@@ -118,9 +137,11 @@ def test_redis_in_a_pod(cluster: AnyCluster, tmp_path: Path) -> None:
 
 @pytest.mark.half_close
 @pytest.mark.parametrize("number", range(len(BLOCKS)))
-def test_blocks_of_the_readme_run(number: int, cluster, tmp_path: Path) -> None:
+def test_blocks_of_the_readme_run(
+    number: int, cluster, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     if '"web-1"' in BLOCKS[number]:
-        serve_http(cluster, "web-1", 8080)
+        request.getfixturevalue("pages")
     if '"deploy/web"' in BLOCKS[number]:
         cluster.add_pod("web-7f-x2", {"app": None}, labels={"app": "web"})
         cluster.add_workload("deploy/web", selector={"app": "web"})

@@ -33,7 +33,7 @@ FLOORS = [
     ["popen", "forwarder"],
     ["options", "attach"],
     ["terminal", "expect"],
-    ["process", "portforward", "files"],
+    ["process", "portforward", "files", "proxy"],
     ["podfiles"],
     ["pod"],
     ["testing"],
@@ -43,7 +43,7 @@ FLOORS = [
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 
 # Client.pod() is where everybody starts: a method that makes the topmost object.
-UPWARD = {("client", "pod"), ("client", "mergedlogs")}
+UPWARD = {("client", "pod"), ("client", "mergedlogs"), ("client", "proxy")}
 
 FORBIDDEN_IN_PROTOCOL = {"socket", "ssl", "threading", "time", "logging", "websocket", "select"}
 

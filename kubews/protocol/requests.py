@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Optional, Union
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, unquote, urlencode
 
 
 def pod_path(namespace: str, name: str) -> str:
@@ -130,3 +131,33 @@ def pods_path(namespace: str, selector: str) -> str:
     """Return path and query of the list of the pods that a label selector selects."""
     query = urlencode([("labelSelector", selector)], quote_via=quote, safe="")
     return f"/api/v1/namespaces/{quote(namespace, safe='')}/pods?{query}"
+
+
+def proxy_path(root: str, name: str, port: str, scheme: str, path: str) -> str:
+    """Return path and query of a request to what a pod, a service or a node serves.
+
+    Args:
+        root: the path of the collection, such as ``/api/v1/namespaces/shop/pods``.
+        name: of the object.
+        port: a number or a name; empty for the server's choice.
+        scheme: that the object speaks, ``http`` or ``https``; empty for the server's choice.
+        path: below the object's own root, percent-encoded, with a query or without.
+
+    Raises:
+        ValueError: name, port or path would lead out of the object, to others, or the path is not encoded.
+
+    Source: ``apimachinery/pkg/util/net: SplitSchemeNamePort``.
+    """
+    # API servers decode the path before they part it.
+    if name in ("", ".", "..") or re.search("[/:%]", name + port):
+        raise ValueError(f"{name!r} or {port!r} is no name")
+    asked, mark, query = path.partition("?")
+    if re.search("%(?![0-9A-Fa-f]{2})", asked):
+        raise ValueError(f"{asked!r} has a % that is not encoded as %25")
+    if any(segment in (".", "..") for segment in unquote(asked).split("/")):
+        raise ValueError(f"{asked!r} has segments of dots")
+    # What is encoded stays as it is, and nothing can end the path or the line.
+    sent = quote(asked.lstrip("/"), safe="/%:@!$&'()*+,;=~")
+    asked_for = quote(query, safe="/?%:@!$&'()*+,;=~")
+    whole = f"{scheme}:{name}:{port}" if scheme else f"{name}:{port}" if port else name
+    return f"{root}/{quote(whole, safe=':')}/proxy/{sent}{mark}{asked_for}"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Optional
 
 import h11
 
-from kubews.testing import access, objects, resources
+from kubews.testing import access, objects, proxy, resources
 from kubews.testing.access import Refused
 from kubews.testing.faults import NO_FAULTS
 from kubews.testing.tls import Gone, Wire
@@ -116,6 +116,8 @@ class Connection:
                     raise h11.RemoteProtocolError("not HTTP/1", error_status_hint=505)
                 if self._http.they_are_waiting_for_100_continue:
                     self.send(h11.InformationalResponse(status_code=100, headers=[]))
+                if proxy.PATH.fullmatch(_path(head)):
+                    return head  # who gets the body reads it as it comes
             elif isinstance(event, h11.ConnectionClosed):
                 return None
             elif isinstance(event, h11.Data):
@@ -125,6 +127,32 @@ class Connection:
             elif isinstance(event, h11.EndOfMessage) or event is h11.PAUSED:
                 self.body = bytes(body)
                 return head
+
+    @property
+    def request_ended(self) -> bool:
+        """Whether all of the request's body has been read."""
+        return self._http.their_state is not h11.SEND_BODY
+
+    def more_of_body(self) -> Optional[Any]:
+        """Return the next event of a body that was left to be read, None if nothing is there.
+
+        Raises:
+            Gone: the client has hung up.
+        """
+        while (event := self._http.next_event()) is h11.NEED_DATA:
+            data = self.wire.receive()
+            if data is None:
+                return None
+            if not data:
+                raise Gone("the client hung up in the middle of its request")
+            self._http.receive_data(data)
+        return event
+
+    def drain(self) -> None:
+        """Read what is left of the body."""
+        while not self.request_ended:
+            if self.more_of_body() is None:
+                self.wire.wait(select.POLLIN)
 
     def _receive(self) -> None:
         while (data := self.wire.receive()) is None:
@@ -227,6 +255,10 @@ class Connection:
     def take_trailing(self) -> bytes:
         """Return what the client has sent after its upgrade request."""
         return self._http.trailing_data[0]
+
+
+def _path(head: h11.Request) -> str:
+    return head.target.decode("latin-1").partition("?")[0]
 
 
 def http_reason(code: int) -> str:

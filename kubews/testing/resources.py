@@ -8,7 +8,7 @@ from __future__ import annotations
 import urllib.parse
 from typing import TYPE_CHECKING
 
-from kubews.testing import access, discovery, handlers, logs, objects, portforward, reviews
+from kubews.testing import access, discovery, handlers, logs, objects, portforward, proxy, reviews
 from kubews.testing.access import Refused, User
 from kubews.testing.arguments import OwnerKind
 from kubews.testing.dialect import is_true
@@ -30,7 +30,7 @@ _READABLE = {
 }
 _VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 # What a real cluster has: a 404 would look as if the pod were missing.
-_NOT_YET = frozenset({"ephemeralcontainers", "proxy"})
+_NOT_YET = frozenset({"ephemeralcontainers"})
 
 
 def route(connection: Connection, request: Request, user: User, headers: access.Headers) -> None:
@@ -40,6 +40,12 @@ def route(connection: Connection, request: Request, user: User, headers: access.
         Refused: the answer is a Status.
         Gone: the connection is used up.
     """
+    proxied = proxy.PATH.fullmatch(request.path)
+    if proxied is not None:
+        where = {key: urllib.parse.unquote(text or "") for key, text in proxied.groupdict().items()}
+        where["path"] = proxied["path"] or ""
+        proxy.serve_proxy(connection, request, user, headers, where)
+        return
     parts = [urllib.parse.unquote(part) for part in request.path.strip("/").split("/")]
     group, parts = _below_v1(parts)
     if not parts:

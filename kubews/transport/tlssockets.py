@@ -148,3 +148,20 @@ class NestedTls:
 
 
 Socket = Union[socket.socket, NestedTls]
+
+
+def gate_of(sock: Socket) -> AbstractContextManager[object]:
+    """Return what is to be held by whoever is inside a call of the socket; see ``forks.gate``."""
+    outer = sock._outer if isinstance(sock, NestedTls) else sock
+    return outer.gate if isinstance(outer, TlsSocket) else forks.gate()
+
+
+def hang_up(sock: Socket) -> None:
+    """End both directions of the connection below, without a word in TLS; again is nothing.
+
+    Threads: any; who is inside another call sees an end.
+    """
+    outer = sock._outer if isinstance(sock, NestedTls) else sock
+    # ``SSLSocket.shutdown`` takes TLS off: what another thread reads then would be no plain text.
+    with contextlib.suppress(OSError):
+        socket.socket.shutdown(outer, socket.SHUT_RDWR)

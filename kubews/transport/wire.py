@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Optional, cast
 
 import websocket
 from websocket import ABNF
+from websocket import WebSocket as WebSocket  # for annotations of others
 
 from kubews.errors import ConnectFailed, ConnectTimeout, KubewsError, RemoteProtocolError
 from kubews.transport import forks
@@ -29,6 +30,7 @@ from kubews.transport.http import (
     api_error,
     read_refusal,
 )
+from kubews.transport.patientsocket import PatientSocket
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -290,8 +292,43 @@ def upgrade(
 
     Threads: blocks.
     """
+    client, ahead = _shake(sock, target, headers, subprotocols, what, deadline)
+    return Wire(sock, client.subprotocol or "", ahead)
+
+
+def connected(
+    sock: Socket,
+    target: str,
+    headers: Headers,
+    subprotocols: Sequence[str],
+    what: str,
+    deadline: Deadline,
+    timeout: Optional[float],
+) -> WebSocket:
+    """Ask for a WebSocket, and hand it on as one of websocket-client's.
+
+    Args:
+        timeout: seconds for each of its calls from then on, None for ever. The rest: see ``upgrade``.
+
+    Threads: blocks.
+    """
+    client, ahead = _shake(sock, target, headers, subprotocols, what, deadline)
+    client.sock = cast("Any", PatientSocket(sock, timeout, ahead))
+    client.settimeout(timeout)
+    return client
+
+
+def _shake(
+    sock: Socket,
+    target: str,
+    headers: Headers,
+    subprotocols: Sequence[str],
+    what: str,
+    deadline: Deadline,
+) -> tuple[WebSocket, bytes]:
+    """Return a client behind its handshake, and the bytes that came behind the answer."""
     handshake = _HandshakeSocket(sock, deadline, _MAX_HEAD + MAX_ERROR_BODY)
-    client: Any = websocket.WebSocket(enable_multithread=False)
+    client: Any = WebSocket(enable_multithread=True)
     host = dict(headers)["Host"]
     failure = None
     try:
@@ -308,7 +345,7 @@ def upgrade(
         failure = exc
     # Releases differ in what a redirect is with redirect_limit=0: only 101 counts.
     if failure is None and client.status == 101:
-        return Wire(sock, client.subprotocol or "", handshake.rest())
+        return client, handshake.rest()
     refusal = read_refusal(handshake)
     if refusal is not None:
         raise _explain(refusal, subprotocols, what) from None  # it is the answer, not a failure

@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kubews.protocol.requests import attach_path, exec_path, object_path, pod_path, pods_path
+from kubews.protocol.requests import (
+    attach_path,
+    exec_path,
+    object_path,
+    pod_path,
+    pods_path,
+    proxy_path,
+)
 
 ODD = [
     "a b",
@@ -156,3 +163,80 @@ def test_pods_of_a_selector() -> None:
         path
         == "/api/v1/namespaces/sh%2Fop/pods?labelSelector=app%3Dweb%2Ctier%20in%20%28a%2C%20b%29"
     )
+
+
+PODS = "/api/v1/namespaces/shop/pods"
+
+
+@pytest.mark.parametrize(
+    ("port", "scheme", "segment"),
+    [
+        ("", "", "web-0"),
+        ("80", "", "web-0:80"),
+        ("http", "", "web-0:http"),
+        ("", "https", "https:web-0:"),
+        ("443", "https", "https:web-0:443"),
+    ],
+)
+@pytest.mark.parametrize("path", ["", "/", "//", "a", "/a/b/", "/a?x=1&y=%2F", "?x", "/a?"])
+def test_proxied(port: str, scheme: str, segment: str, path: str) -> None:
+    whole = proxy_path(PODS, "web-0", port, scheme, path)
+    assert whole == f"{PODS}/{segment}/proxy/{path.lstrip('/')}"
+
+
+@pytest.mark.parametrize(
+    "path", ["..", "/../x", "/a/%2e%2e/b", "/a/..%2fb", "/./x", "/%2E", "/a%2F.."]
+)
+def test_a_proxied_path_that_leads_to_others(path: str) -> None:
+    with pytest.raises(ValueError, match="segments of dots"):
+        proxy_path(PODS, "web-0", "", "", path)
+
+
+@pytest.mark.parametrize("path", ["/...", "/.a", "/a..", "/a?x=/../y", "/%252e%252e", "/a/.%20./b"])
+def test_a_proxied_path_with_other_dots(path: str) -> None:
+    assert proxy_path(PODS, "web-0", "", "", path) == f"{PODS}/web-0/proxy{path}"
+
+
+@pytest.mark.parametrize("path", ["/100%", "/%zz", "/%2", "/%%20"])
+def test_a_proxied_path_that_is_not_encoded(path: str) -> None:
+    """Go answers 400 to it, which looks like the pod's own word. In a query everything is allowed."""
+    with pytest.raises(ValueError, match="%25"):
+        proxy_path(PODS, "web-0", "", "", path)
+    assert proxy_path(PODS, "web-0", "", "", f"/?{path}").endswith(f"/proxy/?{path}")
+
+
+@pytest.mark.parametrize(
+    ("name", "port"),
+    [
+        ("", ""),
+        ("..", ""),
+        (".", ""),
+        ("https:web", ""),
+        ("a/b", ""),
+        ("a%2Fb", ""),
+        ("web", "80/proxy/.."),
+        ("web", "80:81"),
+        ("web", "80%2f"),
+    ],
+)
+def test_a_proxied_name_that_leads_to_others(name: str, port: str) -> None:
+    with pytest.raises(ValueError, match="is no name"):
+        proxy_path(PODS, name, port, "", "/")
+
+
+@given(path=text)
+def test_any_proxied_path(path: str) -> None:
+    """It ends neither the line nor the path, and names nobody else."""
+    try:
+        whole = proxy_path(PODS, "web-0", "80", "", path)
+    except ValueError:
+        return
+    parts = urlsplit(whole)
+    assert whole.isascii()
+    assert whole.isprintable()
+    assert " " not in whole
+    assert parts.fragment == ""
+    assert parts.path.startswith(f"{PODS}/web-0:80/proxy/")
+    asked, _, query = path.partition("?")
+    assert unquote(parts.path.partition("/proxy/")[2]) == unquote(asked).lstrip("/")
+    assert unquote(parts.query) == unquote(query)

@@ -268,7 +268,7 @@ def test_the_status_of_a_pod_is_the_pod(cluster: LocalCluster) -> None:
     assert 'cannot get resource "pods/status"' in body["message"]
 
 
-@pytest.mark.parametrize("name", ["ephemeralcontainers", "proxy/x"])
+@pytest.mark.parametrize("name", ["ephemeralcontainers"])
 def test_what_is_not_there_yet_says_so(cluster: LocalCluster, name: str) -> None:
     resource = f"pods/{name.partition('/')[0]}"
     status, body = get(cluster, f"{PODS}/box/{name}")

@@ -42,6 +42,7 @@ from kubews.transport.deadline import Deadline
 from kubews.transport.dial import dial
 from kubews.transport.http import DeadlineSocket
 from kubews.transport.outbox import Unsent
+from kubews.transport.patientsocket import PatientSocket
 from kubews.transport.tls import secure, tls_context
 from kubews.transport.tlssockets import NestedTls
 
@@ -105,6 +106,33 @@ def nested(
 
 def patient(near: NestedTls, timeout: float = 20.0) -> DeadlineSocket:
     return DeadlineSocket(near, Deadline(seconds(timeout)), 1 << 20)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_one_thread_reads_while_another_writes_r14(
+    tight: RealProxy, version: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with nested(tight, version) as (near, far):
+        send = near._outer.send
+
+        def slowly(data: Any) -> int:
+            time.sleep(0.001)  # here the other comes in, if it can
+            return send(data)
+
+        monkeypatch.setattr(near._outer, "send", slowly)
+        sock = PatientSocket(near, seconds(20))
+        block = os.urandom(1 << 20)
+
+        def receive() -> bytes:
+            received = bytearray()
+            while len(received) < len(block):
+                received += sock.recv(1 << 16)
+            return bytes(received)
+
+        reading = [in_thread(receive), in_thread(exactly, far, len(block))]
+        sending = [in_thread(sock.sendall, block), in_thread(far.sendall, block)]
+        assert [each.result(20) for each in reading] == [block] * 2
+        assert [each.result() for each in sending] == [None] * 2
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -1,0 +1,341 @@
+"""One HTTP exchange whose bodies stream: sent as they are made, and read as they come."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import re
+import socket
+import ssl
+import warnings
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Optional, Union
+
+from kubews.errors import (
+    ConnectFailed,
+    ConnectionLost,
+    ConnectTimeout,
+    RemoteProtocolError,
+)
+from kubews.transport.deadline import Deadline
+from kubews.transport.http import Headers
+from kubews.transport.patientsocket import PatientSocket
+
+if TYPE_CHECKING:
+    import http.client
+    from email.message import Message
+
+    from typing_extensions import Buffer
+
+    from kubews.transport.tlssockets import Socket
+
+#: Bytes, a binary file, or pieces as they are made.
+Body = Union["Buffer", io.RawIOBase, io.BufferedIOBase, Iterable["Buffer"], None]
+
+_CHUNK = 1 << 16
+# Of all heads together that one request gets.
+_MAX_HEAD = 1 << 18
+_DIGITS = re.compile("[0-9]{1,19}")
+
+
+class _Reader(io.RawIOBase):
+    """What http.client reads from: a head in one time and of one size, and then a body piece by piece."""
+
+    def __init__(self, sock: PatientSocket, until: Deadline) -> None:
+        self._sock = sock
+        self._until: Optional[Deadline] = until
+        self._left = _MAX_HEAD
+
+    def makefile(self, mode: str) -> io.BufferedReader:
+        """Return itself as http.client wants it."""
+        return io.BufferedReader(self, _CHUNK)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, b: Any) -> int:
+        if self._left < 0:
+            raise ConnectionAbortedError(f"the head is longer than {_MAX_HEAD} bytes")
+        data = self._sock.recv(len(b), self._until)
+        if self._until is not None:
+            self._left -= len(data)
+            if not data:  # http.client takes the end for that of the headers
+                raise ConnectionResetError("the connection ended in front of the body")
+        b[: len(data)] = data
+        return len(data)
+
+    def to_body(self) -> None:
+        """Let everything that follows take its time."""
+        self._until, self._left = None, 0
+
+
+class HttpResponse(io.BufferedReader):
+    """An HTTP answer, whose body is read as it comes: a binary file to read, and a context manager.
+
+    Args:
+        answer: behind its head.
+        sock: what it comes from; closed together with this.
+        what: the request in words, for messages.
+
+    Threads: one at a time; ``abort`` and ``close`` are for any.
+    """
+
+    def __init__(self, answer: http.client.HTTPResponse, sock: PatientSocket, what: str) -> None:
+        self._sock = sock
+        #: The status code, such as 200. The server's own refusals of the request are exceptions; what
+        #: is behind the proxy answers as it likes.
+        self.status: int = answer.status
+        #: The words behind the code, which are the API server's own.
+        self.reason: str = answer.reason.strip()
+        #: Case does not count; a name may come more than once (``headers.get_all``).
+        self.headers: Message = answer.headers
+        self._body = _Body(answer, sock, what)
+        super().__init__(self._body, _CHUNK)
+
+    def __repr__(self) -> str:
+        return f"<kubews.HttpResponse {self.status} {self.reason}>"
+
+    def read(self, size: Optional[int] = -1, /) -> bytes:
+        """Read ``size`` bytes, or to the end; fewer only at the end.
+
+        Raises:
+            ConnectionLost: the body was cut, or nothing came for ``timeout`` seconds; what this call had read
+                before is in ``partial``.
+
+        Threads: blocks.
+        """
+        pieces = []
+        left = -1 if size is None or size < 0 else size
+        try:
+            while left and (piece := self.read1(min(left, _CHUNK) if left > 0 else _CHUNK)):
+                pieces.append(piece)
+                left -= len(piece) if left > 0 else 0
+        except ConnectionLost as exc:
+            exc.partial = b"".join(pieces)
+            raise
+        return b"".join(pieces)
+
+    def json(self) -> Any:
+        """Read the rest and decode it.
+
+        Raises:
+            RemoteProtocolError: it is not JSON.
+
+        Threads: blocks.
+        """
+        try:
+            return json.loads(self.read())
+        except (ValueError, RecursionError) as exc:
+            raise RemoteProtocolError(f"the answer is not JSON: {exc}") from exc
+
+    def look(self, most: int) -> Optional[bytes]:
+        """Return the whole body without taking it, None if it is longer than that.
+
+        Args:
+            most: bytes.
+
+        Threads: blocks.
+        """
+        return self._body.look(most)
+
+    def abort(self) -> None:
+        """End the connection; who reads sees ConnectionLost.
+
+        Threads: any.
+        """
+        self._body.aborted = True
+        self._sock.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """End the connection, whoever reads from it; again is nothing.
+
+        Threads: any.
+        """
+        self.abort()  # who waits for the body has the lock of the buffer
+        super().close()
+
+    def __del__(self) -> None:
+        if self._sock.fileno() != -1:
+            text = f"{self!r} was neither closed nor read to its end"
+            warnings.warn(text, ResourceWarning, source=self, stacklevel=2)
+        self.close()
+
+
+class _Body(io.RawIOBase):
+    def __init__(self, answer: http.client.HTTPResponse, sock: PatientSocket, what: str) -> None:
+        self._answer = answer
+        self._sock = sock
+        self._what = what
+        self._received = 0
+        self._ahead = bytearray()
+        self._broken = ""  # why nothing more is to be read
+        #: Whether the end of the connection is not the server's.
+        self.aborted = False
+        # http.client minds it only if it reads everything in one piece, and counts only since 3.13.
+        self._length: Optional[int] = answer.length
+
+    def readable(self) -> bool:
+        return True
+
+    def look(self, most: int) -> Optional[bytes]:
+        if (self._length or 0) > most:
+            return None
+        with contextlib.suppress(ConnectionLost):  # who reads it hears of that
+            while len(self._ahead) <= most:
+                piece = self._take(most)
+                if not piece:
+                    return bytes(self._ahead)
+                self._ahead += piece
+        return None
+
+    def readinto(self, b: Any) -> int:
+        data = bytes(self._ahead[: len(b)]) if self._ahead else self._take(len(b))
+        del self._ahead[: len(data)]
+        b[: len(data)] = data
+        if not data and len(b):
+            self._sock.close()  # for who has read everything and does not close
+        return len(data)
+
+    def _take(self, most: int) -> bytes:
+        import http.client
+
+        if self._broken:
+            raise self._lost(self._broken)  # http.client would take this for the end
+        # http.client makes room for as much as is asked for, each time.
+        most = min(most, _CHUNK)
+        size = most if self._length is None else min(most, self._length - self._received)
+        try:
+            data = self._answer.read1(size) if size else b""
+            if size and not data and (self._length is not None or self.aborted):
+                raise http.client.IncompleteRead(b"", self._length and size)
+        except TimeoutError as exc:
+            raise self._lost(f"nothing came for {self._sock.gettimeout()} seconds") from exc
+        except (OSError, http.client.HTTPException) as exc:
+            raise self._lost(str(exc) or type(exc).__name__) from exc
+        self._received += len(data)
+        return data
+
+    def _lost(self, why: str) -> ConnectionLost:
+        self._broken = why
+        text = (
+            f"{self._what}: the body of the answer broke off behind {self._received} bytes: {why}"
+        )
+        return ConnectionLost(text, received={"body": self._received})
+
+    def close(self) -> None:
+        super().close()
+        self._answer.close()
+        self._sock.close()
+
+
+def exchange(
+    sock: Socket,
+    method: str,
+    target: str,
+    headers: Headers,
+    body: Body,
+    timeout: Optional[float],
+    what: str,
+) -> HttpResponse:
+    """Make one request on a connection of its own.
+
+    The request is sent to its end before the answer is read, so a server that answers while it is asked
+    must have room for that. A server that refuses before it has read everything is heard.
+
+    Args:
+        sock: connected; the answer closes it, or the caller if this raises.
+        method: such as ``GET``.
+        target: path and query.
+        headers: with ``Host``; checked by ``check_headers``.
+        body: bytes go with their length, everything else in chunks.
+        timeout: seconds for each wait, None for ever.
+        what: the request in words, for messages.
+
+    Raises:
+        ConnectTimeout: the server took or said nothing for so long, or was not done with the head of its answer.
+        ConnectFailed: the connection broke before the head of an answer came.
+        RemoteProtocolError: the answer does not say where it ends.
+        Exception: what the body raises.
+
+    Threads: blocks.
+    """
+    patient = PatientSocket(sock, timeout)
+    for piece in _request(method, target, headers, body):
+        with _explained(what, timeout):
+            try:
+                patient.sendall(piece)
+            except (BrokenPipeError, ConnectionResetError, ssl.SSLError):
+                break  # who has refused closes with our bytes unread, and the answer is what counts
+    with _explained(what, timeout):
+        answer = _head(patient, method, Deadline(timeout))
+    if not _has_end(answer):
+        raise RemoteProtocolError(f"{what}: the answer does not say where it ends")
+    return HttpResponse(answer, patient, what)
+
+
+def whole(body: Body) -> Optional[memoryview]:
+    """Return the bytes of a body that is there as a whole, None of one that is yet to be read."""
+    try:
+        view = memoryview(body)  # type: ignore[arg-type]
+    except TypeError:
+        return None
+    return view.cast("B") if view.c_contiguous else memoryview(bytes(view))
+
+
+def _request(method: str, target: str, headers: Headers, body: Body) -> Iterator[Buffer]:
+    bytes_ = whole(body)
+    framing = []
+    if bytes_ is not None:
+        framing = [("Content-Length", str(len(bytes_)))]
+    elif body is not None:
+        framing = [("Transfer-Encoding", "chunked")]
+    lines = [f"{method} {target} HTTP/1.1"]
+    lines += [f"{name}: {value}" for name, value in (*headers, *framing)]
+    yield "\r\n".join([*lines, "", ""]).encode("latin-1")
+    if bytes_ is not None:
+        yield bytes_
+    elif body is not None:
+        for piece in _read(body) if hasattr(body, "read") else iter(body):  # type: ignore[arg-type]
+            if size := memoryview(piece).nbytes:  # one of no bytes would be the last
+                yield b"".join((b"%x\r\n" % size, piece, b"\r\n"))
+        yield b"0\r\n\r\n"
+
+
+def _read(file: Any) -> Iterator[Buffer]:
+    while (piece := file.read(_CHUNK)) != b"":
+        yield piece
+
+
+def _head(sock: PatientSocket, method: str, until: Deadline) -> http.client.HTTPResponse:
+    import http.client
+
+    reader = _Reader(sock, until)
+    # HTTPConnection would close the socket itself as soon as the server says that it will.
+    answer = http.client.HTTPResponse(reader, method=method)  # type: ignore[arg-type]
+    answer.begin()
+    while answer.status < 200:  # such as 103; http.client knows of 100 only
+        answer.headers = answer.msg = None  # type: ignore[assignment]
+        answer.begin()
+    reader.to_body()
+    return answer
+
+
+def _has_end(answer: http.client.HTTPResponse) -> bool:
+    """Return whether everybody sees the same end of the body, and not only http.client."""
+    if answer.headers.get("Transfer-Encoding", "chunked").lower() != "chunked":
+        return False
+    lengths = answer.headers.get_all("Content-Length", ["0"])
+    return answer.chunked or (len(set(lengths)) == 1 and bool(_DIGITS.fullmatch(lengths[0])))
+
+
+@contextlib.contextmanager
+def _explained(what: str, timeout: Optional[float]) -> Iterator[None]:
+    import http.client
+
+    try:
+        yield
+    except TimeoutError as exc:
+        raise ConnectTimeout(f"{what}: no answer within {timeout} seconds") from exc
+    except (OSError, http.client.HTTPException) as exc:
+        raise ConnectFailed(f"{what}: the connection broke before an answer came: {exc}") from exc
