@@ -133,8 +133,12 @@ class Pod(PodFiles):
     ) -> HttpResponse:
         """Make an HTTP request to what the pod serves, through the API server.
 
-        The server sees the API server's address and the ``Host`` of the cluster. Redirects are given as they
-        come, with ``Location`` rewritten by the API server.
+        The server sees the API server's address and the ``Host`` of the cluster, and headers that the client
+        was given for everything. Redirects are given as they come, with ``Location`` rewritten by the API server.
+        An error in the form of the API server's own (a ``Status``) is taken for one, whoever made it.
+
+        The request is sent to its end before the answer is read: a server that answers at length while it is
+        asked stops both. For that there is ``connect``.
 
         Args:
             method: such as ``GET``.
@@ -154,6 +158,7 @@ class Pod(PodFiles):
             ApiError: the API server refused, or did not reach the pod.
             ConfigError: the path leads out of the pod, or a header cannot be given.
             ConnectFailed: no connection, or no answer.
+            RemoteProtocolError: the answer does not say where it ends.
 
         Threads: blocks.
         """

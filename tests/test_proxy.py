@@ -8,13 +8,16 @@ import hashlib
 import io
 import json
 import random
+import re
 import socket
+import ssl
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 import websocket
 from clusters import AnyCluster
 from support import eventually, in_thread, seconds, time_limit
@@ -462,9 +465,27 @@ def test_a_node(cluster: AnyCluster, client: Client) -> None:
         client.node("elsewhere").request("GET", "/")
 
 
-def answer_once(listener: socket.socket) -> bytes:
+def test_a_server_that_speaks_tls(local: LocalCluster) -> None:
+    """The scheme is what it speaks, and its certificate need not be known to anybody."""
+    with local.client() as client, socket.create_server(("127.0.0.1", 0)) as listener:
+        settings = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        trustme.CA().issue_cert("elsewhere").configure_cert(settings)
+        answering = in_thread(answer_once, listener, settings)
+        node, port = client.node("localhost"), listener.getsockname()[1]
+        body = random.Random(3).randbytes(1 << 20)
+        with node.request("PUT", "/", port=port, scheme="https", body=body) as answer:
+            assert answer.read() == b"ok"
+        assert answering.result(seconds(10)).endswith(body)
+
+
+def answer_once(listener: socket.socket, settings: ssl.SSLContext | None = None) -> bytes:
     sock, _ = listener.accept()
+    if settings is not None:
+        sock = settings.wrap_socket(sock, server_side=True)
     with sock:
         asked = sock.recv(65536)
+        length = re.search(rb"(?i)content-length: (\d+)", asked)
+        while length and len(asked.partition(b"\r\n\r\n")[2]) < int(length[1]):
+            asked += sock.recv(65536)
         sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
     return asked

@@ -172,11 +172,6 @@ class Backend:
         """Whether it takes nothing more, for the moment or for good."""
         return self._deaf or len(self._unsent) > _CHUNK
 
-    def finish(self) -> None:
-        """Say that nothing more is sent."""
-        with contextlib.suppress(OSError):
-            self._sock.shutdown(socket.SHUT_WR)
-
     def wait(self, client: bool) -> None:
         """Wait for the backend, and for the client if something is wanted of it.
 

@@ -49,7 +49,7 @@ class _Reader(io.RawIOBase):
 
     def makefile(self, mode: str) -> io.BufferedReader:
         """Return itself as http.client wants it."""
-        return io.BufferedReader(self, _CHUNK)
+        return _Buffered(self, _CHUNK)
 
     def readable(self) -> bool:
         return True
@@ -68,6 +68,11 @@ class _Reader(io.RawIOBase):
     def to_body(self) -> None:
         """Let everything that follows take its time."""
         self._until, self._left = None, 0
+
+
+class _Buffered(io.BufferedReader):
+    def flush(self) -> None:
+        """Do nothing: a collector may close this before the HTTPResponse, which flushes it then."""
 
 
 class HttpResponse(io.BufferedReader):

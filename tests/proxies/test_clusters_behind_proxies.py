@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
+import io
 import logging
 import os
+import socket
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
@@ -17,6 +21,7 @@ from support import echo, eventually, in_thread, seconds
 
 from kubews import DEVNULL, PIPE, Client, Config, ConnectFailed, ConnectionLost, Pod
 from kubews.config.cluster import Cluster
+from kubews.errors import ServerError
 from kubews.testing import LocalCluster
 
 #: A server in the pod that prints its port and echoes a mebibyte.
@@ -82,6 +87,34 @@ def test_port_forward_is_exact_both_ways_r29(behind: Pod) -> None:
             sending.result()
             assert received == block
         assert process.wait(seconds(20)) == 0
+
+
+def test_what_a_pod_serves_is_exact_both_ways_r29(behind: Pod) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    script = (Path(__file__).parent.parent / "web_server.py").read_text()
+    command = ["timeout", "60", "python3", "-c", script, str(port)]
+    with behind.popen(command, stdin=DEVNULL, signals=True) as server:
+
+        def answers() -> bool:
+            with (
+                contextlib.suppress(ServerError),
+                behind.request("GET", "/echo", port=port) as answer,
+            ):
+                return answer.status == 200
+            return False
+
+        assert eventually(answers, 20)
+        block = os.urandom(1 << 20)
+        said = behind.request("PUT", "/echo", port=port, body=io.BytesIO(block)).json()
+        assert said["sha256"] == hashlib.sha256(block).hexdigest()
+        assert len(behind.request("GET", f"/bytes?n={1 << 20}", port=port).read()) == 1 << 20
+        with contextlib.closing(behind.websocket("/chat", port=port, timeout=seconds(10))) as chat:
+            assert chat.recv() == "hello, you"
+            sending = in_thread(chat.send_binary, block)
+            assert chat.recv() == block
+            sending.result()
+        server.terminate()
 
 
 @pytest.mark.half_close

@@ -8,6 +8,7 @@ import hashlib
 import io
 import socket
 import ssl
+import sys
 import threading
 import time
 import tracemalloc
@@ -513,6 +514,27 @@ def test_who_forgets_an_answer_is_told_r26() -> None:
     with played(answer(OK + b"Content-Length: 5\r\n\r\nshort", hold=True)) as sock:
         assert ask(sock).read() == b"short"
         gc.collect()
+
+
+@pytest.mark.filterwarnings("ignore:.*neither closed nor read:ResourceWarning")
+@pytest.mark.parametrize("whole", [OK + b"\r\nshort", OK + b"X: "])
+def test_what_a_collector_finds_in_any_order(whole: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", heard.append)
+
+    def forget(sock: Any) -> None:
+        kept: list[Any] = []
+        kept.append(kept)
+        try:
+            kept.append(ask(sock))
+        except errors.ConnectFailed as exc:
+            kept.append(exc)  # with all frames
+
+    for _ in range(3):
+        with played(answer(whole)) as sock:
+            forget(sock)
+            gc.collect()
+    assert not heard
 
 
 # -- the socket
