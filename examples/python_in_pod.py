@@ -22,15 +22,15 @@ with LocalCluster() as cluster, cluster.client() as client:
         python.expect(r"\r\n(\d+)\r\n")
         print("the sum is", python.match[1])
 
-        python.sendline("while True: pass")
-        python.sendline()
+        python.sendline("import time; print('sleep' + 'ing'); time.sleep(1000)")
+        python.expect_exact("sleeping")  # what is interrupted before it runs may never know
         python.sendintr()  # Ctrl-C
         python.expect_exact("KeyboardInterrupt")
         python.expect_exact(">>> ")
 
         # The size travels beside what is typed, and may be there a moment later.
         python.setwinsize(50, 132)
-        python.sendline("import os, time; time.sleep(1); print(*os.get_terminal_size())")
+        python.sendline("import os; time.sleep(1); print(*os.get_terminal_size())")
         python.expect_exact("132 50")
         print("it sees the new size")
 
