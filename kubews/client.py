@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from kubews.logstream import Logs
     from kubews.options import LogOptions
     from kubews.pod import Pod
-    from kubews.proxy import Proxied
+    from kubews.served import Proxied
 
 T = TypeVar("T")
 
@@ -302,7 +302,7 @@ class Client:
         Raises:
             ConfigError: it cannot be such a name.
         """
-        from kubews.proxy import Proxied
+        from kubews.served import Proxied
 
         return Proxied(self, "services", name, namespace or self.config.namespace)
 
@@ -312,7 +312,7 @@ class Client:
         Raises:
             ConfigError: it cannot be such a name.
         """
-        from kubews.proxy import Proxied
+        from kubews.served import Proxied
 
         return Proxied(self, "nodes", name)
 

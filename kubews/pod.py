@@ -9,9 +9,11 @@ from kubews import process
 from kubews.command import Args, StrOrBytesPath
 from kubews.podfiles import PodFiles
 from kubews.popen import Popen
+from kubews.served import Behind, Served
+from kubews.transport.deadline import Deadline
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from typing_extensions import Buffer, Unpack
 
@@ -31,13 +33,10 @@ if TYPE_CHECKING:
     from kubews.podsocket import PodSocket
     from kubews.portforward import PortForward
     from kubews.ports import Port
-    from kubews.proxy import Params
-    from kubews.transport.exchange import Body, HttpResponse
-    from kubews.transport.wire import WebSocket
     from kubews.userfiles import InputFile, OutputFile
 
 
-class Pod(PodFiles):
+class Pod(PodFiles, Served):
     """A pod of a cluster, or what stands for one; ``client.pod("web-0")`` makes a handle.
 
     Making it asks nothing of the server. ``namespace``, ``kind``, ``name``, ``container`` and ``client``
@@ -119,102 +118,13 @@ class Pod(PodFiles):
             **options,
         )
 
-    def request(
-        self,
-        method: str,
-        path: str = "/",
-        *,
-        port: Optional[Port] = None,
-        scheme: str = "",
-        params: Params = None,
-        headers: Optional[Mapping[str, str]] = None,
-        body: Body = None,
-        timeout: Optional[float] = None,
-    ) -> HttpResponse:
-        """Make an HTTP request to what the pod serves, through the API server.
-
-        The server sees the API server's address and the ``Host`` of the cluster, and headers that the client
-        was given for everything. Redirects are given as they come, with ``Location`` rewritten by the API server.
-        An error in the form of the API server's own (a ``Status``) is taken for one, whoever made it.
-
-        The request is sent to its end before the answer is read: a server that answers at length while it is
-        asked stops both. For that there is ``connect``.
-
-        Args:
-            method: such as ``GET``.
-            path: at the pod's own server, percent-encoded, with a query or without.
-            port: number or name of a container's port; by default the first that is declared.
-            scheme: what the pod speaks: ``http`` or ``https``; by default http.
-            params: names and values to add to the query.
-            headers: to send besides those that are the configuration's: credentials are the cluster's, and
-                none reach the pod.
-            body: bytes, a binary file, or an iterable of bytes, which is sent in chunks as it is made.
-            timeout: seconds for each wait for the server, None for ever once it is connected.
-
-        Returns:
-            The answer, of any code, as a binary file to read; close it, or read it to the end.
-
-        Raises:
-            ApiError: the API server refused, or did not reach the pod.
-            ConfigError: the path leads out of the pod, or a header cannot be given.
-            ConnectFailed: no connection, or no answer.
-            RemoteProtocolError: the answer does not say where it ends.
-
-        Threads: blocks.
-        """
-        from kubews import proxy
-
-        return proxy.request(
-            self,
-            method,
-            path,
-            port=port,
-            scheme=scheme,
-            params=params,
-            headers=headers,
-            body=body,
-            timeout=timeout,
-        )
-
-    def websocket(
-        self,
-        path: str = "/",
-        *,
-        port: Optional[Port] = None,
-        scheme: str = "",
-        headers: Optional[Mapping[str, str]] = None,
-        subprotocols: Sequence[str] = (),
-        timeout: Optional[float] = None,
-    ) -> WebSocket:
-        """Open a WebSocket to what the pod serves, through the API server.
-
-        Args:
-            path: at the pod's own server; a query is refused, because API servers drop it.
-            port: see ``request``, as for ``scheme`` and ``headers``.
-            subprotocols: to offer, the best first.
-            timeout: seconds for each call of the WebSocket, None for ever.
-
-        Returns:
-            A connected ``WebSocket`` of websocket-client.
-
-        Raises:
-            ApiError: the API server refused, or the pod's own server did.
-            ConfigError: there is a query.
-            ConnectFailed: no connection, or no answer.
-
-        Threads: blocks.
-        """
-        from kubews import proxy
-
-        return proxy.websocket_to(
-            self,
-            path,
-            port=port,
-            scheme=scheme,
-            headers=headers,
-            subprotocols=subprotocols,
-            timeout=timeout,
-        )
+    def _behind(self, port: Optional[Port], deadline: Deadline) -> Behind:
+        if port is None:  # then the server chooses
+            name, number = self.resolve(deadline).pod_name, ""
+        else:
+            name, given = self.resolve_port(port, deadline)
+            number = str(given)
+        return Behind(self.client, "pods", self.namespace, name, number)
 
     def popen(self, args: Args, **options: Unpack[Options]) -> Popen:
         """Start a command; see ``kubews.Popen``.

@@ -34,7 +34,7 @@ FLOORS = [
     ["options", "attach"],
     ["terminal", "expect"],
     ["process", "portforward", "files", "proxy"],
-    ["podfiles"],
+    ["podfiles", "served"],
     ["pod"],
     ["testing"],
     ["cli"],
@@ -43,7 +43,7 @@ FLOORS = [
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 
 # Client.pod() is where everybody starts: a method that makes the topmost object.
-UPWARD = {("client", "pod"), ("client", "mergedlogs"), ("client", "proxy")}
+UPWARD = {("client", "pod"), ("client", "mergedlogs"), ("client", "served")}
 
 FORBIDDEN_IN_PROTOCOL = {"socket", "ssl", "threading", "time", "logging", "websocket", "select"}
 
