@@ -30,6 +30,7 @@ FLOORS = [
     ["mergedlogs"],
     ["signals"],
     ["ending"],
+    ["communicate"],
     ["popen", "forwarder"],
     ["options", "attach"],
     ["terminal", "expect"],
