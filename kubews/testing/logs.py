@@ -58,7 +58,11 @@ def serve_log(
         connection.reply_empty(204)
         return
     log = _chosen(pod, container, options)
-    over = container.log_is_over if log is container.log else lambda: True
+
+    def over() -> bool:
+        # A container that was started again meanwhile has another log.
+        return log.ended or log is not container.log or container.log_is_over()
+
     websocket = access.is_websocket(headers)
     protocol = _upgraded(connection, request, headers) if websocket else ""
     reader = LogReader(log, options, over)

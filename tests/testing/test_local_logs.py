@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -183,6 +184,16 @@ def test_who_follows_and_leaves_is_forgotten() -> None:
             cluster.wait_idle(5 * SCALE)
 
 
+@contextlib.contextmanager
+def killed(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Let nobody wait for it once something is wrong."""
+    try:
+        yield
+    except BaseException:
+        process.kill()
+        raise
+
+
 def test_kubectl_logs(tmp_path: Path) -> None:
     with LocalCluster(process=True) as cluster:
         cluster.add_pod("web-0", {"app": ["sh", "-c", "echo out; echo err >&2; exec sleep 1000"]})
@@ -196,7 +207,7 @@ def test_kubectl_logs(tmp_path: Path) -> None:
         following = subprocess.Popen(
             [kubectl(), "logs", "-f", "web-0"], env=env, stdout=subprocess.PIPE
         )
-        with following:
+        with following, killed(following):
             assert following.stdout is not None
             assert {following.stdout.readline(), following.stdout.readline()} == {
                 b"out\n",
