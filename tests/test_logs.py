@@ -354,6 +354,7 @@ def interrupts(interval: float) -> Iterator[list[int]]:
 
 
 @pytest.mark.filterwarnings("ignore:the log of:ResourceWarning")  # opened, and never taken
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # and so is its end
 @pytest.mark.parametrize("follow", [True, False])
 def test_ctrl_c_loses_at_most_the_line_of_its_call_r49(local: LocalCluster, follow: bool) -> None:
     with added(local, "seq -f %07.0f 1 20000") as pod:
