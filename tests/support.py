@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import gc
 import hashlib
+import logging
 import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from kubews import PIPE
@@ -134,3 +136,12 @@ def answer(sock: Any, data: bytes) -> bytes:
     patient = DeadlineSocket(sock, Deadline(seconds(5)), 100)
     patient.sendall(data)
     return patient.recv(9)
+
+
+def in_logging(frame: FrameType | None) -> bool:
+    """Tell whether a signal has come inside ``logging``, which Ctrl-C makes keep a lock that it has just taken."""
+    while frame is not None:
+        if frame.f_code.co_filename == logging.__file__:
+            return True
+        frame = frame.f_back
+    return False

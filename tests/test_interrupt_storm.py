@@ -17,7 +17,7 @@ from types import FrameType
 from typing import Any
 
 import pytest
-from support import eventually, in_thread, seconds, time_limit
+from support import eventually, in_logging, in_thread, seconds, time_limit
 
 import kubews
 from kubews import PIPE, Client, Config, Pod
@@ -49,6 +49,8 @@ class Storm:
         self._name = ""
 
     def handler(self, signum: int, frame: FrameType | None) -> None:
+        if in_logging(frame):
+            return
         while frame is not None and not frame.f_code.co_filename.startswith(HOME):
             frame = frame.f_back
         if self._armed and frame is not None:

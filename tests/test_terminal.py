@@ -343,6 +343,9 @@ def stops_in_the_background(term: Terminal, pid: int) -> None:
     term.type("bg; echo beh'ind'\r")
     term.expect("behind")
     assert eventually(lambda: Path(f"/proc/{pid}/stat").read_text().split(")")[1].split()[0] == "T")
+    # A shell that has not heard of it yet would take fg for nothing to be done, and continue nobody.
+    term.type("until [ \"$(jobs -s)\" ]; do sleep 0.02; done; echo kno'wn'\r")
+    term.expect("known")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTSTP, signal.SIGSTOP])
