@@ -16,9 +16,8 @@ from kubews.transport.wait import Expired
 from kubews.userfiles import InputFile, OutputFile
 
 _REPORT_SECONDS = 5.0  # for the kubelet, which reports the end of a container a moment later
-_LEFT_SECONDS = (
-    1.0  # the same where the end of the input has ended the attachment, and hardly the process
-)
+# The same where the end of the input has ended the attachment, and hardly the process.
+_LEFT_SECONDS = 1.0
 _POLL = 0.2
 
 

@@ -135,7 +135,7 @@ def terminal(argv: Sequence[str], size: tuple[int, int] = (24, 80)) -> Iterator[
         os.close(it.slave)
 
 
-def python(script: str, kubeconfig: object) -> list[str]:
+def python(script: str, kubeconfig: object, *arguments: str) -> list[str]:
     """Return the command of a Python program that begins with ``PRELUDE``."""
-    warnings = ["-X", "dev", "-W", "error"]
-    return [sys.executable, *warnings, "-c", PRELUDE + textwrap.dedent(script), str(kubeconfig)]
+    interpreter = [sys.executable, "-X", "dev", "-W", "error"]
+    return [*interpreter, "-c", PRELUDE + textwrap.dedent(script), str(kubeconfig), *arguments]

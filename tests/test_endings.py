@@ -27,7 +27,7 @@ def _time_limit() -> Iterator[None]:
 @pytest.fixture
 def short(cluster, client: Client, nothing_left_behind: None) -> Iterator[Pod]:
     """A pod that may be broken; its container ends when there is a file named ``end``."""
-    script = "rm -f end; until [ -e end ]; do sleep 0.05; done; exit 3"
+    script = "until [ -e end ]; do sleep 0.05; done; exit 3"
     cluster.add_pod("short", {"main": ["sh", "-c", script]})
     yield client.pod("short")
     try:

@@ -33,6 +33,11 @@ LOST_NUMBERS = 1 / 100
 LOST_PAIRS = 1 / 3
 
 
+def lost(interrupts: int) -> int:
+    """Return how many descriptors so many interrupts may lose; 2 of the 16 calls make pairs."""
+    return int(interrupts * LOST_NUMBERS + 2 / 16 * interrupts * LOST_PAIRS)
+
+
 class Alarm(BaseException):
     """What the handler raises, in the place of KeyboardInterrupt."""
 
@@ -337,7 +342,7 @@ quiet = pytest.mark.filterwarnings(
 
 @quiet
 @pytest.mark.half_close
-@pytest.mark.descriptors_may_leak(int(330 * LOST_NUMBERS + 2 / 16 * 330 * LOST_PAIRS))
+@pytest.mark.descriptors_may_leak(lost(330))
 def test_a_short_storm_over_every_call_r49(pod: Pod) -> None:
     """R-49: the short form of the next one."""
     ride(pod, 330, 1)
@@ -346,7 +351,7 @@ def test_a_short_storm_over_every_call_r49(pod: Pod) -> None:
 @quiet
 @pytest.mark.long
 @pytest.mark.half_close
-@pytest.mark.descriptors_may_leak(int(6000 * LOST_NUMBERS + 2 / 16 * 6000 * LOST_PAIRS))
+@pytest.mark.descriptors_may_leak(lost(6000))
 def test_a_storm_over_every_call_r49(pod: Pod) -> None:
     """R-49: 6000 interrupts."""
     ride(pod, 6000, 2)

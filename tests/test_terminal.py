@@ -387,10 +387,10 @@ def test_a_job_in_the_background_dies_without_a_touch_of_the_terminal(
 
 def test_output_to_this_terminal_has_its_size_and_leaves_it_alone(cluster: AnyCluster) -> None:
     script = """
-    print(pod.run(["sh", "-c", "read x; stty size"], tty=True, input=b"\\n").returncode)
+    print(pod.run(["sh", "-c", sys.argv[2]], tty=True, input=b"\\n\\x04").returncode)
     as_before()
     """
-    with terminal(python(script, cluster.kubeconfig), (41, 17)) as term:
+    with terminal(python(script, cluster.kubeconfig, STILL_TO_COME), (41, 17)) as term:
         term.expect("41 17")
         term.expect("0\r\n")
         ends(term, 0)
@@ -398,7 +398,7 @@ def test_output_to_this_terminal_has_its_size_and_leaves_it_alone(cluster: AnyCl
 
 RUN = """
 for options in ({"text": True}, {"timeout": 60, "env": {"MINE": "1"}}):
-    done = pod.run("read x; stty size; exit $x", shell=True, tty=True, stdin=sys.stdin, **options)
+    done = pod.run(sys.argv[2], shell=True, tty=True, stdin=sys.stdin, **options)
     print("done:", done.returncode, done.stdout, flush=True)
     as_before()
 try:
@@ -413,7 +413,8 @@ print(done.stdout)
 
 def test_with_this_keyboard_run_lends_the_terminal_r48(cluster: AnyCluster) -> None:
     """R-48: as ``subprocess.run`` does, which inherits it."""
-    with terminal(python(RUN, cluster.kubeconfig), (37, 73)) as term:
+    script = STILL_TO_COME.replace("; cat", "; exit $x")
+    with terminal(python(RUN, cluster.kubeconfig, script), (37, 73)) as term:
         for number in (5, 6):
             term.becomes_raw()
             term.type(f"{number}\r")

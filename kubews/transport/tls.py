@@ -69,9 +69,8 @@ def tls_context(
         context.sslsocket_class = TlsSocket
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.set_alpn_protocols(["http/1.1"])
-        context.hostname_checks_common_name = (
-            False  # as Go: a name stands among the alternative names
-        )
+        # As Go: a name stands among the alternative names.
+        context.hostname_checks_common_name = False
         # As in Go, an authority that was named is trusted whoever has signed it.
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
         if strict:

@@ -79,7 +79,7 @@ class NestedTls:
 
     def close(self) -> None:
         """Close the socket, without a farewell in either TLS."""
-        forks.close(self._outer)
+        self._outer.close()
 
     def do_handshake(self) -> None:
         """Go on with the handshake."""

@@ -193,6 +193,7 @@ def test_attach(
 
 def test_shell(bash: pexpect.spawn) -> None:
     bash.sendline(f"{shlex.join(KUBEWS)} shell web-0")
+    bash.sendline("until stty size | grep -qv '^0'; do sleep 0.02; done")
     bash.sendline("echo e''cho $((6 * 7)); stty size")
     bash.expect_exact("echo 42")
     bash.expect_exact("33 77")

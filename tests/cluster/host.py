@@ -99,9 +99,9 @@ def kill_containers(layout: Layout) -> None:
     def left() -> list[int]:
         pids: set[int] = set()
         for folder in folders:
-            for path in folder.rglob("cgroup.procs"):
+            for group, _, _ in os.walk(folder):  # which passes over what goes away meanwhile
                 with suppress(OSError):  # the group went away
-                    pids.update(map(int, path.read_text().split()))
+                    pids.update(map(int, Path(group, "cgroup.procs").read_text().split()))
         return sorted(pids - {0})
 
     kill_all(left, "processes of pods")
