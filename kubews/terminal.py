@@ -143,10 +143,13 @@ def interact(
         sys.stdout.flush()  # what was written before comes before
 
     def resize(redraw: bool = False) -> None:
-        size = terminal.size()
-        if size is not None:
+        sent, size = None, terminal.size()
+        # A signal in the middle of this has its turn in the middle of this, and then the older size is told
+        # last: so until what was told is the size of now.
+        while size is not None and size != sent:
             with contextlib.suppress(StreamBroken):  # it has just ended
                 process.resize(*size, redraw=redraw)
+            sent, size = size, terminal.size()
 
     with Signals(terminal, resize) as signals:
         try:

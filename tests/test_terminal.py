@@ -9,6 +9,7 @@ import random
 import signal
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -74,6 +75,27 @@ def test_a_shell_with_this_terminal_r48(cluster: AnyCluster) -> None:
         term.expect("status 7 ")
         term.type("\x04")
         term.expect("exit code: 7")
+        ends(term, 0)
+
+
+def test_a_size_that_changes_while_it_is_told_r48(cluster: AnyCluster) -> None:
+    """R-48: its signal is handled in the middle of the one before, which must not have the last word."""
+    script = """
+    import fcntl, struct, termios
+    tell = kubews.Popen.resize
+    def resize(process, rows, cols, **options):
+        if (rows, cols) == (40, 50):
+            fcntl.ioctl(1, termios.TIOCSWINSZ, struct.pack("HHHH", 41, 51, 0, 0))
+        tell(process, rows, cols, **options)
+    kubews.Popen.resize = resize
+    """
+    program = textwrap.dedent(script) + shell(["sh"])
+    with terminal(python(program, cluster.kubeconfig)) as term:
+        term.becomes_raw()
+        term.resize(40, 50)
+        term.type("until [ \"$(stty size)\" = '41 51' ]; do sleep 0.02; done; echo follow'ed'\r")
+        term.expect("followed")
+        term.type("\x04")
         ends(term, 0)
 
 
