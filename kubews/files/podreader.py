@@ -87,9 +87,11 @@ class PodReader(io.RawIOBase):
         Threads: blocks.
         """
         self._check_open()
-        view = memoryview(b).cast("B")
+        view, was_cut = memoryview(b).cast("B"), False
         while len(view):
             try:
+                if was_cut:
+                    self._look_again()
                 process = self._reach()
                 count = int(process.stdout.readinto(view))
                 if not count:
@@ -102,7 +104,7 @@ class PodReader(io.RawIOBase):
                 if not self.seekable():
                     raise
                 self._attempts.after(exc, self._position, self._found.size)
-                self._look_again()
+                was_cut = True
         return 0
 
     def _reach(self) -> Popen:

@@ -50,17 +50,22 @@ class PodWriter(io.RawIOBase):
         self._finalizing = self._discarded = False
         self._process: Optional[Popen] = None
         self._pod, self.name, self._found, self._append = pod, path, found, append
+        self._target = found.real or path
         self.mode = "ab" if append else "wb"
         self._attempts = Attempts(pod, path, 0)
         self._size = 0
         self._whole = True  # whether all that was given was sent: Ctrl-C may have come between
         self._kind = checksums.choose(found.programs, None)
         self._digest = self._kind.make() if self._kind else None
-        self._temporary = temporary_name(path)
+        self._temporary = temporary_name(self._target)
         argv = write_command(self._temporary, found, pod, None, 0, self._kind)
         self._process = Popen(argv, pod=pod, bufsize=0, stdin=PIPE, stdout=PIPE, stderr=PIPE)
-        if not self._process.stdout.readline():  # it says that it has opened the file, or not
-            self._attempts.ended(self._process)
+        try:
+            if not self._process.stdout.readline():  # it says that it has opened the file, or not
+                self._attempts.ended(self._process)
+        except BaseException:
+            self._process.close(0.0)
+            raise
 
     def __repr__(self) -> str:
         return f"<kubews.PodWriter {self.name!r} of {self._pod.where}>"
@@ -128,7 +133,7 @@ class PodWriter(io.RawIOBase):
                 raise TruncatedTransfer("writing was interrupted", received=self._size)
             output = self._finish() if self._size else self._finish_empty()
             check_written(output, self._size, self._kind, self._digest, self._attempts)
-            argv = name_command(self._temporary, self.name, self._found.mode, None)
+            argv = name_command(self._temporary, self._target, self._found.mode, None)
             if self._append and self._found.kind == "file":
                 argv = script(self._temporary, _APPEND, quoted(self.name))
             run(self._pod, argv, self._attempts)

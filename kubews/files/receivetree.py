@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,8 @@ from kubews.files import listings
 from kubews.files.archives import TarReader
 from kubews.files.arrival import Arrival, Entry, Limits
 from kubews.files.copying import Attempts, Copied
-from kubews.files.landing import TEMPORARY, Landing, Name
+from kubews.files.landing import Landing, Name
+from kubews.files.parts import new_name
 from kubews.files.progress import Meter
 from kubews.files.remotefiles import Found, base_of, script
 from kubews.popen import PIPE, Popen
@@ -91,7 +92,7 @@ class TreeReceiver:
         if os.path.lexists(target):
             arrival = self._land(folder, name, argv, reader, prefix, fresh=False)
         else:
-            temporary = TEMPORARY + secrets.token_hex(8)
+            temporary = new_name()
             whole = os.path.join(folder, temporary)
             try:
                 arrival = self._land(folder, temporary, argv, reader, prefix, fresh=True)
@@ -146,3 +147,16 @@ def _remove(path: str) -> None:
         os.unlink(path)
     with contextlib.suppress(RecursionError):  # hostile, and very deep
         shutil.rmtree(path, ignore_errors=True)
+        if os.path.lexists(path):
+            _unlock(path)
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _unlock(path: str) -> None:
+    """Let what is in directories be removed that have their modes already, and may be read-only."""
+    with contextlib.suppress(OSError):
+        os.chmod(path, stat.S_IRWXU)
+        for base, folders, _ in os.walk(path):
+            for each in (os.path.join(base, name) for name in folders):
+                if not os.path.islink(each):
+                    os.chmod(each, stat.S_IRWXU)
