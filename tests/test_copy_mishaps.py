@@ -5,16 +5,18 @@ from __future__ import annotations
 import io
 import os
 import shutil
+import signal
 import stat
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 from clusters import added
 from podprograms import PROGRAMS, Programs, directory_of, links_to, nothing_unfinished
-from support import in_thread, resources, seconds, time_limit
+from support import eventually, in_thread, resources, seconds, time_limit
 
 from kubews import Client, Pod
 from kubews.errors import CopyError, TruncatedTransfer
@@ -323,11 +325,25 @@ def test_a_tar_that_says_much_while_it_unpacks_r46(programs: Programs, tmp_path:
 
 
 @pytest.mark.half_close
-def test_a_writer_that_could_not_be_opened_leaves_no_connection(pod: Pod) -> None:
+def test_ctrl_c_while_a_file_is_opened_leaves_no_connection(
+    local: LocalCluster, programs: Programs
+) -> None:
+    pod = programs(PROGRAMS, sh='case $2 in *umask*) exec sleep 1000;; esac; exec /bin/sh "$@"')
     before = resources()
-    with pytest.raises(CopyError, match="copying /proc/no failed"):
-        pod.open("/proc/no", "w")
-    assert resources() == before
+
+    def interrupt() -> None:
+        assert eventually(
+            lambda: any("umask" in str(each.command) for each in local.execs),
+            20,
+        )
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    interrupting = in_thread(interrupt)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        pod.open("f", "w")
+    interrupting.result()
+    assert eventually(lambda: resources() == before)
+    assert caught.value.__traceback__ is not None  # which holds all that is not closed
 
 
 # -- those who may not do everything

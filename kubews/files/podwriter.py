@@ -21,8 +21,6 @@ from kubews.files.sendfile import (
 from kubews.popen import PIPE, Popen
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from typing_extensions import Buffer
 
     from kubews.targets import Target
@@ -175,7 +173,20 @@ class PodWriter(io.RawIOBase):
         self._finalizing = True
 
 
-class BufferedPodWriter(io.BufferedWriter):
+class _Whole:
+    """What a buffered and a text file have in common: leaving the block by an exception writes nothing.
+
+    Threads: one.
+    """
+
+    def __exit__(self, *exc_info: Any) -> None:
+        if exc_info[0] is not None:
+            buffered: Any = getattr(self, "buffer", self)
+            buffered.raw.discard()
+        super().__exit__(*exc_info)  # type: ignore[misc]  # of the file
+
+
+class BufferedPodWriter(_Whole, io.BufferedWriter):
     """A buffered file to write. Leaving its block by an exception writes nothing.
 
     Threads: any, one at a time.
@@ -183,30 +194,9 @@ class BufferedPodWriter(io.BufferedWriter):
 
     raw: PodWriter
 
-    def __exit__(
-        self,
-        kind: Optional[type[BaseException]],
-        exc: Optional[BaseException],
-        trace: Optional[TracebackType],
-    ) -> None:
-        if kind is not None:
-            self.raw.discard()
-        super().__exit__(kind, exc, trace)
 
-
-class TextPodWriter(io.TextIOWrapper):
+class TextPodWriter(_Whole, io.TextIOWrapper):
     """A file to write text to. Leaving its block by an exception writes nothing.
 
     Threads: one.
     """
-
-    def __exit__(
-        self,
-        kind: Optional[type[BaseException]],
-        exc: Optional[BaseException],
-        trace: Optional[TracebackType],
-    ) -> None:
-        if kind is not None:
-            raw: Any = self.buffer
-            raw.raw.discard()
-        super().__exit__(kind, exc, trace)
