@@ -167,6 +167,7 @@ class PodFiles(Target):
         Reading goes on where it was cut, and can seek if the image has ``tail``. What is written is in a temporary
         file until ``close()`` has verified it, and then has the name, or is appended; if the ``with`` block is left
         by an exception, nothing is. A new file keeps the mode of the one that it replaces, and links are followed.
+        Only an append that a full disk ends is told but not undone, for others may have written there meanwhile.
 
         Args:
             path: of the file.

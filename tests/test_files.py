@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import gc
 import io
 import json
@@ -10,6 +11,7 @@ import os
 import random
 import warnings
 import zipfile
+from pathlib import Path
 
 import pytest
 from podprograms import PROGRAMS, Programs, directory_of, nothing_unfinished
@@ -42,6 +44,7 @@ def test_text_is_written_read_and_appended(each: Pod, place: str) -> None:
         assert file.readable()
         assert not file.writable()
     with each.open(place, encoding="latin-1", newline="") as file:
+        assert (file.mode, file.name, file.encoding) == ("r", f"./{place}", "latin-1")
         assert file.readlines()[-1] == "é\n"
     with each.open(f"{place}-empty", "w"):
         pass
@@ -101,6 +104,18 @@ def test_json_csv_and_zipfile_take_it(each: Pod, place: str) -> None:
         assert archive.namelist() == ["one", "two"]
         assert archive.read("two") == b"2"
         assert archive.read("one") == contents
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_a_byte_order_mark_stands_where_a_file_here_has_it(
+    encoding: str, pod: Pod, place: str, tmp_path: Path
+) -> None:
+    for opened in (functools.partial(pod.open, place), (tmp_path / "f").open):
+        for mode in ("w", "a"):
+            with opened(mode=mode, encoding=encoding, newline="") as file:  # type: ignore[operator]
+                file.write("a")
+                file.write("b")
+    assert pod.check_output(["cat", place]) == (tmp_path / "f").read_bytes()
 
 
 def test_an_exception_in_the_block_writes_nothing_r46(pod: Pod, place: str) -> None:

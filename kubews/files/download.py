@@ -205,7 +205,8 @@ class Download:
         """Return what an earlier call may have left of the same contents."""
         if not self._wishes.resume or found.mtime is None:
             return None
-        return part_of(name, self._pod.where, self._path, found.size, found.mtime)
+        source = (self._pod.where, self._path, found.size, found.mtime)
+        return part_of(name, *source, self._wishes.preserve)  # who makes the file gives it its mode
 
     def _fetch(self, found: Found, sink: _Sink, so_far: Iterable[bytes] = ()) -> str:
         """Copy the contents of one file, going on after cuts; return what was verified."""

@@ -51,7 +51,9 @@ class PodWriter(io.RawIOBase):
         self._target = found.real or path
         self.mode = "ab" if append else "wb"
         self._attempts = Attempts(pod, path, 0)
-        self._size = 0
+        self._start, self._size = (found.size or 0) if append else 0, 0
+        #: Whether a ``TextIOWrapper`` is being made of it.
+        self.in_the_making = False
         self._whole = True  # whether all that was given was sent: Ctrl-C may have come between
         self._kind = checksums.choose(found.programs, None)
         self._digest = self._kind.make() if self._kind else None
@@ -71,6 +73,14 @@ class PodWriter(io.RawIOBase):
     def writable(self) -> bool:
         """Return True."""
         return True
+
+    def seekable(self) -> bool:
+        """Return False, except to a ``TextIOWrapper``: it asks once, and else begins no file with a byte order mark."""
+        return self.in_the_making
+
+    def tell(self) -> int:
+        """Return where in the file the next byte will be."""
+        return self._start + self._size
 
     def write(self, b: Buffer) -> int:
         """Send all of ``b``; return its length.
@@ -200,3 +210,10 @@ class TextPodWriter(_Whole, io.TextIOWrapper):
 
     Threads: one.
     """
+
+    def __init__(self, buffer: BufferedPodWriter, *args: Any) -> None:
+        buffer.raw.in_the_making = True
+        try:
+            super().__init__(buffer, *args)
+        finally:
+            buffer.raw.in_the_making = False
