@@ -289,6 +289,22 @@ def test_a_checksum_that_is_not_told_is_no_checksum_r46(programs: Programs, tmp_
     assert pod.copy_from("f", tmp_path / "g", checksum=False).verified == "size"
 
 
+def test_a_checksum_that_is_insisted_on_is_compared_or_refused_r46(
+    local: LocalCluster, client: Client, pod: Pod, place: str, tmp_path: Path
+) -> None:
+    (directory_of(pod) / place).write_bytes(b"")
+    assert pod.copy_from(place, tmp_path / "f", checksum=True).verified == "sha256"
+    with pytest.raises(CopyError, match="does not say how much is in it"):
+        pod.copy_from("/proc/self/status", tmp_path / "g", checksum=True)
+    for names in (["cat"], ["tar"], ["sh", "tar"]):
+        path = links_to(tmp_path / "-".join(names), names)
+        with added(local, "-".join(["only", *names]), "", None, path) as name:
+            for target in (tmp_path / "g", io.BytesIO()):
+                with pytest.raises(CopyError, match="checksum=True needs sh"):
+                    client.pod(name).copy_from("/etc/hosts", target, checksum=True)
+    assert not (tmp_path / "g").exists()
+
+
 @pytest.mark.parametrize("wc", [None, "echo junk", r"printf '\377'"])
 def test_a_size_that_is_not_told_is_no_size_r46(
     wc: str | None, programs: Programs, tmp_path: Path

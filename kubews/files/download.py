@@ -140,6 +140,7 @@ class Download:
         """Copy one file into a file object."""
         found = look(self._pod, self._path)
         if found is None:
+            self._need_no_checksum()
             self._attempts = Attempts(self._pod, self._path, 0)  # it cannot be gone on with
             return self._without_shell(_UserFile(file))
         self._check(found)
@@ -154,6 +155,7 @@ class Download:
         target = self._target(local)
         found = look(self._pod, self._path)
         if found is None:
+            self._need_no_checksum()
             return self._tree_or_file_without_shell(target)
         self._check(found)
         if found.kind == "directory":
@@ -163,6 +165,7 @@ class Download:
                 )
             return self._attempts.until_done(lambda: self._trees.receive(found, target))
         if not found.programs & _PRINTERS.keys() and "tar" in found.programs:
+            self._need_no_checksum()
             return self._attempts.until_done(lambda: self._trees.receive_anything(target))
         folder, name = os.path.split(target)
         part = self._part(name, found)
@@ -175,6 +178,10 @@ class Download:
             verified = self._fetch(found, arriving, arriving.so_far())
             landing.settle(arriving)
         return Copied(target, 1, arriving.size, verified, tuple(self._attempts.warnings))
+
+    def _need_no_checksum(self) -> None:
+        if self._wishes.checksum:
+            raise lacking(self._pod, "checksum=True", "sh, cat, head and sha256sum")
 
     def _target(self, local: str) -> str:
         """Return the path that the copy will have; links that the user names are followed."""
@@ -229,6 +236,11 @@ class Download:
                 was_cut = True
         if kind is None or digest is None:
             return "" if found.size is None else "size"
+        if self._wishes.checksum and sink.size and not found.size:
+            raise CopyError(
+                f"{self._pod.where}: {self._path} does not say how much is in it, so that checksum=True cannot be",
+                member=self._path,
+            )
         self._attempts.compare(kind, remote, digest.hexdigest())
         return kind.name
 
@@ -237,7 +249,7 @@ class Download:
         kind = checksums.choose(found.programs, wanted)
         if wanted and (kind is None or "head" not in found.programs):
             raise lacking(self._pod, "checksum=True", "sha256sum and head")
-        return kind if found.size and "head" in found.programs else None
+        return kind if (found.size or wanted) and "head" in found.programs else None
 
     def _fetch_rest(
         self, found: Found, sink: _Sink, digest: Optional[checksums.Digest], program: str
