@@ -47,6 +47,23 @@ def test_a_directory_in_place_of_a_file_is_no_place_for_it_r46(
     ]
 
 
+def test_what_is_no_file_is_not_replaced_by_one_r46(each: Pod, place: str, tmp_path: Path) -> None:
+    """Devices, above all: who is root in a pod would be without ``/dev/null``."""
+    (tmp_path / "p").write_text("f")
+    each.run(f"mkdir {place} && mkfifo {place}/p", shell=True, check=True)
+    for target in (place, f"{place}/p"):
+        with pytest.raises(CopyError, match=r"p:? is no file"):
+            each.copy_to(tmp_path / "p", target)
+        assert each.check_output(f"cd {place}; ls -A; [ -p p ]", shell=True) == b"p\n"
+    (tmp_path / place).mkdir()
+    os.mkfifo(tmp_path / place / "q")
+    each.run(f"echo f >{place}/q", shell=True, check=True)
+    for source, target in ((f"{place}/q", tmp_path / place), (place, tmp_path)):
+        with pytest.raises(CopyError, match="'.*q' here is no file, and stays"):
+            each.copy_from(source, target)
+    assert [path.is_fifo() for path in (tmp_path / place).iterdir()] == [True]
+
+
 @pytest.mark.half_close
 def test_a_link_that_is_named_is_followed_r45(each: Pod, place: str, tmp_path: Path) -> None:
     script = f"mkdir {place}; cd {place}; echo old >real; ln -s real link; ln -s none dangling"

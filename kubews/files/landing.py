@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 #: The parts of a path below the destination; none of them is empty, ``.`` or ``..``.
 Name = tuple[str, ...]
 
+# What a file takes the place of; or fails to, because it is a directory.
+_REPLACED = {stat.S_IFREG, stat.S_IFLNK, stat.S_IFDIR}
+
 
 class Landing:
     """A directory here, below which a copy is written.
@@ -78,6 +81,9 @@ class Landing:
             mode = mtime = None
         with _about(name):
             place = self._enter(name[:-1])
+            info = None if self._fresh else place.lstat(name[-1])
+            if info and stat.S_IFMT(info.st_mode) not in _REPLACED:
+                raise CopyError(f"{_told(name)!r} here is no file, and stays", member=_told(name))
             with Arriving(place, name[-1], mode, mtime, fresh=self._fresh, part=part) as arriving:
                 yield arriving
 

@@ -49,6 +49,7 @@ t=$(printf %b. "$1"); t=${t%.}
 if [ "$2" ]; then chmod "$2" "$p" || exit; else chmod "$(printf %o $((0666 & ~$(umask))))" "$p"; fi
 if [ "$3" ]; then touch -d "@$3" "$p"; fi
 if [ -d "$t" ]; then echo "$t: is a directory" >&2; exit 1; fi
+if [ -e "$t" ] && [ ! -f "$t" ]; then echo "$t: is no file" >&2; exit 1; fi
 mv -f -- "$p" "$t"
 """
 

@@ -88,6 +88,8 @@ class Upload:
 
     def _target(self, found: Found) -> str:
         """Return the path that a file will have; a link that the user names is followed."""
+        if found.kind == "other":  # a device, say, which is not to be replaced
+            raise CopyError(f"{self._pod.where}: {self._path} is no file", member=self._path)
         return found.real or self._path
 
     def _look(self) -> Found:
