@@ -59,7 +59,7 @@ def test_what_is_no_file_is_not_replaced_by_one_r46(each: Pod, place: str, tmp_p
     os.mkfifo(tmp_path / place / "q")
     each.run(f"echo f >{place}/q", shell=True, check=True)
     for source, target in ((f"{place}/q", tmp_path / place), (place, tmp_path)):
-        with pytest.raises(CopyError, match="'.*q' here is no file, and stays"):
+        with pytest.raises(CopyError, match=r"'.*q' here is no file, and stays"):
             each.copy_from(source, target)
     assert [path.is_fifo() for path in (tmp_path / place).iterdir()] == [True]
 
