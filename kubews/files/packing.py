@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import io
 import os
 import stat
 import tarfile
@@ -60,6 +61,16 @@ def reading(path: str) -> Iterator[None]:
         yield
     except OSError as exc:
         raise CopyError(f"{path} cannot be read: {exc.strerror}", member=path) from exc
+
+
+def opened(path: str) -> io.FileIO:
+    """Return a file to read.
+
+    Raises:
+        CopyError: it cannot be read.
+    """
+    with reading(path):
+        return open(path, "rb", buffering=0)
 
 
 def walk(path: str, name: str) -> Iterator[Item]:
@@ -119,9 +130,7 @@ def contents(
     Raises:
         CopyError: there are fewer by now, or it is another one.
     """
-    with reading(path):
-        file = open(path, "rb", buffering=0)  # noqa: SIM115
-    with file:
+    with opened(path) as file:
         now = os.fstat(file.fileno())
         if before and (now.st_size, now.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
             raise CopyError(f"{path} has changed while it was read", member=path)

@@ -112,9 +112,7 @@ class Upload:
             kept = (stat.S_IMODE(info.st_mode) & 0o777, int(info.st_mtime // 1))
             mode, mtime = kept if self._wishes.preserve else (None, None)
         if not info.st_size or not regular:  # those of /proc do not say how much is in them
-            with packing.reading(path):
-                file = open(path, "rb", buffering=0)  # noqa: SIM115
-            with file:
+            with packing.opened(path) as file:
                 return self._send_stream(file, found, target, mode, mtime)
 
         def pieces(offset: int) -> Iterator[bytes]:
