@@ -54,6 +54,15 @@ def test_text_is_written_read_and_appended(each: Pod, place: str) -> None:
     assert each.check_output(["cat", f"{place}-new"]) == b"new"
 
 
+def test_what_others_append_meanwhile_stays_r46(each: Pod, place: str) -> None:
+    for meanwhile in (f"echo other >>{place}", f"rm {place}"):
+        with each.open(place, "a") as file:
+            file.write("ours\n")
+            each.run(meanwhile, shell=True, check=True)
+        expected = b"other\nours\n" if "other" in meanwhile else b"ours\n"
+        assert each.check_output(["cat", place]) == expected
+
+
 def test_a_file_that_is_replaced_keeps_its_mode(each: Pod, place: str) -> None:
     each.run(f"echo x >{place}; chmod 641 {place}", shell=True, check=True)
     for mode in ("wb", "ab"):

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Optional
 from kubews.errors import StreamBroken, TruncatedTransfer
 from kubews.files import checksums
 from kubews.files.copying import CUT, Attempts, pipe
-from kubews.files.remotefiles import Found, quoted, read_some, script
+from kubews.files.remotefiles import Found, read_some
 from kubews.files.sendfile import (
+    NAME,
     check_written,
     name_command,
     remove,
@@ -25,7 +26,11 @@ if TYPE_CHECKING:
 
     from kubews.targets import Target
 
-_APPEND = 't=$(printf %b. "$1"); t=${t%.}; cat <"$p" >>"$t" && rm -f -- "$p"'
+# Where nothing was, something may be by now.
+_APPEND = (
+    't=$(printf %b. "$1"); t=${t%.}; if [ -e "$t" ]; then cat <"$p" >>"$t" && rm -f -- "$p"; exit; fi'
+    + NAME
+)
 
 
 class PodWriter(io.RawIOBase):
@@ -141,9 +146,8 @@ class PodWriter(io.RawIOBase):
                 raise TruncatedTransfer("writing was interrupted", received=self._size)
             output = self._finish() if self._size else self._finish_empty()
             check_written(output, self._size, self._kind, self._digest, self._attempts)
-            argv = name_command(self._temporary, self._target, self._found.mode, None)
-            if self._append and self._found.kind == "file":
-                argv = script(self._temporary, _APPEND, quoted(self.name))
+            name = _APPEND if self._append else NAME
+            argv = name_command(self._temporary, self._target, self._found.mode, None, name)
             run(self._pod, argv, self._attempts)
         except CUT as exc:
             self._give_up()

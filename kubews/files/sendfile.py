@@ -260,11 +260,11 @@ def check_written(
 
 
 def name_command(
-    temporary: str, target: str, mode: Optional[int], mtime: Optional[int]
+    temporary: str, target: str, mode: Optional[int], mtime: Optional[int], text: str = NAME
 ) -> list[str]:
     """Return the command that gives a file its mode, its time and its name."""
     words = ["" if mode is None else f"{mode:o}", "" if mtime is None else str(mtime)]
-    return script(temporary, NAME, quoted(target), *words)
+    return script(temporary, text, quoted(target), *words)
 
 
 def run(pod: Target, argv: list[str], attempts: Attempts) -> None:
