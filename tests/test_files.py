@@ -212,6 +212,21 @@ def test_closing_tells_of_what_has_not_arrived_r46(
         assert eventually(lambda: nothing_unfinished(there), seconds(5))
 
 
+def test_a_file_that_could_not_be_opened_leaves_nothing_r46(
+    local: LocalCluster, pod: Pod, place: str
+) -> None:
+    there = directory_of(pod)
+    for size in (0, 3):  # before it says that it is open, and while it does
+        local.next_faults(Faults(match="umask%20077", drop_after=size))
+        with pytest.raises(kubews.ConnectionLost):
+            pod.open(place, "w")
+    assert eventually(lambda: nothing_unfinished(there), seconds(10))
+    with pod.open(place, "w"):
+        pass
+    assert (there / place).read_bytes() == b""
+    assert eventually(lambda: nothing_unfinished(there), seconds(10))
+
+
 def test_a_full_disk_is_told_r46(programs: Programs) -> None:
     pod = programs(PROGRAMS, cat='head -c 1000; echo "cat: No space left on device" >&2; exit 1')
     file = pod.open("f", "wb")
@@ -233,7 +248,7 @@ def test_a_writer_that_is_forgotten_writes_nothing(pod: Pod, place: str) -> None
         del reading
         gc.collect()
     assert pod.run(["test", "-e", place]).returncode == 1
-    pod.run("rm .kubews-*", shell=True, check=True)  # nobody is left who could have done that
+    assert eventually(lambda: b".kubews-" not in pod.check_output(["ls", "-A"]), 10)
 
 
 def test_servers_that_cannot_end_an_input_refuse_to_write(old_pod: Pod) -> None:

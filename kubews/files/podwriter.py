@@ -64,12 +64,12 @@ class PodWriter(io.RawIOBase):
         self._digest = self._kind.make() if self._kind else None
         self._temporary = temporary_name(self._target)
         argv = write_command(self._temporary, found, pod, None, 0, self._kind)
-        self._process = Popen(argv, pod=pod, bufsize=0, stdin=PIPE, stdout=PIPE, stderr=PIPE)
         try:
+            self._process = Popen(argv, pod=pod, bufsize=0, stdin=PIPE, stdout=PIPE, stderr=PIPE)
             if not self._process.stdout.readline():  # it says that it has opened the file, or not
                 self._attempts.ended(self._process)
         except BaseException:
-            self._process.close(0.0)
+            self._give_up()
             raise
 
     def __repr__(self) -> str:
@@ -167,9 +167,11 @@ class PodWriter(io.RawIOBase):
         return output
 
     def _finish_empty(self) -> bytes:
-        # Without ending the input: containerd may forget to tell, if nothing came before.
+        # Without ending the input: containerd may forget to tell, if nothing came before. And under another name:
+        # who gets nothing removes what it has made.
         assert self._process is not None
         self._process.close(0.0)
+        self._temporary = temporary_name(self._target)
         argv = write_command(self._temporary, self._found, self._pod, 0, 0, self._kind)
         return pipe(self._pod, argv, (), self._found, self._attempts, wait_open=True)
 

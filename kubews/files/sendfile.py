@@ -24,8 +24,8 @@ PIECE = 256 << 10
 _BLOCK = 65536
 
 #: Write stdin to $p, from block $2 on if there is one; $1 is its size where the input cannot be ended,
-#: and 0 where there is none: containerd may forget to end one that ends at once. $3 prints a checksum, $4 is the
-#: size of the whole if it is known. Nothing is sent before it says that the file is open:
+#: and 0 where there is none: containerd may forget to end one that ends at once. $3 prints a checksum. Nothing is
+#: sent before it says that the file is open:
 #: whoever is left behind by a cut then neither makes the name again nor empties the file, and writes the same bytes
 #: to the same places. One that was cut before that gets nothing, and removes what it has made.
 WRITE = """
@@ -38,7 +38,7 @@ elif [ "$2" ]; then
 elif [ "$1" ]; then head -c "$1" >&3
 else cat >&3; fi || exit
 exec 3>&-
-[ -s "$p" ] || [ "${4:-0}" = 0 ] || { rm -f -- "$p"; exit 75; }
+[ -s "$p" ] || [ "$1" = 0 ] || { rm -f -- "$p"; exit 75; }
 echo $(wc -c <"$p" 2>/dev/null)
 if [ "$3" ]; then "$3" <"$p"; fi
 """
@@ -232,9 +232,7 @@ def write_command(
             raise lacking(pod, "copying to it by a server before Kubernetes 1.30", "head")
         limit = str(size - offset)
     seek = str(offset // _BLOCK) if offset else ""
-    return script(
-        path, WRITE, limit, seek, kind.program if kind else "", "" if size is None else str(size)
-    )
+    return script(path, WRITE, limit, seek, kind.program if kind else "")
 
 
 def check_written(
