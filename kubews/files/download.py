@@ -29,7 +29,7 @@ from kubews.files.remotefiles import (
     look,
     missing,
     path_of,
-    script,
+    printing,
     size_of,
 )
 from kubews.popen import PIPE, Popen
@@ -259,15 +259,9 @@ class Download:
         if not printers:
             raise lacking(self._pod, "copying a file", "cat, tail, dd", "tar")
         offset, size = sink.size, found.size or 0
-        argv = script(
-            self._path,
-            _GET.replace("FIRST", _PRINTERS[printers[0]]),
-            str(size),
-            str(offset),
-            program,
-            str(offset + 1),
-        )
-        with Popen(argv, pod=self._pod, bufsize=0, stdout=PIPE, stderr=PIPE) as process:
+        text = _GET.replace("FIRST", _PRINTERS[printers[0]])
+        words = (str(size), str(offset), program, str(offset + 1))
+        with printing(self._pod, self._path, text, *words) as process:
             remote = self._take(process, sink, digest, size)
         if sink.size < size:
             # Files of /proc and /sys, and those that were cut there, have less in them than was said.

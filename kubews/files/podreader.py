@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, Optional
 
 from kubews.errors import CopyError, TruncatedTransfer
 from kubews.files.copying import CUT, Attempts
-from kubews.files.remotefiles import Found, look, script, size_of
-from kubews.popen import PIPE, Popen
+from kubews.files.remotefiles import Found, look, printing, size_of
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
+    from kubews.popen import Popen
     from kubews.targets import Target
 
 _RETRIES = 3
@@ -117,8 +117,8 @@ class PodReader(io.RawIOBase):
             return self._process
         self._stop()
         first = "cat" if "cat" in self._found.programs else "tail -c +1"
-        argv = script(self.name, _READ.replace("FIRST", first), str(self._position + 1))
-        self._process = Popen(argv, pod=self._pod, bufsize=0, stdout=PIPE, stderr=PIPE)
+        text = _READ.replace("FIRST", first)
+        self._process = printing(self._pod, self.name, text, str(self._position + 1))
         self._there = self._position
         return self._process
 

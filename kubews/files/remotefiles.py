@@ -24,6 +24,18 @@ RESULT = "kubews-checksum "
 # $p is the path from here on.
 _PATH = 'p=$(printf %b. "$1"); p=${p%.}; shift\n'
 
+# When nobody reads the output any more, the runtime still keeps its pipe open: what writes to it would wait for ever.
+# But it ends the input, which nothing is ever written to (and which ends with any of the outputs, so that those are
+# kept open). Only who leads a process group, as runc has it, can end all that was started; else it is the shell alone.
+_WATCHED = """exec 3<&0
+{ read -r r <&3; kill -TERM -$$ || kill $$; } >/dev/null 2>&1 &
+w=$!; exec 3<&-
+(
+SCRIPT
+)
+c=$?; { kill $w; exit $c; } 2>/dev/null
+"""
+
 _PROGRAMS = "cat chmod cksum dd head ln mkdir mv readlink rm sha256sum stat tail tar touch wc"
 
 # One line each: what it is, whether its directory is there, size mode time, programs, which tar; and then, if it is
@@ -105,6 +117,15 @@ def quoted(text: str) -> str:
 def script(path: str, text: str, *arguments: str) -> list[str]:
     """Return the command that runs a script with ``$p`` as the path, and the arguments from ``$1`` on."""
     return ["sh", "-c", _PATH + text, "sh", quoted(path), *arguments]
+
+
+def printing(pod: Target, path: str, text: str, *arguments: str) -> Popen:
+    """Start a script (see ``script``) that prints much, and ends when it is no longer listened to.
+
+    Threads: blocks until it is connected.
+    """
+    argv = script(path, _WATCHED.replace("SCRIPT", text), *arguments)
+    return Popen(argv, pod=pod, bufsize=0, request_stdin=True, stdout=PIPE, stderr=PIPE)
 
 
 def look(pod: Target, path: str) -> Optional[Found]:
