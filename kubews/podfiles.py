@@ -33,6 +33,7 @@ class PodFiles(Target):
         preserve: bool = True,
         retries: int = 3,
         checksum: Optional[bool] = None,
+        resume: bool = False,
         progress: Progress = None,
         max_files: int = 1_000_000,
         max_bytes: int = 1 << 40,
@@ -55,6 +56,9 @@ class PodFiles(Target):
             checksum: whether to compare a checksum of a single file: None takes one that the image can calculate,
                 True insists on SHA-256 (and is an error for a directory, which is verified as an archive), False
                 takes none.
+            resume: leave what has arrived of a single file beside ``local`` if this is cut or interrupted, or its
+                process dies, and go on with what such a call has left, if the file is still the same. Names of
+                what is left begin with ``.kubews-``.
             progress: True for tqdm's bar, or a function of the bytes done and of all (None if unknown).
             max_files: entries that may come.
             max_bytes: of contents that may come, holes included.
@@ -69,22 +73,16 @@ class PodFiles(Target):
             CopyError: the remote tools have failed, are missing, or something cannot be written here.
             ApiError: the server refused.
             ConnectFailed: the server could not be reached.
+            ConnectionLost: it was cut before anything was known of the path.
 
         Threads: blocks.
         """
-        from kubews.files import download  # not for programs that only run commands
+        from kubews.files import arrival, copying, download  # only for programs that copy
 
+        wishes = copying.Wishes(preserve, retries, checksum, resume)
+        limits = arrival.Limits(max_files, max_bytes)
         return download.copy_from(
-            self,
-            remote,
-            local,
-            symlinks=symlinks,
-            preserve=preserve,
-            retries=retries,
-            checksum=checksum,
-            progress=progress,
-            max_files=max_files,
-            max_bytes=max_bytes,
+            self, remote, local, wishes=wishes, symlinks=symlinks, progress=progress, limits=limits
         )
 
     def copy_to(
@@ -95,22 +93,24 @@ class PodFiles(Target):
         preserve: bool = True,
         retries: int = 3,
         checksum: Optional[bool] = None,
+        resume: bool = False,
         progress: Progress = None,
     ) -> Copied:
         """Copy files and directories from here to the pod.
 
         If ``remote`` is a directory, the copies are made in it, under their own names, else there is one, which is
-        ``remote``. What is copied has a temporary name until it is whole and verified; directories that are there
-        already keep what else is in them. It belongs to the container's user. Needs ``sh``, ``mv`` and ``rm`` in the
-        image; without ``tar`` the shell unpacks trees.
+        ``remote``, or what that links to. What is copied has a temporary name until it is whole and verified;
+        directories that are there already keep what else is in them. It belongs to the container's user. Needs
+        ``sh``, ``mv`` and ``rm`` in the image; without ``tar`` the shell unpacks trees.
 
         Args:
             local: a path, a glob or several of them, or a binary file object. Links that are named are followed,
-                those below are copied as links.
+                those below are copied as links; a FIFO or a device that is named is read.
             remote: the path.
             preserve: whether modes and times are those here.
             retries: as for ``copy_from``; a file object cannot be read again.
             checksum: as for ``copy_from``.
+            resume: as for ``copy_from``; what has arrived is left in the pod.
             progress: as for ``copy_from``.
 
         Returns:
@@ -123,20 +123,14 @@ class PodFiles(Target):
             HalfCloseUnsupported: a file object of unknown size, and a server before 1.30.
             ApiError: the server refused.
             ConnectFailed: the server could not be reached.
+            ConnectionLost: it was cut before anything was known of the path.
 
         Threads: blocks.
         """
-        from kubews.files import upload  # not for programs that only run commands
+        from kubews.files import copying, upload  # only for programs that copy
 
-        return upload.copy_to(
-            self,
-            local,
-            remote,
-            preserve=preserve,
-            retries=retries,
-            checksum=checksum,
-            progress=progress,
-        )
+        wishes = copying.Wishes(preserve, retries, checksum, resume)
+        return upload.copy_to(self, local, remote, wishes=wishes, progress=progress)
 
     @overload
     def open(
@@ -174,7 +168,8 @@ class PodFiles(Target):
 
         Reading goes on where it was cut, and can seek if the image has ``tail``. What is written is in a temporary
         file until ``close()`` has verified it, and then has the name, or is appended; if the ``with`` block is left
-        by an exception, nothing is. A new file keeps the mode of the one that it replaces.
+        by an exception, nothing is. A new file keeps the mode of the one that it replaces, and links are followed.
+        Only an append that a full disk ends is told but not undone, for others may have written there meanwhile.
 
         Args:
             path: of the file.
@@ -189,6 +184,7 @@ class PodFiles(Target):
             HalfCloseUnsupported: to write, with a server before 1.30.
             ApiError: the server refused.
             ConnectFailed: the server could not be reached.
+            ConnectionLost: it was cut before anything was known of the path.
 
         Threads: blocks. The file is for one thread.
         """

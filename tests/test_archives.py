@@ -145,9 +145,26 @@ HOSTILE: dict[str, Case] = {
         hard_link("a", "way/precious") + END, UnsafeArchive, "is a symbolic link"
     ),
     "hard link to a symlink": Case(
-        symlink("s", "../outside/precious") + hard_link("a", "s") + END, UnsafeArchive, "no file of this copy"
+        symlink("s", "../outside/precious") + hard_link("a", "s") + END, warns="a: left out, because s is no file"
     ),
-    "hard link to nothing": Case(hard_link("a", "b") + END, UnsafeArchive, "no file of this copy"),
+    "two names of a symlink": Case(
+        member("f", b"1") + symlink("s", "f") + hard_link("a", "s") + END, files={"f": b"1", "s": "f", "a": "f"}
+    ),
+    "two names of a symlink, of which one leads out": Case(
+        symlink("x/y/s", "../f") + hard_link("a", "x/y/s") + END,
+        files={"x": None, "x/y": None, "x/y/s": "../f"},
+        warns="a: left out, because it is a link out",
+    ),
+    "two names of a symlink when none are wanted": Case(
+        symlink("s", "f") + hard_link("a", "s") + END, warns="a: left out", symlinks=False
+    ),
+    "two names of a FIFO": Case(
+        member("p", kind=tarfile.FIFOTYPE) + hard_link("a", "p") + END, warns="a: left out, because p is no file"
+    ),
+    "hard link to a directory": Case(
+        directory("d") + hard_link("a", "d") + END, files={"d": None}, warns="a: left out"
+    ),
+    "hard link to nothing": Case(hard_link("a", "b") + END, warns="a: left out, because b is no file of this copy"),
     "hard link to itself": Case(
         member("a", b"1") + hard_link("a", "a") + END, files={"a": b"1"}
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import gc
 import io
 import json
@@ -10,6 +11,7 @@ import os
 import random
 import warnings
 import zipfile
+from pathlib import Path
 
 import pytest
 from podprograms import PROGRAMS, Programs, directory_of, nothing_unfinished
@@ -42,6 +44,7 @@ def test_text_is_written_read_and_appended(each: Pod, place: str) -> None:
         assert file.readable()
         assert not file.writable()
     with each.open(place, encoding="latin-1", newline="") as file:
+        assert (file.mode, file.name, file.encoding) == ("r", f"./{place}", "latin-1")
         assert file.readlines()[-1] == "é\n"
     with each.open(f"{place}-empty", "w"):
         pass
@@ -49,6 +52,15 @@ def test_text_is_written_read_and_appended(each: Pod, place: str) -> None:
     with each.open(f"{place}-new", "at") as file:
         file.write("new")
     assert each.check_output(["cat", f"{place}-new"]) == b"new"
+
+
+def test_what_others_append_meanwhile_stays_r46(each: Pod, place: str) -> None:
+    for meanwhile in (f"echo other >>{place}", f"rm {place}"):
+        with each.open(place, "a") as file:
+            file.write("ours\n")
+            each.run(meanwhile, shell=True, check=True)
+        expected = b"other\nours\n" if "other" in meanwhile else b"ours\n"
+        assert each.check_output(["cat", place]) == expected
 
 
 def test_a_file_that_is_replaced_keeps_its_mode(each: Pod, place: str) -> None:
@@ -101,6 +113,18 @@ def test_json_csv_and_zipfile_take_it(each: Pod, place: str) -> None:
         assert archive.namelist() == ["one", "two"]
         assert archive.read("two") == b"2"
         assert archive.read("one") == contents
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_a_byte_order_mark_stands_where_a_file_here_has_it(
+    encoding: str, pod: Pod, place: str, tmp_path: Path
+) -> None:
+    for opened in (functools.partial(pod.open, place), (tmp_path / "f").open):
+        for mode in ("w", "a"):
+            with opened(mode=mode, encoding=encoding, newline="") as file:  # type: ignore[operator]
+                file.write("a")
+                file.write("b")
+    assert pod.check_output(["cat", place]) == (tmp_path / "f").read_bytes()
 
 
 def test_an_exception_in_the_block_writes_nothing_r46(pod: Pod, place: str) -> None:
@@ -188,6 +212,21 @@ def test_closing_tells_of_what_has_not_arrived_r46(
         assert eventually(lambda: nothing_unfinished(there), seconds(5))
 
 
+def test_a_file_that_could_not_be_opened_leaves_nothing_r46(
+    local: LocalCluster, pod: Pod, place: str
+) -> None:
+    there = directory_of(pod)
+    for size in (0, 3):  # before it says that it is open, and while it does
+        local.next_faults(Faults(match="umask%20077", drop_after=size))
+        with pytest.raises(kubews.ConnectionLost):
+            pod.open(place, "w")
+    assert eventually(lambda: nothing_unfinished(there), seconds(10))
+    with pod.open(place, "w"):
+        pass
+    assert (there / place).read_bytes() == b""
+    assert eventually(lambda: nothing_unfinished(there), seconds(10))
+
+
 def test_a_full_disk_is_told_r46(programs: Programs) -> None:
     pod = programs(PROGRAMS, cat='head -c 1000; echo "cat: No space left on device" >&2; exit 1')
     file = pod.open("f", "wb")
@@ -209,7 +248,7 @@ def test_a_writer_that_is_forgotten_writes_nothing(pod: Pod, place: str) -> None
         del reading
         gc.collect()
     assert pod.run(["test", "-e", place]).returncode == 1
-    pod.run("rm .kubews-*", shell=True, check=True)  # nobody is left who could have done that
+    assert eventually(lambda: b".kubews-" not in pod.check_output(["ls", "-A"]), 10)
 
 
 def test_servers_that_cannot_end_an_input_refuse_to_write(old_pod: Pod) -> None:

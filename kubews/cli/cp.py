@@ -37,6 +37,10 @@ def add_arguments(parser: Parser) -> None:
         default=3,
         help="how often to go on after a cut (%(default)s); a negative number is for ever",
     )
+    parser.add_switch(
+        "--resume",
+        help="leave what has arrived of a file if it is cut, for the next time to go on with",
+    )
     parser.add_switch("--no-preserve", help="leave modes and times to the place of the copy")
     parser.add_argument("names", nargs="*", metavar="SOURCE DESTINATION", help=argparse.SUPPRESS)
     parser.set_defaults(quiet=False, pod_running_timeout=60.0)
@@ -94,7 +98,11 @@ def _copy(options: argparse.Namespace, source: Spec, target: Spec) -> Copied:
     options.namespace = remote.namespace or options.namespace
     pod = pods.find(options, remote.pod)
     retries = sys.maxsize if options.retries < 0 else options.retries
-    preserve = not options.no_preserve
-    if source.pod:
-        return pod.copy_from(source.path, target.path, preserve=preserve, retries=retries)
-    return pod.copy_to(source.path, target.path, preserve=preserve, retries=retries)
+    copy = pod.copy_from if source.pod else pod.copy_to
+    return copy(
+        source.path,
+        target.path,
+        preserve=not options.no_preserve,
+        retries=retries,
+        resume=options.resume,
+    )

@@ -102,8 +102,7 @@ class Arrival:
                 if name:
                     self._landing.directory(name, entry.mode, entry.mtime)
             elif entry.kind == "link":
-                self._landing.hard_link(name, self._name(entry.target, entry.name))
-                self.files += 1
+                self._take_link(entry, name)
             elif entry.kind == "symlink":
                 self._take_symlink(entry, name)
             else:
@@ -172,6 +171,16 @@ class Arrival:
                 self._progress(self.size)
             self._landing.settle(arriving)
         self.files += 1
+
+    def _take_link(self, entry: Entry, name: Name) -> None:
+        target = self._name(entry.target, entry.name)
+        text = self._landing.link_at(target)
+        if text is not None:  # a symbolic link may have several names, too
+            self._take_symlink(entry._replace(target=text), name)
+        elif self._landing.hard_link(name, target):
+            self.files += 1
+        else:
+            self.warn(f"{entry.name}: left out, because {entry.target} is no file of this copy")
 
     def _take_symlink(self, entry: Entry, name: Name) -> None:
         if not self._symlinks:

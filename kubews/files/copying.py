@@ -10,6 +10,7 @@ from kubews.errors import (
     ConnectFailed,
     ConnectionLost,
     CopyError,
+    ServerError,
     StreamBroken,
     TruncatedTransfer,
 )
@@ -17,12 +18,13 @@ from kubews.files.remotefiles import Found, failed, read_some, said
 from kubews.popen import PIPE, Popen
 
 if TYPE_CHECKING:
+    from kubews.files.checksums import Checksum
     from kubews.targets import Target
 
 _T = TypeVar("_T")
 
-#: What a cut looks like: it can be tried again.
-CUT = (ConnectionLost, ConnectFailed, TruncatedTransfer)
+#: What a cut looks like: it can be tried again. A server that comes up again, or has lost a node, says 5xx.
+CUT = (ConnectionLost, ConnectFailed, ServerError, TruncatedTransfer)
 
 _CUT_CODE = 75  # of our scripts (EX_TEMPFAIL)
 # Not "file shrank by ... bytes; padding with zeros": that is no longer what was there.
@@ -46,6 +48,18 @@ class Copied(NamedTuple):
     verified: str
     #: What the remote tools have said, and what was left out, in lines.
     warnings: tuple[str, ...]
+
+
+class Wishes(NamedTuple):
+    """What the caller wants of a copy, either way; see ``Pod.copy_from``.
+
+    Threads: a value.
+    """
+
+    preserve: bool
+    retries: int
+    checksum: Optional[bool]
+    resume: bool
 
 
 class Attempts:
@@ -123,13 +137,21 @@ class Attempts:
             raise failed(self._pod, f"copying {self._path}", code, self.warnings)
         return checksum
 
-    def other_sum(self, name: str) -> CopyError:
-        """Return the error about a checksum (of this name) that is another one."""
-        return CopyError(
-            f"{self._pod.where}: {self._path} has another {name} there than here: it was changed meanwhile, "
-            "or on the way",
-            member=self._path,
-            warnings=self.warnings,
+    def compare(self, kind: Checksum, there: Optional[str], here: str) -> None:
+        """Compare checksums.
+
+        Raises:
+            CopyError: they differ, or the pod has told none.
+        """
+        if there == here:
+            return
+        what = (
+            f"has another {kind.name} there than here: it was changed meanwhile, or on the way"
+            if there
+            else f"could not be verified: {kind.program} there has told nothing (checksum=False does without)"
+        )
+        raise CopyError(
+            f"{self._pod.where}: {self._path} {what}", member=self._path, warnings=self.warnings
         )
 
 

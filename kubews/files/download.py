@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Optional, Protocol, Union
 
 from kubews.command import StrOrBytesPath
-from kubews.errors import ConnectionLost, CopyError, ExecError, TruncatedTransfer
+from kubews.errors import CopyError, ExecError, TruncatedTransfer
 from kubews.files import checksums
 from kubews.files.arrival import PIECE, Limits
-from kubews.files.copying import CUT, Attempts, Copied
+from kubews.files.copying import CUT, Attempts, Copied, Wishes
 from kubews.files.landing import Landing
+from kubews.files.parts import Part, part_of
 from kubews.files.progress import Meter, Progress
 from kubews.files.receivetree import TreeReceiver
 from kubews.files.remotefiles import (
@@ -27,7 +29,7 @@ from kubews.files.remotefiles import (
     look,
     missing,
     path_of,
-    script,
+    printing,
     size_of,
 )
 from kubews.popen import PIPE, Popen
@@ -35,11 +37,14 @@ from kubews.popen import PIPE, Popen
 if TYPE_CHECKING:
     from kubews.targets import Target
 
-# Of one file, from byte $2 on, and on stderr the checksum of its first $1 bytes by the program $3. Both at once.
+# Of one file, from byte $2 on, and as the last line of stderr the checksum of its first $1 bytes by the program $3.
+# Both are read at once.
 _GET = """
-if [ "$3" ]; then { s=$(head -c "$1" <"$p" | "$3") && echo "kubews-checksum $s" >&2; } & fi
-if [ "$2" = 0 ]; then FIRST; else tail -c "+$4" <"$p"; fi
-c=$?; wait; exit $c
+if [ "$2" = 0 ]; then FIRST; else tail -c "+$4" <"$p"; fi &
+if [ "$3" ]; then s=$(head -c "$1" <"$p" | "$3"); fi
+wait $!; c=$?
+if [ "$3" ]; then printf '\\nkubews-checksum %s\\n' "$s" >&2; fi
+exit $c
 """
 
 # What can print a file, the best first.
@@ -102,11 +107,9 @@ class Download:
         pod: the pod itself.
         path: in it, as ``path_of`` returns it.
         meter: who is told how far it is.
+        wishes: what else is wanted.
         limits: how much may come.
-        preserve: whether modes and times are the pod's.
         symlinks: whether to make links that stay within the copy.
-        retries: how often to go on after a cut.
-        checksum: None where the image can; True or not at all; False never.
 
     Threads: one.
     """
@@ -116,24 +119,29 @@ class Download:
         pod: Target,
         path: str,
         meter: Meter,
-        *,
+        wishes: Wishes,
         limits: Limits,
-        preserve: bool,
         symlinks: bool,
-        retries: int,
-        checksum: Optional[bool],
     ) -> None:
         self._pod, self._path, self._meter = pod, path, meter
-        self._limits, self._preserve, self._checksum = limits, preserve, checksum
-        self._attempts = Attempts(pod, path, retries)
+        self._wishes, self._limits = wishes, limits
+        self._attempts = Attempts(pod, path, wishes.retries)
         self._trees = TreeReceiver(
-            pod, path, self._attempts, meter, limits=limits, preserve=preserve, symlinks=symlinks
+            pod,
+            path,
+            self._attempts,
+            meter,
+            limits=limits,
+            preserve=wishes.preserve,
+            symlinks=symlinks,
         )
 
     def to_file(self, file: HasWrite) -> Copied:
         """Copy one file into a file object."""
         found = look(self._pod, self._path)
         if found is None:
+            self._need_no_checksum()
+            self._attempts = Attempts(self._pod, self._path, 0)  # it cannot be gone on with
             return self._without_shell(_UserFile(file))
         self._check(found)
         if found.kind == "directory":
@@ -147,24 +155,33 @@ class Download:
         target = self._target(local)
         found = look(self._pod, self._path)
         if found is None:
+            self._need_no_checksum()
             return self._tree_or_file_without_shell(target)
         self._check(found)
         if found.kind == "directory":
-            if self._checksum:
+            if self._wishes.checksum:
                 raise CopyError(
                     "checksum=True is for single files; a tree is verified as an archive"
                 )
             return self._attempts.until_done(lambda: self._trees.receive(found, target))
         if not found.programs & _PRINTERS.keys() and "tar" in found.programs:
+            self._need_no_checksum()
             return self._attempts.until_done(lambda: self._trees.receive_anything(target))
         folder, name = os.path.split(target)
+        part = self._part(name, found)
         with (
-            Landing(folder or ".", preserve=self._preserve) as landing,
-            landing.file((name,), found.mode, found.mtime) as arriving,
+            Landing(folder or ".", preserve=self._wishes.preserve) as landing,
+            landing.file((name,), found.mode, found.mtime, part) as arriving,
         ):
-            verified = self._fetch(found, arriving)
+            if arriving.size and "tail" not in found.programs:
+                arriving.restart()
+            verified = self._fetch(found, arriving, arriving.so_far())
             landing.settle(arriving)
         return Copied(target, 1, arriving.size, verified, tuple(self._attempts.warnings))
+
+    def _need_no_checksum(self) -> None:
+        if self._wishes.checksum:
+            raise lacking(self._pod, "checksum=True", "sh, cat, head and sha256sum")
 
     def _target(self, local: str) -> str:
         """Return the path that the copy will have; links that the user names are followed."""
@@ -191,31 +208,48 @@ class Download:
 
     # -- one file
 
-    def _fetch(self, found: Found, sink: _Sink) -> str:
+    def _part(self, name: str, found: Found) -> Optional[Part]:
+        """Return what an earlier call may have left of the same contents."""
+        if not self._wishes.resume or found.mtime is None:
+            return None
+        source = (self._pod.where, self._path, found.size, found.mtime)
+        return part_of(name, *source, self._wishes.preserve)  # who makes the file gives it its mode
+
+    def _fetch(self, found: Found, sink: _Sink, so_far: Iterable[bytes] = ()) -> str:
         """Copy the contents of one file, going on after cuts; return what was verified."""
         kind = self._kind(found)
         digest = kind.make() if kind else None
-        self._meter.total = found.size
+        if digest:
+            for piece in so_far:
+                digest.update(piece)
+        self._meter.total, was_cut = found.size, False
         while True:
             try:
+                if was_cut:
+                    found = self._same(found, sink)
+                    if kind and not sink.size:
+                        digest = kind.make()
                 remote = self._fetch_rest(found, sink, digest, kind.program if kind else "")
                 break
             except CUT as exc:
                 self._attempts.after(exc, sink.size, found.size)
-            found = self._same(found, sink)
-            if kind and not sink.size:
-                digest = kind.make()
+                was_cut = True
         if kind is None or digest is None:
             return "" if found.size is None else "size"
-        if remote != digest.hexdigest():
-            raise self._attempts.other_sum(kind.name)
+        if self._wishes.checksum and sink.size and not found.size:
+            raise CopyError(
+                f"{self._pod.where}: {self._path} does not say how much is in it, so that checksum=True cannot be",
+                member=self._path,
+            )
+        self._attempts.compare(kind, remote, digest.hexdigest())
         return kind.name
 
     def _kind(self, found: Found) -> Optional[checksums.Checksum]:
-        kind = checksums.choose(found.programs, self._checksum)
-        if self._checksum and (kind is None or "head" not in found.programs):
+        wanted = self._wishes.checksum
+        kind = checksums.choose(found.programs, wanted)
+        if wanted and (kind is None or "head" not in found.programs):
             raise lacking(self._pod, "checksum=True", "sha256sum and head")
-        return kind if found.size and "head" in found.programs else None
+        return kind if (found.size or wanted) and "head" in found.programs else None
 
     def _fetch_rest(
         self, found: Found, sink: _Sink, digest: Optional[checksums.Digest], program: str
@@ -225,31 +259,37 @@ class Download:
         if not printers:
             raise lacking(self._pod, "copying a file", "cat, tail, dd", "tar")
         offset, size = sink.size, found.size or 0
-        argv = script(
-            self._path,
-            _GET.replace("FIRST", _PRINTERS[printers[0]]),
-            str(size),
-            str(offset),
-            program,
-            str(offset + 1),
-        )
-        with Popen(argv, pod=self._pod, bufsize=0, stdout=PIPE, stderr=PIPE) as process:
-            while data := process.stdout.read(PIECE):
-                if sink.size + len(data) > self._limits.bytes:
-                    raise CopyError(
-                        f"{self._path} has more than {self._limits.bytes:,} bytes: max_bytes= allows more"
-                    )
-                if digest is not None:
-                    digest.update(data[: max(0, size - sink.size)])
-                sink.write(data)
-                self._meter(sink.size)
-            remote = self._attempts.ended(process)
+        text = _GET.replace("FIRST", _PRINTERS[printers[0]])
+        words = (str(size), str(offset), program, str(offset + 1))
+        with printing(self._pod, self._path, text, *words) as process:
+            remote = self._take(process, sink, digest, size)
         if sink.size < size:
             # Files of /proc and /sys, and those that were cut there, have less in them than was said.
             now = size_of(self._pod, self._path)
             if now is None or sink.size < now:
                 raise TruncatedTransfer("the end is missing", received=sink.size, expected=size)
+            if now < sink.size:
+                raise CopyError(
+                    f"{self._pod.where}: {self._path} has become shorter while it was read",
+                    member=self._path,
+                    warnings=self._attempts.warnings,
+                )
         return remote
+
+    def _take(
+        self, process: Popen, sink: _Sink, digest: Optional[checksums.Digest] = None, size: int = 0
+    ) -> Optional[str]:
+        """Take what a process prints, the first ``size`` bytes into the digest; return the checksum that it tells."""
+        while data := process.stdout.read(PIECE):
+            if sink.size + len(data) > self._limits.bytes:
+                raise CopyError(
+                    f"{self._path} has more than {self._limits.bytes:,} bytes: max_bytes= allows more"
+                )
+            if digest is not None:
+                digest.update(data[: max(0, size - sink.size)])
+            sink.write(data)
+            self._meter(sink.size)
+        return self._attempts.ended(process)
 
     def _same(self, found: Found, sink: _Sink) -> Found:
         """Look again after a cut, and forget what came if the file is another one or cannot be gone on with."""
@@ -278,24 +318,20 @@ class Download:
         return copied._replace(path=target)
 
     def _without_shell(self, sink: _Sink) -> Copied:
-        try:
+        def attempt() -> None:
+            if sink.size:
+                sink.restart()
             with Popen(
                 ["cat", self._path], pod=self._pod, bufsize=0, stdout=PIPE, stderr=PIPE
             ) as process:
-                while data := process.stdout.read(PIECE):
-                    sink.write(data)
-                    self._meter(sink.size)
-                self._attempts.ended(process)
+                self._take(process, sink)
+
+        try:
+            self._attempts.until_done(attempt)
         except ExecError as exc:
             if not is_absent(exc):
                 raise
             raise lacking(self._pod, "copying from it", "sh", "tar", "cat") from exc
-        except ConnectionLost as exc:
-            raise TruncatedTransfer(
-                f"{self._pod.where}: copying {self._path} was cut after {sink.size:,} bytes: {exc}",
-                member=self._path,
-                received=sink.size,
-            ) from exc
         return Copied("", 1, sink.size, "", tuple(self._attempts.warnings))
 
 
@@ -304,13 +340,10 @@ def copy_from(
     remote: StrOrBytesPath,
     local: Union[StrOrBytesPath, HasWrite],
     *,
+    wishes: Wishes,
     symlinks: bool,
-    preserve: bool,
-    retries: int,
-    checksum: Optional[bool],
     progress: Progress,
-    max_files: int,
-    max_bytes: int,
+    limits: Limits,
 ) -> Copied:
     """Copy from a pod; see ``Pod.copy_from``.
 
@@ -318,17 +351,10 @@ def copy_from(
     """
     path = path_of(remote)
     with Meter(progress, base_of(path) or path) as meter:
-        download = Download(
-            pod.pin(),
-            path,
-            meter,
-            limits=Limits(max_files, max_bytes),
-            preserve=preserve,
-            symlinks=symlinks,
-            retries=retries,
-            checksum=checksum,
-        )
+        download = Download(pod.pin(), path, meter, wishes, limits, symlinks)
         if hasattr(local, "write"):
+            if wishes.resume:
+                raise ValueError("resume=True is for files that have a path, here and there")
             return download.to_file(local)  # type: ignore[arg-type]
         name = os.fsdecode(local)
         if (

@@ -8,8 +8,8 @@ from typing import Optional
 from kubews.errors import CopyError, TruncatedTransfer
 from kubews.files.arrival import PIECE, Entry
 
-# Of an entry its letter, then what stat says of it, then its name, then the contents; behind those a word,
-# which is not there if the file was shorter than it was said to be. LC_ALL=C: names are bytes.
+# Of an entry its letter, then what stat says of it, then its name, then the contents; behind those the file's number,
+# which is not there if it was shorter than it was said to be. LC_ALL=C: names are bytes.
 # $1 tells with 1 which of stat, readlink and head are there.
 SEND = r"""
 export LC_ALL=C
@@ -19,7 +19,7 @@ case $1 in 1*) about() { stat -c '%a %Y %s' -- "$1"; };; *) about() {
   else echo 644 - $(wc -c <"$1"); fi; };; esac
 case $1 in ?1*) target() { readlink -- "$1"; };; *) target() { return 1; };; esac
 case $1 in ??1) contents() { head -c "$2" <"$1"; };; *) contents() { cat <"$1"; };; esac
-bad=0
+bad=0 i=0
 walk() {
   for f in "$1"/* "$1"/.[!.]* "$1"/..?*; do
     n=${f#"$p"/}
@@ -32,7 +32,7 @@ walk() {
     elif [ -f "$f" ]; then
       if [ -r "$f" ]; then
         a=$(about "$f"); printf 'f\0%s\0%s\0' "$a" "$n"
-        contents "$f" "${a##* }"; printf 'ok\0'
+        contents "$f" "${a##* }"; i=$((i + 1)); printf '%s\0' "$i"
       else echo "$n: cannot be read" >&2; bad=1; fi
     elif [ -e "$f" ]; then printf 'o\0a device, a FIFO or a socket\0%s\0' "$n"
     fi
@@ -75,6 +75,7 @@ class ListingReader:
             TruncatedTransfer: the end is missing.
             CopyError: this is something else, or a file was shorter than it had been.
         """
+        files = 0
         while (letter := self._field()) != "e":
             if letter not in ("d", "f", "l", "o"):
                 raise CopyError(f"what came from the pod is no listing: {letter[:40]!r}")
@@ -88,7 +89,8 @@ class ListingReader:
             else:
                 mode, mtime, self._left = _mode_and_time(about)
                 yield Entry("file", name, self._left, mode, mtime, read=self._contents)
-                if self._field() != "ok":
+                files += 1
+                if self._field() != str(files):
                     raise CopyError(f"{name!r} has changed while it was read", member=name)
 
     def _contents(self, size: int) -> bytes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from typing import TYPE_CHECKING, Literal, Optional, Union
+from typing import TYPE_CHECKING, Any, Literal, Optional, Union
 
 from kubews.command import StrOrBytesPath
 from kubews.errors import CopyError, KubewsError
@@ -53,9 +53,11 @@ def open_file(
         buffered = BufferedPodWriter(PodWriter(pod, name, found, letters == "a"), _BUFFER)
     if binary:
         return buffered
-    kind = io.TextIOWrapper if letters == "r" else TextPodWriter
+    kind: Any = io.TextIOWrapper if letters == "r" else TextPodWriter
     try:
-        return kind(buffered, encoding or "utf-8", errors, newline)
+        text: io.TextIOWrapper = kind(buffered, encoding or "utf-8", errors, newline)
+        text.mode = mode  # type: ignore[misc]  # as the builtin open does
+        return text
     except BaseException:  # no such encoding
         if isinstance(buffered, BufferedPodWriter):
             buffered.raw.discard()

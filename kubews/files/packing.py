@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
+import io
 import os
 import stat
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Optional
 
 from kubews.command import StrOrBytesPath
 from kubews.errors import CopyError
@@ -52,6 +54,25 @@ def expand(local: StrOrBytesPath | Sequence[StrOrBytesPath]) -> list[str]:
     return paths
 
 
+@contextlib.contextmanager
+def reading(path: str) -> Iterator[None]:
+    """Say of an error of the system what it is about."""
+    try:
+        yield
+    except OSError as exc:
+        raise CopyError(f"{path} cannot be read: {exc.strerror}", member=path) from exc
+
+
+def opened(path: str) -> io.FileIO:
+    """Return a file to read.
+
+    Raises:
+        CopyError: it cannot be read.
+    """
+    with reading(path):
+        return open(path, "rb", buffering=0)
+
+
 def walk(path: str, name: str) -> Iterator[Item]:
     """Yield a file or a directory with all that is in it, the contents before ``left``.
 
@@ -62,48 +83,64 @@ def walk(path: str, name: str) -> Iterator[Item]:
     Raises:
         CopyError: something cannot be read.
     """
-    try:
-        yield from _walk(path, name, os.stat(path))
-    except OSError as exc:
-        if isinstance(exc, CopyError):
-            raise
-        raise CopyError(
-            f"{exc.filename or path} cannot be read: {exc.strerror}", member=path
-        ) from exc
+    open_ones: list[tuple[Item, Iterator[str]]] = []  # a tree may be deeper than calls may be
+    with reading(path):
+        item = _item(path, name, os.stat(path))
+    while True:
+        yield item
+        if item.kind == "directory":
+            with reading(item.path):
+                open_ones.append((item, iter(sorted(os.listdir(item.path)))))
+        inside = None
+        while open_ones and inside is None:
+            folder, names = open_ones[-1]
+            inside = next(names, None)
+            if inside is None:
+                open_ones.pop()
+                yield folder._replace(kind="left")
+        if inside is None:
+            return
+        path = os.path.join(folder.path, inside)
+        with reading(path):
+            item = _item(path, f"{folder.name}/{inside}", os.lstat(path))
 
 
-def _walk(path: str, name: str, info: os.stat_result) -> Iterator[Item]:
+def _item(path: str, name: str, info: os.stat_result) -> Item:
     about = (info.st_mode & _MODES, int(info.st_mtime // 1))
     if stat.S_ISDIR(info.st_mode):
-        yield Item("directory", name, path, 0, *about)
-        with os.scandir(path) as found:
-            names = sorted(entry.name for entry in found)
-        for each in names:
-            inside = os.path.join(path, each)
-            yield from _walk(inside, f"{name}/{each}", os.lstat(inside))
-        yield Item("left", name, path, 0, *about)
-    elif stat.S_ISREG(info.st_mode):
-        yield Item("file", name, path, info.st_size, *about)
-    elif stat.S_ISLNK(info.st_mode):
-        yield Item("symlink", name, path, 0, *about, os.readlink(path))
-    else:
-        yield Item("other", name, path)
+        return Item("directory", name, path, 0, *about)
+    if stat.S_ISREG(info.st_mode):
+        return Item("file", name, path, info.st_size, *about)
+    if stat.S_ISLNK(info.st_mode):
+        return Item("symlink", name, path, 0, *about, os.readlink(path))
+    return Item("other", name, path)
 
 
-def contents(item: Item) -> Iterator[bytes]:
-    """Yield the bytes of a file, as many as were announced.
+def contents(
+    path: str, size: int, offset: int = 0, before: Optional[os.stat_result] = None
+) -> Iterator[bytes]:
+    """Yield the bytes of a file from an offset on, as many as were announced.
+
+    Args:
+        path: of the file.
+        size: of the whole, as announced.
+        offset: where to begin.
+        before: what was known about it when the bytes before the offset were read.
 
     Raises:
-        CopyError: there are fewer by now.
+        CopyError: there are fewer by now, or it is another one.
     """
-    with open(item.path, "rb", buffering=0) as file:
-        left = item.size
+    with opened(path) as file:
+        now = os.fstat(file.fileno())
+        if before and (now.st_size, now.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
+            raise CopyError(f"{path} has changed while it was read", member=path)
+        file.seek(offset)
+        left = size - offset
         while left:
-            data = file.read(min(left, _PIECE))
+            with reading(path):
+                data = file.read(min(left, _PIECE))
             if not data:
-                raise CopyError(
-                    f"{item.path} has become shorter while it was read", member=item.path
-                )
+                raise CopyError(f"{path} has become shorter while it was read", member=path)
             left -= len(data)
             yield data
 
@@ -128,7 +165,7 @@ def as_archive(items: Iterable[Item], mark: str, twice: bool) -> Iterator[bytes]
     for item in items:
         yield _header(item, twice)
         if item.kind == "file":
-            yield from contents(item)
+            yield from contents(item.path, item.size)
             yield bytes(-item.size % tarfile.BLOCKSIZE)
     yield _header(_marked(mark), twice)
     yield _END
@@ -167,7 +204,7 @@ def as_lines(items: Iterable[Item]) -> Iterator[bytes]:
     for item in items:
         yield _line(item)
         if item.kind == "file":
-            yield from contents(item)
+            yield from contents(item.path, item.size)
     yield _LAST
 
 
@@ -201,3 +238,18 @@ def joined(pieces: Iterable[bytes]) -> Iterator[bytes]:
             held, size = [], 0
     if size:
         yield b"".join(held)
+
+
+def exactly(pieces: Iterable[bytes], size: int) -> Iterator[bytes]:
+    """Yield pieces that are so many bytes together.
+
+    Raises:
+        CopyError: they are not.
+    """
+    for piece in pieces:
+        size -= len(piece)
+        if size < 0:
+            break
+        yield piece
+    if size:
+        raise CopyError("a file or a directory has changed while it was read")

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, Optional
 
 from kubews.errors import CopyError, TruncatedTransfer
 from kubews.files.copying import CUT, Attempts
-from kubews.files.remotefiles import Found, look, script, size_of
-from kubews.popen import PIPE, Popen
+from kubews.files.remotefiles import Found, look, printing, size_of
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
+    from kubews.popen import Popen
     from kubews.targets import Target
 
 _RETRIES = 3
@@ -87,9 +87,11 @@ class PodReader(io.RawIOBase):
         Threads: blocks.
         """
         self._check_open()
-        view = memoryview(b).cast("B")
+        view, was_cut = memoryview(b).cast("B"), False
         while len(view):
             try:
+                if was_cut:
+                    self._look_again()
                 process = self._reach()
                 count = int(process.stdout.readinto(view))
                 if not count:
@@ -102,7 +104,7 @@ class PodReader(io.RawIOBase):
                 if not self.seekable():
                     raise
                 self._attempts.after(exc, self._position, self._found.size)
-                self._look_again()
+                was_cut = True
         return 0
 
     def _reach(self) -> Popen:
@@ -115,8 +117,8 @@ class PodReader(io.RawIOBase):
             return self._process
         self._stop()
         first = "cat" if "cat" in self._found.programs else "tail -c +1"
-        argv = script(self.name, _READ.replace("FIRST", first), str(self._position + 1))
-        self._process = Popen(argv, pod=self._pod, bufsize=0, stdout=PIPE, stderr=PIPE)
+        text = _READ.replace("FIRST", first)
+        self._process = printing(self._pod, self.name, text, str(self._position + 1))
         self._there = self._position
         return self._process
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Optional
 from kubews.errors import StreamBroken, TruncatedTransfer
 from kubews.files import checksums
 from kubews.files.copying import CUT, Attempts, pipe
-from kubews.files.remotefiles import Found, quoted, read_some, script
+from kubews.files.remotefiles import Found, read_some
 from kubews.files.sendfile import (
+    NAME,
     check_written,
     name_command,
     remove,
@@ -21,13 +22,15 @@ from kubews.files.sendfile import (
 from kubews.popen import PIPE, Popen
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from typing_extensions import Buffer
 
     from kubews.targets import Target
 
-_APPEND = 't=$(printf %b. "$1"); t=${t%.}; cat <"$p" >>"$t" && rm -f -- "$p"'
+# Where nothing was, something may be by now.
+_APPEND = (
+    't=$(printf %b. "$1"); t=${t%.}; if [ -e "$t" ]; then cat <"$p" >>"$t" && rm -f -- "$p"; exit; fi'
+    + NAME
+)
 
 
 class PodWriter(io.RawIOBase):
@@ -50,17 +53,24 @@ class PodWriter(io.RawIOBase):
         self._finalizing = self._discarded = False
         self._process: Optional[Popen] = None
         self._pod, self.name, self._found, self._append = pod, path, found, append
+        self._target = found.real or path
         self.mode = "ab" if append else "wb"
         self._attempts = Attempts(pod, path, 0)
-        self._size = 0
+        self._start, self._size = (found.size or 0) if append else 0, 0
+        #: Whether a ``TextIOWrapper`` is being made of it.
+        self.in_the_making = False
         self._whole = True  # whether all that was given was sent: Ctrl-C may have come between
         self._kind = checksums.choose(found.programs, None)
         self._digest = self._kind.make() if self._kind else None
-        self._temporary = temporary_name(path)
+        self._temporary = temporary_name(self._target)
         argv = write_command(self._temporary, found, pod, None, 0, self._kind)
-        self._process = Popen(argv, pod=pod, bufsize=0, stdin=PIPE, stdout=PIPE, stderr=PIPE)
-        if not self._process.stdout.readline():  # it says that it has opened the file, or not
-            self._attempts.ended(self._process)
+        try:
+            self._process = Popen(argv, pod=pod, bufsize=0, stdin=PIPE, stdout=PIPE, stderr=PIPE)
+            if not self._process.stdout.readline():  # it says that it has opened the file, or not
+                self._attempts.ended(self._process)
+        except BaseException:
+            self._give_up()
+            raise
 
     def __repr__(self) -> str:
         return f"<kubews.PodWriter {self.name!r} of {self._pod.where}>"
@@ -68,6 +78,14 @@ class PodWriter(io.RawIOBase):
     def writable(self) -> bool:
         """Return True."""
         return True
+
+    def seekable(self) -> bool:
+        """Return False, except to a ``TextIOWrapper``: it asks once, and else begins no file with a byte order mark."""
+        return self.in_the_making
+
+    def tell(self) -> int:
+        """Return where in the file the next byte will be."""
+        return self._start + self._size
 
     def write(self, b: Buffer) -> int:
         """Send all of ``b``; return its length.
@@ -128,9 +146,8 @@ class PodWriter(io.RawIOBase):
                 raise TruncatedTransfer("writing was interrupted", received=self._size)
             output = self._finish() if self._size else self._finish_empty()
             check_written(output, self._size, self._kind, self._digest, self._attempts)
-            argv = name_command(self._temporary, self.name, self._found.mode, None)
-            if self._append and self._found.kind == "file":
-                argv = script(self._temporary, _APPEND, quoted(self.name))
+            name = _APPEND if self._append else NAME
+            argv = name_command(self._temporary, self._target, self._found.mode, None, name)
             run(self._pod, argv, self._attempts)
         except CUT as exc:
             self._give_up()
@@ -150,9 +167,11 @@ class PodWriter(io.RawIOBase):
         return output
 
     def _finish_empty(self) -> bytes:
-        # Without ending the input: containerd may forget to tell, if nothing came before.
+        # Without ending the input: containerd may forget to tell, if nothing came before. And under another name:
+        # who gets nothing removes what it has made.
         assert self._process is not None
         self._process.close(0.0)
+        self._temporary = temporary_name(self._target)
         argv = write_command(self._temporary, self._found, self._pod, 0, 0, self._kind)
         return pipe(self._pod, argv, (), self._found, self._attempts, wait_open=True)
 
@@ -170,7 +189,20 @@ class PodWriter(io.RawIOBase):
         self._finalizing = True
 
 
-class BufferedPodWriter(io.BufferedWriter):
+class _Whole:
+    """What a buffered and a text file have in common: leaving the block by an exception writes nothing.
+
+    Threads: one.
+    """
+
+    def __exit__(self, *exc_info: Any) -> None:
+        if exc_info[0] is not None:
+            buffered: Any = getattr(self, "buffer", self)
+            buffered.raw.discard()
+        super().__exit__(*exc_info)  # type: ignore[misc]  # of the file
+
+
+class BufferedPodWriter(_Whole, io.BufferedWriter):
     """A buffered file to write. Leaving its block by an exception writes nothing.
 
     Threads: any, one at a time.
@@ -178,30 +210,16 @@ class BufferedPodWriter(io.BufferedWriter):
 
     raw: PodWriter
 
-    def __exit__(
-        self,
-        kind: Optional[type[BaseException]],
-        exc: Optional[BaseException],
-        trace: Optional[TracebackType],
-    ) -> None:
-        if kind is not None:
-            self.raw.discard()
-        super().__exit__(kind, exc, trace)
 
-
-class TextPodWriter(io.TextIOWrapper):
+class TextPodWriter(_Whole, io.TextIOWrapper):
     """A file to write text to. Leaving its block by an exception writes nothing.
 
     Threads: one.
     """
 
-    def __exit__(
-        self,
-        kind: Optional[type[BaseException]],
-        exc: Optional[BaseException],
-        trace: Optional[TracebackType],
-    ) -> None:
-        if kind is not None:
-            raw: Any = self.buffer
-            raw.raw.discard()
-        super().__exit__(kind, exc, trace)
+    def __init__(self, buffer: BufferedPodWriter, *args: Any) -> None:
+        buffer.raw.in_the_making = True
+        try:
+            super().__init__(buffer, *args)
+        finally:
+            buffer.raw.in_the_making = False

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
-import secrets
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -14,14 +15,17 @@ from kubews.files import listings
 from kubews.files.archives import TarReader
 from kubews.files.arrival import Arrival, Entry, Limits
 from kubews.files.copying import Attempts, Copied
-from kubews.files.landing import TEMPORARY, Landing, Name
+from kubews.files.landing import Landing, Name
+from kubews.files.parts import new_name
 from kubews.files.progress import Meter
-from kubews.files.remotefiles import Found, base_of, script
+from kubews.files.remotefiles import Found, base_of, printing
 from kubews.popen import PIPE, Popen
 
 if TYPE_CHECKING:
     from kubews.targets import Target
 
+# What starts the command that sends the tree.
+_Start = Callable[[], Popen]
 # What makes entries of a stream.
 _Reader = Callable[[Callable[[int], bytes]], Iterator[Entry]]
 
@@ -67,10 +71,12 @@ class TreeReceiver:
         """
         if "tar" in found.programs:
             flags = "cSf" if found.gnu_tar else "cf"
-            argv = script(self._path, f'LC_ALL=C; export LC_ALL; exec tar {flags} - -C "$p" .')
-            return self._receive(target, argv, _archive, (), "archive")
-        argv = script(self._path, listings.SEND, listings.arguments(found.programs))
-        return self._receive(target, argv, _listing, (), "size")
+            text = f'LC_ALL=C; export LC_ALL; exec tar {flags} - -C "$p" .'
+            start = functools.partial(printing, self._pod, self._path, text)
+            return self._receive(target, start, _archive, (), "archive")
+        words = (listings.SEND, listings.arguments(found.programs))
+        start = functools.partial(printing, self._pod, self._path, *words)
+        return self._receive(target, start, _listing, (), "size")
 
     def receive_anything(self, target: str) -> Copied:
         """Copy what is at the path, file or directory, with nothing but tar; else as ``receive``.
@@ -81,20 +87,21 @@ class TreeReceiver:
         base = base_of(self._path)
         folder = self._path.rpartition("/")[0] or "/" if base else self._path
         argv = ["tar", "cf", "-", "-C", folder, f"./{base}" if base else "."]
-        return self._receive(target, argv, _archive, (base,) if base else (), "archive")
+        start = functools.partial(Popen, argv, pod=self._pod, bufsize=0, stdout=PIPE, stderr=PIPE)
+        return self._receive(target, start, _archive, (base,) if base else (), "archive")
 
     def _receive(
-        self, target: str, argv: list[str], reader: _Reader, prefix: Name, verified: str
+        self, target: str, start: _Start, reader: _Reader, prefix: Name, verified: str
     ) -> Copied:
         """Write what a command sends; a tree that is new here gets its name when all of it has come."""
         folder, name = os.path.split(target)
         if os.path.lexists(target):
-            arrival = self._land(folder, name, argv, reader, prefix, fresh=False)
+            arrival = self._land(folder, name, start, reader, prefix, fresh=False)
         else:
-            temporary = TEMPORARY + secrets.token_hex(8)
+            temporary = new_name()
             whole = os.path.join(folder, temporary)
             try:
-                arrival = self._land(folder, temporary, argv, reader, prefix, fresh=True)
+                arrival = self._land(folder, temporary, start, reader, prefix, fresh=True)
                 if os.path.lexists(whole):  # not if all that came was left out
                     os.rename(whole, target)
             except BaseException:
@@ -107,7 +114,7 @@ class TreeReceiver:
         self,
         folder: str,
         name: str,
-        argv: list[str],
+        start: _Start,
         reader: _Reader,
         prefix: Name,
         *,
@@ -122,7 +129,7 @@ class TreeReceiver:
                 symlinks=self._symlinks,
                 progress=self._meter,
             )
-            with Popen(argv, pod=self._pod, bufsize=0, stdout=PIPE, stderr=PIPE) as process:
+            with start() as process:
                 try:
                     arrival.take(reader(process.stdout.read))
                 except TruncatedTransfer:
@@ -146,3 +153,16 @@ def _remove(path: str) -> None:
         os.unlink(path)
     with contextlib.suppress(RecursionError):  # hostile, and very deep
         shutil.rmtree(path, ignore_errors=True)
+        if os.path.lexists(path):
+            _unlock(path)
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _unlock(path: str) -> None:
+    """Let what is in directories be removed that have their modes already, and may be read-only."""
+    with contextlib.suppress(OSError):
+        os.chmod(path, stat.S_IRWXU)
+        for base, folders, _ in os.walk(path):
+            for each in (os.path.join(base, name) for name in folders):
+                if not os.path.islink(each):
+                    os.chmod(each, stat.S_IRWXU)

@@ -24,9 +24,22 @@ RESULT = "kubews-checksum "
 # $p is the path from here on.
 _PATH = 'p=$(printf %b. "$1"); p=${p%.}; shift\n'
 
+# When nobody reads the output any more, the runtime still keeps its pipe open: what writes to it would wait for ever.
+# But it ends the input, which nothing is ever written to (and which ends with any of the outputs, so that those are
+# kept open). Only who leads a process group, as runc has it, can end all that was started; else it is the shell alone.
+_WATCHED = """exec 3<&0
+{ read -r r <&3; kill -TERM -$$ || kill $$; } >/dev/null 2>&1 &
+w=$!; exec 3<&-
+(
+SCRIPT
+)
+c=$?; { kill $w; exit $c; } 2>/dev/null
+"""
+
 _PROGRAMS = "cat chmod cksum dd head ln mkdir mv readlink rm sha256sum stat tail tar touch wc"
 
-# One line each: what it is, whether its directory is there, size mode time, programs, which tar.
+# One line each: what it is, whether its directory is there, size mode time, programs, which tar; and then, if it is
+# a symbolic link, where it leads to.
 _LOOK = f"""
 if [ -d "$p" ]; then echo directory
 elif [ -f "$p" ]; then echo file
@@ -38,12 +51,18 @@ elif [ -f "$p" ] && command -v wc >/dev/null 2>&1; then wc -c <"$p" || echo
 else echo; fi
 for t in {_PROGRAMS}; do command -v $t >/dev/null 2>&1 && printf '%s ' $t; done
 echo
-case $(tar --version 2>/dev/null) in *GNU*) echo gnu;; esac
+case $(tar --version 2>/dev/null) in *GNU*) echo gnu;; *) echo;; esac
+[ -h "$p" ] || exit 0
+if [ -e "$p" ]; then readlink -f -- "$p"; exit 0; fi
+n=$(readlink -- "$p" && echo .) || exit 0  # busybox's -f is wrong about what leads to nothing
+case $n in /*) ;; *) n=${{p%/*}}/$n;; esac
+printf '%s\n' "${{n%??}}"
 exit 0
 """
 
-_KEPT = 1000  # lines of warnings
-_MOST = 1 << 20  # bytes of what the remote tools say; whoever runs the pod may be hostile
+_KEPT = 500  # first lines of warnings, and as many of the last
+# Bytes of what the remote tools say first, and last; whoever runs the pod may be hostile.
+_FIRST, _LAST = 1 << 20, 64 << 10
 
 
 class Found(NamedTuple):
@@ -60,6 +79,8 @@ class Found(NamedTuple):
     mtime: Optional[float] = None
     programs: frozenset[str] = frozenset()
     gnu_tar: bool = False
+    #: Where a symbolic link leads to, if it is one.
+    real: Optional[str] = None
     #: Whether the server can end the input of a command.
     half_close: bool = True
 
@@ -98,6 +119,15 @@ def script(path: str, text: str, *arguments: str) -> list[str]:
     return ["sh", "-c", _PATH + text, "sh", quoted(path), *arguments]
 
 
+def printing(pod: Target, path: str, text: str, *arguments: str) -> Popen:
+    """Start a script (see ``script``) that prints much, and ends when it is no longer listened to.
+
+    Threads: blocks until it is connected.
+    """
+    argv = script(path, _WATCHED.replace("SCRIPT", text), *arguments)
+    return Popen(argv, pod=pod, bufsize=0, request_stdin=True, stdout=PIPE, stderr=PIPE)
+
+
 def look(pod: Target, path: str) -> Optional[Found]:
     """Look what is at a path.
 
@@ -121,7 +151,7 @@ def look(pod: Target, path: str) -> Optional[Found]:
             return None
         raise
     try:
-        return _found(os.fsdecode(output).split("\n"), half_close)
+        return _found(os.fsdecode(output).split("\n", 5), half_close)
     except ValueError:
         raise CopyError(
             f"{pod.where}: its sh does not do what it is told: {output[:200]!r}"
@@ -129,7 +159,7 @@ def look(pod: Target, path: str) -> Optional[Found]:
 
 
 def _found(lines: Sequence[str], half_close: bool) -> Found:
-    kind, parent, known, programs, *tar = lines
+    kind, parent, known, programs, tar, real = lines
     if kind not in ("file", "directory", "other", "missing"):
         raise ValueError
     numbers = known.split()
@@ -140,7 +170,8 @@ def _found(lines: Sequence[str], half_close: bool) -> Found:
         int(numbers[1], 8) & 0o777 if len(numbers) > 1 else None,
         float(numbers[2]) if len(numbers) > 2 else None,
         frozenset(programs.split()),
-        tar[0] == "gnu",
+        tar == "gnu",
+        real[:-1] or None,
         half_close,
     )
 
@@ -150,9 +181,9 @@ def is_absent(exc: ExecError) -> bool:
     return "not found in $PATH" in str(exc) or "no such file or directory" in str(exc)
 
 
-def ask(pod: Target, path: str, text: str) -> bytes:
+def ask(pod: Target, path: str, text: str, *arguments: str) -> bytes:
     """Return what a script prints."""
-    with Popen(script(path, text), pod=pod, stdout=PIPE, stderr=DEVNULL) as process:
+    with Popen(script(path, text, *arguments), pod=pod, stdout=PIPE, stderr=DEVNULL) as process:
         output = read_some(process.stdout)
         process.wait()
     return output
@@ -165,11 +196,12 @@ def size_of(pod: Target, path: str) -> Optional[int]:
 
 
 def read_some(stream: Any) -> bytes:
-    """Read a stream to its end, and return its beginning."""
-    kept = b""
-    while data := stream.read(_MOST):
-        kept += data[: _MOST - len(kept)]
-    return kept
+    """Read a stream to its end, and return its beginning and, of a long one, its end."""
+    first = last = b""
+    while data := stream.read(_FIRST):
+        room = _FIRST - len(first)
+        first, last = first + data[:room], (last + data[room:])[-_LAST:]
+    return first + last
 
 
 def missing(pod: Target, path: str) -> NoSuchFile:
@@ -189,10 +221,11 @@ def lacking(pod: Target, what: str, *programs: str) -> CopyError:
 def said(stderr: bytes) -> tuple[list[str], Optional[str]]:
     """Return what the remote tools have said, in lines, and the checksum that was among it."""
     lines = stderr.decode("utf-8", "backslashreplace").splitlines()
-    sums = [line.split()[1] for line in lines if line.startswith(RESULT)]
-    return [line for line in lines if not line.startswith(RESULT)][:_KEPT], sums[
-        -1
-    ] if sums else None
+    sums = [line.split(" ")[1] for line in lines if line.startswith(RESULT)]
+    words = [line for line in lines if line and not line.startswith(RESULT)]
+    if len(words) > 2 * _KEPT:
+        words[_KEPT:-_KEPT] = []
+    return words, sums[-1] if sums else None
 
 
 def failed(pod: Target, what: str, code: int, warnings: Sequence[str]) -> CopyError:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import secrets
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple, Optional
 
 from kubews.errors import HalfCloseUnsupported, KubewsError, TruncatedTransfer
-from kubews.files import checksums
+from kubews.files import checksums, parts
 from kubews.files.copying import CUT, Attempts, Copied, pipe
-from kubews.files.landing import TEMPORARY
+from kubews.files.parts import Part
 from kubews.files.progress import Meter
-from kubews.files.remotefiles import Found, lacking, quoted, script, size_of
+from kubews.files.remotefiles import Found, ask, lacking, quoted, script, size_of
 from kubews.popen import DEVNULL, PIPE, Popen
 
 if TYPE_CHECKING:
@@ -25,8 +24,8 @@ PIECE = 256 << 10
 _BLOCK = 65536
 
 #: Write stdin to $p, from block $2 on if there is one; $1 is its size where the input cannot be ended,
-#: and 0 where there is none: containerd may forget to end one that ends at once. $3 prints a checksum, $4 is the
-#: size of the whole if it is known. Nothing is sent before it says that the file is open:
+#: and 0 where there is none: containerd may forget to end one that ends at once. $3 prints a checksum. Nothing is
+#: sent before it says that the file is open:
 #: whoever is left behind by a cut then neither makes the name again nor empties the file, and writes the same bytes
 #: to the same places. One that was cut before that gets nothing, and removes what it has made.
 WRITE = """
@@ -39,8 +38,8 @@ elif [ "$2" ]; then
 elif [ "$1" ]; then head -c "$1" >&3
 else cat >&3; fi || exit
 exec 3>&-
-[ -s "$p" ] || [ "${4:-0}" = 0 ] || { rm -f -- "$p"; exit 75; }
-wc -c <"$p"
+[ -s "$p" ] || [ "$1" = 0 ] || { rm -f -- "$p"; exit 75; }
+echo $(wc -c <"$p" 2>/dev/null)
 if [ "$3" ]; then "$3" <"$p"; fi
 """
 
@@ -49,7 +48,17 @@ NAME = """
 t=$(printf %b. "$1"); t=${t%.}
 if [ "$2" ]; then chmod "$2" "$p" || exit; else chmod "$(printf %o $((0666 & ~$(umask))))" "$p"; fi
 if [ "$3" ]; then touch -d "@$3" "$p"; fi
+if [ -d "$t" ]; then echo "$t: is a directory" >&2; exit 1; fi
+if [ -e "$t" ] && [ ! -f "$t" ]; then echo "$t: is no file" >&2; exit 1; fi
 mv -f -- "$p" "$t"
+"""
+
+# What has a name that begins with $p: the rest of the name and the size if the rest begins with $1, else remove it.
+_PARTS = """
+for f in "$p"*; do
+  n=${f#"$p"}
+  case $n in "$1"*) [ -f "$f" ] && echo "$n" $(wc -c <"$f");; *) rm -f -- "$f";; esac
+done
 """
 
 
@@ -95,8 +104,13 @@ class FileSender:
             raise lacking(pod, "checksum=True", "sha256sum")
         self._done = 0
 
-    def send(self, contents: Contents, target: str) -> Copied:
+    def send(self, contents: Contents, target: str, part: Optional[Part] = None) -> Copied:
         """Copy to a path; what has the name is replaced.
+
+        Args:
+            contents: what is to be in it.
+            target: the path.
+            part: go on with what an earlier call has left, and leave such a thing for the next one.
 
         Raises:
             TruncatedTransfer: it was cut too often.
@@ -106,8 +120,8 @@ class FileSender:
         """
         if not self._found.programs & {"cat", "head"}:
             raise lacking(self._pod, "copying a file to it", "cat", "head")
-        self._meter.total, offset = contents.size, 0
-        temporary = temporary_name(target)
+        self._meter.total = contents.size
+        temporary, offset = self._left_over(target, part, contents.size or 0)
         try:
             while True:
                 try:
@@ -120,9 +134,10 @@ class FileSender:
                 offset = self._arrived(temporary)
                 if not offset:  # who was left behind may come late, and must not meet the next one
                     remove(self._pod, temporary)
-                    temporary = temporary_name(target)
-        except BaseException:
-            remove(self._pod, temporary)
+                    temporary = temporary_name(target, part)
+        except BaseException as exc:
+            if part is None or not parts.worth_keeping(exc):
+                remove(self._pod, temporary)
             raise
         return Copied(target, 1, self._done, verified, tuple(self._attempts.warnings))
 
@@ -158,19 +173,39 @@ class FileSender:
 
     def _arrived(self, temporary: str) -> int:
         """Return how many bytes of an interrupted copy can be built upon."""
-        if "dd" not in self._found.programs:
-            return 0
         try:
             size = size_of(self._pod, temporary) or 0
         except CUT:
             return 0
-        return min(size, self._done) // _BLOCK * _BLOCK
+        return self._usable(size, self._done)
+
+    def _usable(self, size: int, most: int) -> int:
+        return min(size, most) // _BLOCK * _BLOCK if "dd" in self._found.programs else 0
+
+    def _left_over(self, target: str, part: Optional[Part], size: int) -> tuple[str, int]:
+        """Return the name to write to, and how many bytes an earlier call has left there."""
+        new = temporary_name(target, part)
+        if part is None:
+            return new, 0
+        folder = new[: -len(part.new_name())]
+        version = part.version[len(part.target) :]
+        try:
+            lines = ask(self._pod, folder + part.target, _PARTS, version).decode("ascii", "replace")
+        except CUT:
+            return new, 0
+        for line in lines.splitlines():
+            name, _, there = line.partition(" ")
+            usable = self._usable(int(there), size) if there.isdigit() else 0
+            if usable:
+                return folder + part.target + name, usable
+            remove(self._pod, folder + part.target + name)
+        return new, 0
 
 
-def temporary_name(target: str) -> str:
+def temporary_name(target: str, part: Optional[Part] = None) -> str:
     """Return a new name beside a path."""
     folder = target.rpartition("/")[0] or "/"
-    return f"{folder.rstrip('/')}/{TEMPORARY}{secrets.token_hex(8)}"
+    return f"{folder.rstrip('/')}/{part.new_name() if part else parts.new_name()}"
 
 
 def write_command(
@@ -197,9 +232,7 @@ def write_command(
             raise lacking(pod, "copying to it by a server before Kubernetes 1.30", "head")
         limit = str(size - offset)
     seek = str(offset // _BLOCK) if offset else ""
-    return script(
-        path, WRITE, limit, seek, kind.program if kind else "", "" if size is None else str(size)
-    )
+    return script(path, WRITE, limit, seek, kind.program if kind else "")
 
 
 def check_written(
@@ -215,22 +248,21 @@ def check_written(
         TruncatedTransfer: less is there.
         CopyError: something else is there.
     """
-    there, told = [*output.decode().split(), "", ""][:2]
-    if there and int(there) != size:
+    there, _, told = output.decode("ascii", "replace").partition("\n")
+    if there.isdigit() and int(there) != size:
         raise TruncatedTransfer("the end is missing", received=int(there), expected=size)
     if kind is None or digest is None:
-        return "size" if there else ""
-    if told != digest.hexdigest():
-        raise attempts.other_sum(kind.name)
+        return "size" if there.isdigit() else ""
+    attempts.compare(kind, told.partition(" ")[0].strip(), digest.hexdigest())
     return kind.name
 
 
 def name_command(
-    temporary: str, target: str, mode: Optional[int], mtime: Optional[int]
+    temporary: str, target: str, mode: Optional[int], mtime: Optional[int], text: str = NAME
 ) -> list[str]:
     """Return the command that gives a file its mode, its time and its name."""
     words = ["" if mode is None else f"{mode:o}", "" if mtime is None else str(mtime)]
-    return script(temporary, NAME, quoted(target), *words)
+    return script(temporary, text, quoted(target), *words)
 
 
 def run(pod: Target, argv: list[str], attempts: Attempts) -> None:

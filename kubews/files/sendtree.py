@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from kubews.files import packing
 from kubews.files.copying import Attempts, Copied, pipe
-from kubews.files.landing import TEMPORARY
 from kubews.files.packing import Item
+from kubews.files.parts import new_name
 from kubews.files.progress import Meter
 from kubews.files.remotefiles import Found, lacking, script
 
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 # shell, S likewise.
 _UNPACK = r"""
 t=$p/$1
-trap 'rm -rf -- "$t"' EXIT
+trap 'rm -rf -- "$t" 2>/dev/null || { chmod -R u+rwx "$t"; rm -rf -- "$t"; }' EXIT
 trap 'exit 1' HUP INT TERM
 mkdir -m 700 -- "$t" || exit
 lines() {
@@ -53,6 +52,7 @@ depth=0
 keep() { case $how in S|T) touch -r "$1" "$2" 2>/dev/null;; esac; }
 merge() (
   from=$1; to=$2; depth=$((depth + 1)); set --
+  [ -w "$from" ] || chmod u+w "$from" || exit
   for f in "$from"/* "$from"/.[!.]* "$from"/..?*; do
     [ -e "$f" ] || [ -h "$f" ] || continue
     g=$to/${f##*/}
@@ -64,6 +64,10 @@ merge() (
         continue
       fi
       if [ -e "$g" ] || [ -h "$g" ]; then echo "$g: is no directory" >&2; exit 1; fi
+      if [ ! -w "$f" ]; then  # only who may write to a directory can move it to another
+        chmod u+w "$f" && mv -f -- "$f" "$to/" && chmod u-w "$g" || exit
+        continue
+      fi
     elif [ -d "$g" ] && [ ! -h "$g" ]; then echo "$g: is a directory" >&2; exit 1
     fi
     set -- "$@" "$f"
@@ -111,22 +115,23 @@ class TreeSender:
         tar = "tar" in self._found.programs
         if not tar and not self._found.programs >= _TOOLS:
             raise lacking(self._pod, "copying a directory to it", "tar")
-        mark = TEMPORARY + secrets.token_hex(8)
-        limit, twice = "", not self._found.gnu_tar
+        mark = new_name()
+        measure, twice = None, not self._found.gnu_tar
         if not self._found.half_close:
             if "head" not in self._found.programs:
                 raise lacking(self._pod, "copying to it by a server before Kubernetes 1.30", "head")
             items = _walk(sources)
             measure = packing.archive_size(items, mark, twice) if tar else packing.lines_size(items)
-            limit = str(measure)
         if self._meter.wanted:
             self._meter.total = sum(item.size for item in _walk(sources))
         self._files = self._size = 0
         self._left_out = []
         items = self._counted(_walk(sources))
         pieces = packing.as_archive(items, mark, twice) if tar else packing.as_lines(items)
+        if measure is not None:
+            pieces = packing.exactly(pieces, measure)
         how = ("T" if self._preserve else "t") if tar else ("S" if self._preserve else "s")
-        argv = script(folder, _UNPACK, mark, limit, how)
+        argv = script(folder, _UNPACK, mark, "" if measure is None else str(measure), how)
         pipe(self._pod, argv, packing.joined(pieces), self._found, self._attempts)
         path = f"{folder.rstrip('/')}/{sources[0][1]}" if len(sources) == 1 else folder
         warnings = (*self._left_out, *self._attempts.warnings)

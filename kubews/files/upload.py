@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Optional, Protocol, Union
 from kubews.command import StrOrBytesPath
 from kubews.errors import CopyError
 from kubews.files import packing
-from kubews.files.copying import Attempts, Copied
+from kubews.files.copying import Attempts, Copied, Wishes
+from kubews.files.parts import part_of
 from kubews.files.progress import Meter, Progress
 from kubews.files.remotefiles import Found, base_of, lacking, look, missing, path_of
 from kubews.files.sendfile import PIECE, Contents, FileSender
@@ -41,26 +42,14 @@ class Upload:
         pod: the pod itself.
         path: in it, as ``path_of`` returns it.
         meter: who is told how far it is.
-        preserve: whether modes and times are those here.
-        retries: how often to go on after a cut.
-        checksum: None where the image can; True or not at all; False never.
+        wishes: what else is wanted.
 
     Threads: one.
     """
 
-    def __init__(
-        self,
-        pod: Target,
-        path: str,
-        meter: Meter,
-        *,
-        preserve: bool,
-        retries: int,
-        checksum: Optional[bool],
-    ) -> None:
-        self._pod, self._path, self._meter = pod, path, meter
-        self._preserve, self._checksum = preserve, checksum
-        self._attempts = Attempts(pod, path, retries)
+    def __init__(self, pod: Target, path: str, meter: Meter, wishes: Wishes) -> None:
+        self._pod, self._path, self._meter, self._wishes = pod, path, meter, wishes
+        self._attempts = Attempts(pod, path, wishes.retries)
 
     def from_file(self, file: HasRead) -> Copied:
         """Copy what a file object gives to a path."""
@@ -70,19 +59,7 @@ class Upload:
                 f"{self._pod.where}: {self._path} is a directory: name the file that is to be in it",
                 member=self._path,
             )
-
-        first = file.read(PIECE)
-        if isinstance(first, str):
-            raise TypeError("copy_to needs a file that gives bytes, not str")
-
-        def pieces(offset: int) -> Iterator[bytes]:
-            data = first
-            while data:
-                yield bytes(data)
-                data = file.read(PIECE)
-
-        contents = Contents(pieces, None if first else 0, found.mode, None, again=not first)
-        return self._file_sender(found).send(contents, self._path)
+        return self._send_stream(file, found, self._target(found), found.mode, None)
 
     def from_paths(self, paths: Sequence[str]) -> Copied:
         """Copy files and directories; into the path, if that is a directory."""
@@ -93,21 +70,27 @@ class Upload:
                 f"{self._pod.where}: {self._path} is no directory, and {len(paths)} are to be copied into it",
                 member=self._path,
             )
-        if len(paths) == 1 and os.path.isfile(paths[0]):
-            target = f"{self._path.rstrip('/')}/{_base(paths[0])}" if inside else self._path
-            return self._file_sender(found).send(self._contents(paths[0]), target)
-        if self._checksum:
+        names = [_base(each) if inside else base_of(self._path) for each in paths]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise CopyError(f"several of what is to be copied would be {twice[0]!r} in the pod")
+        if len(paths) == 1 and not os.path.isdir(paths[0]):
+            target = f"{self._path.rstrip('/')}/{names[0]}" if inside else self._target(found)
+            return self._send_one(paths[0], found, target)
+        if self._wishes.checksum:
             raise CopyError("checksum=True is for single files; a tree is verified as an archive")
         if not inside and found.kind != "missing":
             raise CopyError(f"{self._pod.where}: {self._path} is no directory", member=self._path)
         folder = self._path if inside else self._path.rpartition("/")[0] or "/"
-        names = [_base(each) if inside else base_of(self._path) for each in paths]
-        sender = TreeSender(self._pod, found, self._attempts, self._meter, self._preserve)
+        sender = TreeSender(self._pod, found, self._attempts, self._meter, self._wishes.preserve)
         sources = list(zip(paths, names, strict=True))
         return self._attempts.until_done(lambda: sender.send(sources, folder))
 
-    def _file_sender(self, found: Found) -> FileSender:
-        return FileSender(self._pod, found, self._attempts, self._meter, self._checksum)
+    def _target(self, found: Found) -> str:
+        """Return the path that a file will have; a link that the user names is followed."""
+        if found.kind == "other":  # a device, say, which is not to be replaced
+            raise CopyError(f"{self._pod.where}: {self._path} is no file", member=self._path)
+        return found.real or self._path
 
     def _look(self) -> Found:
         found = look(self._pod, self._path)
@@ -120,21 +103,51 @@ class Upload:
             raise lacking(self._pod, "copying to it", *sorted(needed))
         return found
 
-    def _contents(self, path: str) -> Contents:
-        try:
+    def _send_one(self, path: str, found: Found, target: str) -> Copied:
+        with packing.reading(path):
             info = os.stat(path)
-        except OSError as exc:
-            raise CopyError(f"{path} cannot be read: {exc.strerror}", member=path) from exc
+        regular = stat.S_ISREG(info.st_mode)
+        mode, mtime = found.mode, None
+        if regular:
+            kept = (stat.S_IMODE(info.st_mode) & 0o777, int(info.st_mtime // 1))
+            mode, mtime = kept if self._wishes.preserve else (None, None)
+        if not info.st_size or not regular:  # those of /proc do not say how much is in them
+            with packing.opened(path) as file:
+                return self._send_stream(file, found, target, mode, mtime)
 
         def pieces(offset: int) -> Iterator[bytes]:
-            with open(path, "rb", buffering=0) as file:
-                file.seek(offset)
-                while data := file.read(PIECE):
-                    yield data
+            return packing.contents(path, info.st_size, offset, info if offset else None)
 
-        kept = (stat.S_IMODE(info.st_mode) & 0o777, int(info.st_mtime // 1))
-        mode, mtime = kept if self._preserve else (None, None)
-        return Contents(pieces, info.st_size, mode, mtime, again=True)
+        part = None
+        if self._wishes.resume:
+            source = os.path.abspath(path)
+            part = part_of(base_of(target), source, info.st_size, info.st_mtime_ns)
+        contents = Contents(pieces, info.st_size, mode, mtime, again=True)
+        return self._file_sender(found).send(contents, target, part)
+
+    def _send_stream(
+        self, file: HasRead, found: Found, target: str, mode: Optional[int], mtime: Optional[int]
+    ) -> Copied:
+        first = _read(file)
+
+        def pieces(offset: int) -> Iterator[bytes]:
+            data = first
+            while data:
+                yield data
+                data = _read(file)
+
+        contents = Contents(pieces, None if first else 0, mode, mtime, again=not first)
+        return self._file_sender(found).send(contents, target)
+
+    def _file_sender(self, found: Found) -> FileSender:
+        return FileSender(self._pod, found, self._attempts, self._meter, self._wishes.checksum)
+
+
+def _read(file: HasRead) -> bytes:
+    data = file.read(PIECE)
+    if data is None or isinstance(data, str):  # a file that does not block gives None
+        raise TypeError(f"copy_to needs a file that gives bytes, not {type(data).__name__}")
+    return bytes(data)
 
 
 def _base(path: str) -> str:
@@ -146,9 +159,7 @@ def copy_to(
     local: Union[StrOrBytesPath, Sequence[StrOrBytesPath], HasRead],
     remote: StrOrBytesPath,
     *,
-    preserve: bool,
-    retries: int,
-    checksum: Optional[bool],
+    wishes: Wishes,
     progress: Progress,
 ) -> Copied:
     """Copy to a pod; see ``Pod.copy_to``.
@@ -158,9 +169,9 @@ def copy_to(
     path = path_of(remote)
     source: Any = local
     stream = hasattr(source, "read")
+    if stream and wishes.resume:
+        raise ValueError("resume=True is for files that have a path, here and there")
     paths = [] if stream else packing.expand(source)
     with Meter(progress, base_of(path) or path) as meter:
-        upload = Upload(
-            pod.pin(), path, meter, preserve=preserve, retries=retries, checksum=checksum
-        )
+        upload = Upload(pod.pin(), path, meter, wishes)
         return upload.from_file(source) if stream else upload.from_paths(paths)

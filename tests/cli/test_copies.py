@@ -12,6 +12,7 @@ from programs import KUBECTL, KUBEWS, PROGRAMS, Commands
 from kubews import Client
 from kubews.cli.cp import Spec, parse_spec
 from kubews.errors import ConfigError
+from kubews.testing import Faults, LocalCluster
 
 pytestmark = pytest.mark.half_close
 
@@ -122,3 +123,20 @@ def test_warnings_and_errors_are_said(
         assert commands.run("cp", f"web-0:{place}/none", str(tmp_path / "d")).err == ["error"]
     finally:
         commands.run("exec", "web-0", "--", "rm", "-rf", place)
+
+
+def test_resume_goes_on_where_the_last_command_was_cut_r47(
+    local: LocalCluster, commands: Commands, tmp_path: Path
+) -> None:
+    place = f"/tmp/kubews-{os.getpid()}-resume"
+    (tmp_path / "source").write_bytes(os.urandom(500_000))
+    names = ("cp", "--resume", "--retries=0", f"web-0:{place}", str(tmp_path / "f"))
+    try:
+        commands.run("cp", str(tmp_path / "source"), f"web-0:{place}")
+        local.next_faults(Faults(match="kubews-checksum", drop_after=300_000))
+        assert commands.run(*names).err == ["error"]
+        assert len(list(tmp_path.glob(".kubews-*"))) == 1
+        assert (commands.run(*names).code, list(tmp_path.glob(".kubews-*"))) == (0, [])
+        assert (tmp_path / "f").read_bytes() == (tmp_path / "source").read_bytes()
+    finally:
+        commands.run("exec", "web-0", "--", "rm", "-f", place)

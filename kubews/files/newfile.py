@@ -1,0 +1,164 @@
+"""A file that is being written here, under a temporary name."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import stat
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Optional
+
+from kubews.files import parts
+from kubews.files.places import NO_LINK, Place, restore
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from kubews.files.parts import Part
+
+_NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | NO_LINK
+_PIECE = 256 << 10
+
+
+class Arriving:
+    """A file that is being written under a temporary name; leaving the block without ``finish`` removes it.
+
+    Args:
+        place: the directory.
+        name: its final name there.
+        mode: the lower nine bits count; None for what new files get here.
+        mtime: seconds; None for now.
+        fresh: whether nobody looks at the directory yet, so that a name that is free can be taken at once.
+        part: go on with what an earlier call has left, and leave such a thing for the next one.
+
+    Threads: one.
+    """
+
+    def __init__(
+        self,
+        place: Place,
+        name: str,
+        mode: Optional[int],
+        mtime: Optional[float],
+        *,
+        fresh: bool = False,
+        part: Optional[Part] = None,
+    ) -> None:
+        self._place, self._name, self._part = place, name, part
+        self._mode, self._mtime = mode, mtime
+        #: What is to be removed if this fails; the final name itself only if it was free.
+        self._temporary: Optional[str] = None
+        self._hole = False  # at the end
+        first = 0o666 if mode is None else 0o600
+        self._file = (part and self._left_over(part)) or self._create(first, fresh)
+        #: Bytes so far.
+        self.size = self._file.seek(0, os.SEEK_END)
+
+    def _create(self, mode: int, fresh: bool) -> io.FileIO:
+        temporary = self._part.new_name() if self._part else parts.new_name()
+        for name in (self._name,) * fresh + (temporary,):
+            with contextlib.suppress(FileExistsError):
+                descriptor = os.open(self._place.at(name), _NEW, mode, **self._place.here)
+                self._temporary = name
+                if self._part:
+                    _lock(descriptor)
+                return io.FileIO(descriptor, "r+")
+        raise FileExistsError(17, os.strerror(17), self._name)
+
+    def _left_over(self, part: Part) -> Optional[io.FileIO]:
+        """Return what there is of this version of the source; what there is of others is removed."""
+        chosen = None
+        for name in self._place.names():
+            file = _alone(self._place, name) if name.startswith(part.target) else None
+            if file is None:
+                continue
+            if chosen is None and name.startswith(part.version):
+                self._temporary, chosen = name, file
+            else:
+                file.close()
+                self._place.unlink(name)
+        return chosen
+
+    def so_far(self) -> Iterator[bytes]:
+        """Yield what was there already; all of it must be taken."""
+        self._file.seek(0)
+        while data := self._file.read(_PIECE):
+            yield data
+
+    def write(self, data: bytes) -> None:
+        """Append; a whole piece of zeros becomes a hole."""
+        self.size += len(data)
+        if data and not data[0] and not data[-1] and data.count(0) == len(data):
+            self._file.seek(len(data), os.SEEK_CUR)
+            self._hole = True
+            return
+        self._hole = False
+        view = memoryview(data)
+        while view:
+            view = view[self._file.write(view) :]
+
+    def restart(self) -> None:
+        """Forget all that was written."""
+        self._file.seek(0)
+        self._file.truncate()
+        self.size, self._hole = 0, False
+
+    def finish(self) -> int:
+        """Give the file its mode, its time and its name; return its inode.
+
+        Raises:
+            OSError: a directory has the name, or the disk is full.
+        """
+        assert self._temporary is not None
+        if self._hole:
+            self._file.truncate(self.size)
+        restore(self._file.fileno(), self._place, self._temporary, self._mode, self._mtime)
+        inode = os.fstat(self._file.fileno()).st_ino
+        self._file.close()  # before: it may tell of a full disk
+        if self._temporary != self._name:
+            self._place.rename(self._temporary, self._name)
+        self._temporary = None
+        return inode
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, exc: Optional[BaseException], trace: object) -> None:
+        kept = self._part is not None and exc is not None and parts.worth_keeping(exc)
+        try:
+            if kept and self._hole:
+                self._file.truncate(self.size)
+            self._file.close()
+        finally:
+            if self._temporary is not None and not (kept and self.size):
+                self._place.unlink(self._temporary)
+
+
+def _alone(place: Place, name: str) -> Optional[io.FileIO]:
+    """Open what an earlier call has left, if it has; None if it is somebody else's, or is being written."""
+    try:
+        descriptor = os.open(place.at(name), os.O_RDWR | NO_LINK, **place.here)
+    except OSError:
+        return None
+    info = os.fstat(descriptor)
+    ours = not hasattr(os, "geteuid") or info.st_uid == os.geteuid()
+    if stat.S_ISREG(info.st_mode) and info.st_nlink == 1 and ours and _lock(descriptor):
+        return io.FileIO(descriptor, "r+")
+    os.close(descriptor)
+    return None
+
+
+def _lock(descriptor: int) -> bool:
+    """Keep others from going on with the same part, where the platform can; return whether nobody else does."""
+    try:
+        import fcntl  # not on Windows
+    except ImportError:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass  # a file system without locks
+    return True

@@ -1,0 +1,110 @@
+"""Copies by users who may not do everything: read-only directories, and what may not be read (R-45)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from podprograms import PROGRAMS, Programs, directory_of, nothing_unfinished
+from support import seconds
+
+from kubews.errors import CopyError
+
+# For root: nobody, who can at least read what root has made here; and root who may not pass over modes.
+READ = "dac_read_search"
+SETPRIV = shutil.which("setpriv") or "setpriv"
+NOBODY = [SETPRIV, "--reuid=65534", "--clear-groups", f"--bounding-set=-all,+{READ}"]
+NOBODY += [f"--inh-caps=-all,+{READ}", f"--ambient-caps=-all,+{READ}"]
+UNPRIVILEGED = [SETPRIV, "--bounding-set=-all", "--inh-caps=-all"]
+if os.getuid() != 0:
+    NOBODY = UNPRIVILEGED = []
+
+
+@pytest.fixture
+def read_only(tmp_path: Path) -> Iterator[Path]:
+    """A directory in which everything is read-only, as in Go's cache of modules."""
+    root = tmp_path / "root"
+    (root / "sub").mkdir(parents=True)
+    for path in (root / "f", root / "sub" / "f"):
+        path.write_bytes(os.urandom(300_000))
+        path.chmod(0o444)
+    (root / "sub").chmod(0o555)
+    root.chmod(0o555)
+    yield root
+    root.chmod(0o755)
+    (root / "sub").chmod(0o755)
+
+
+@pytest.mark.parametrize("tar", [True, False])
+def test_read_only_directories_go_to_users_that_are_not_root_r45(
+    tar: bool, programs: Programs, read_only: Path
+) -> None:
+    pod = programs(
+        [*PROGRAMS, "tar"] if tar else PROGRAMS, sh=f'exec {" ".join([*NOBODY, "/bin/sh"])} "$@"'
+    )
+    there = directory_of(pod) / "place"
+    there.mkdir()
+    there.chmod(0o777)
+    pod.copy_to(read_only, "place/one")
+    for path in ("one", "one/sub"):
+        assert stat.S_IMODE((there / path).stat().st_mode) == 0o555
+        (there / path).chmod(0o755)
+    assert sorted(path.name for path in (there / "one").rglob("*")) == ["f", "f", "sub"]
+    (there / "root" / "f").mkdir(parents=True)
+    (there / "root").chmod(0o777)
+    with pytest.raises(CopyError, match="is a directory"):  # when all has been unpacked
+        pod.copy_to(read_only, "place")
+    assert nothing_unfinished(there)
+
+
+ALONE = """
+import os, sys
+import kubews
+from kubews.testing import LocalCluster
+source, target = sys.argv[1:]
+def interrupt(done, total):
+    if done > 500_000:
+        raise KeyboardInterrupt
+def fails(call, *args, **kwargs):
+    try:
+        call(*args, **kwargs)
+    except (kubews.CopyError, KeyboardInterrupt) as exc:
+        print(type(exc).__name__, exc)
+with LocalCluster() as cluster, cluster.client() as client:
+    cluster.add_pod("web-0")
+    pod = client.pod("web-0")
+    fails(pod.copy_from, source, target + "/new", progress=interrupt)
+    print(os.listdir(target))
+    os.chmod(target, 0o333)
+    fails(pod.copy_from, source + "/f", target + "/f")
+    os.chmod(target, 0o755)
+    os.chmod(source + "/f", 0)
+    fails(pod.copy_to, source + "/f", "f")
+    fails(pod.copy_to, source, "f")
+"""
+
+
+def test_read_only_directories_come_to_users_that_are_not_root_r45(
+    read_only: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "target"
+    target.mkdir()
+    done = subprocess.run(
+        [*UNPRIVILEGED, sys.executable, "-c", ALONE, str(read_only), str(target)],
+        capture_output=True,
+        text=True,
+        timeout=seconds(60),
+    )
+    assert done.stdout.splitlines() == [
+        "KeyboardInterrupt ",
+        "[]",
+        f"CopyError {str(target)!r} cannot be used: Permission denied",
+        f"CopyError {read_only}/f cannot be read: Permission denied",
+        f"CopyError {read_only}/f cannot be read: Permission denied",
+    ], done.stderr
