@@ -149,9 +149,9 @@ class Client:
 
         Threads: blocks until the server has agreed to all of them.
         """
-        from kubews import mergedlogs
+        from kubews import podlogs
 
-        return mergedlogs.of_selector(self, selector, namespace=namespace, **options)
+        return podlogs.of_selector(self, selector, namespace=namespace, **options)
 
     def request(
         self,

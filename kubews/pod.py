@@ -429,6 +429,6 @@ class Pod(PodFiles, Served):
 
         Threads: blocks until the server has agreed.
         """
-        from kubews import mergedlogs  # not for programs that only run commands
+        from kubews import podlogs  # not for programs that only run commands
 
-        return mergedlogs.of_pod(self, **options)
+        return podlogs.of_pod(self, **options)
