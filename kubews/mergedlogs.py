@@ -16,8 +16,9 @@ from kubews.protocol.loglines import moment_of
 from kubews.transport.deadline import NEVER, Deadline
 from kubews.transport.wait import DaemonThread, Expired, WaitQueue, fresh, nothing, wait_for
 
-# Lines of one source that are held for the others.
-_MANY = 4096
+# Bytes of one source that are held for the others, and what a line counts beside its text.
+_MUCH = 1 << 20
+_LINE = 200
 
 # Seconds that a line waits for an earlier one of a container that says nothing.
 _PATIENCE = 0.2
@@ -33,6 +34,7 @@ class _Source:
         self.log = log
         self.prefix = prefix
         self.lines: deque[tuple[int, float, bytes]] = deque()  # moment, arrival, text
+        self.size = 0
         self.done = False
         self.error: Optional[Exception] = None
 
@@ -87,6 +89,7 @@ class _Merge:
         if silent and time.monotonic() < arrived + self.patience:
             return None
         source.lines.popleft()
+        source.size -= _LINE + len(line)
         return line
 
     def _end(self) -> Optional[bytes]:
@@ -111,11 +114,12 @@ class _Merge:
 
     def _put(self, source: _Source, line: tuple[int, float, bytes]) -> None:
         def room() -> Optional[bool]:
-            return True if self.closed or len(source.lines) < _MANY else None
+            return True if self.closed or source.size < _MUCH else None
 
         wait_for(self.lock, self.feeders, room, NEVER, nothing)
         with self.lock:
             source.lines.append(line)
+            source.size += _LINE + len(line[2])
         self.readers.wake_all()
 
 

@@ -253,6 +253,19 @@ def test_a_forgotten_log_is_cut_with_a_warning(local: LocalCluster) -> None:
             logs.clear()
 
 
+def test_little_is_held_of_several_logs_that_nobody_reads(local: LocalCluster) -> None:
+    with added(local, None, None) as pod:
+        long = [b"x" * 9999 + b"\n"] * 600
+        for name in "ab":
+            local.write_log(pod.name, b"".join(long), container=name)
+        with pod.logs(all_containers=True, follow=True) as log:
+            feeders = log._merge.feeders  # type: ignore[attr-defined]
+            assert eventually(lambda: len(feeders.tickets) == 2)
+            held = [len(line) for each in log._merge.sources for _, _, line in each.lines]  # type: ignore[attr-defined]
+            assert sum(held) < 3 << 20
+            assert lines_of(log, 1200) == [long[0]] * 1200
+
+
 def test_one_log_of_several_that_is_lost_ends_them_all(local: LocalCluster) -> None:
     with added(local, None, None) as pod:
         local.write_log(pod.name, "one\n")
