@@ -141,7 +141,7 @@ class Client:
         Args:
             selector: such as ``app=web,tier!=cache``.
             namespace: by default the context's.
-            **options: as for ``Pod.logs``, without ``wait_ready``.
+            **options: as for ``Pod.logs``; ``wait_ready`` waits for a first pod, and each of its containers.
 
         Raises:
             NotReady: there is no such pod.

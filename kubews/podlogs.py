@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from collections.abc import Sequence
-from typing import Any, Optional
+import re
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Optional, TypeVar
 
 from kubews import documents
 from kubews.client import Client
-from kubews.errors import NotReady
+from kubews.errors import BadRequest, NotFound, NotReady
 from kubews.logs import ContainerLogs
 from kubews.logsource import LogQuery, Since, checked, since_of
 from kubews.logstream import Logs
@@ -20,6 +21,18 @@ from kubews.transport.deadline import Deadline
 
 #: Seconds to try to go on with a log that was cut.
 PATIENCE = 60.0
+
+#: How long not to wait.
+AT_ONCE = Deadline(0)
+
+# What a kubelet says of a container that has not begun (kubernetes ``pkg/kubelet/kubelet_pods.go:
+# validateContainerLogStatus``).
+_NOT_YET = re.compile("is waiting to start|is not available")
+
+# Seconds between two looks.
+_POLL = 0.2
+
+T = TypeVar("T")
 
 
 def of_pod(
@@ -38,23 +51,21 @@ def of_pod(
 
     Threads: blocks.
     """
-    options.update(encoding=_encoding(text, encoding, errors), errors=errors)
+    wait = Deadline(wait_ready or 0)
+    options.update(encoding=_encoding(text, encoding, errors), errors=errors, wait=wait)
     _check(container, all_containers)
     target = pod.in_container(container) if container else pod
-    if wait_ready is not None:
-        with contextlib.suppress(
-            NotReady
-        ):  # one that has ended has a log; else the server says what is wrong
-            target.wait_ready(wait_ready)
     if not (all_containers or prefix):
         return of_container(target, **options)
-    deadline = Deadline(options.get("connect_timeout"))
-    pinned = target.pin(deadline, running=False)
-    pod.client.authenticate(deadline)
-    document = pinned.get(deadline.at_most(pod.client.connect_timeout).remaining())
-    return merge(
-        containers_of(pinned, document, all_of_them=all_containers), prefix=prefix, **options
-    )
+
+    def containers() -> list[Target]:
+        deadline = Deadline(options.get("connect_timeout"))
+        pinned = target.pin(deadline, running=False)
+        pod.client.authenticate(deadline)
+        document = pinned.get(deadline.at_most(pod.client.connect_timeout).remaining())
+        return containers_of(pinned, document, all_of_them=all_containers)
+
+    return merge(_begun(wait, containers), prefix=prefix, **options)
 
 
 def of_selector(
@@ -68,22 +79,28 @@ def of_selector(
     text: Optional[bool] = None,
     encoding: Optional[str] = None,
     errors: Optional[str] = None,
+    wait_ready: Optional[float] = None,
     **options: Any,
 ) -> Logs[Any]:
     """Open the logs of all pods with some labels; see ``Client.logs``.
 
     Threads: blocks.
     """
-    options.update(encoding=_encoding(text, encoding, errors), errors=errors)
+    wait = Deadline(wait_ready or 0)
+    options.update(encoding=_encoding(text, encoding, errors), errors=errors, wait=wait)
     _check(container, all_containers)
     where = namespace or client.config.namespace
     timeout = options.get("connect_timeout")
-    containers = selected(
-        client, selector, where, container, all_of_them=all_containers, timeout=timeout
-    )
-    if not containers:
-        raise NotReady(f"there is no pod with {selector} in namespace {where}")
-    return merge(containers, prefix=prefix, **options)
+
+    def containers() -> list[Target]:
+        found = selected(
+            client, selector, where, container, all_of_them=all_containers, timeout=timeout
+        )
+        if not found:
+            raise NotReady(f"there is no pod with {selector} in namespace {where}")
+        return found
+
+    return merge(_begun(wait, containers), prefix=prefix, **options)
 
 
 def selected(
@@ -170,7 +187,33 @@ def merge(
         raise
 
 
-def of_container(
+def of_container(target: Target, *, wait: Deadline = AT_ONCE, **options: Any) -> ContainerLogs[Any]:
+    """Open the log of one container; see ``Pod.logs``.
+
+    Args:
+        target: one pod, or what stands for one.
+        wait: how long to wait for a container that has not begun.
+        **options: as for ``Pod.logs``, and ``merged``, as for ``ContainerLogs``.
+
+    Threads: blocks.
+    """
+    return _begun(wait, lambda: _open(target, **options))
+
+
+def _begun(wait: Deadline, attempt: Callable[[], T]) -> T:
+    """Try until there is a container that has begun, whatever has become of it."""
+    while True:
+        try:
+            return attempt()
+        except (NotFound, NotReady, BadRequest) as exc:
+            hopeless = isinstance(exc, BadRequest) and not _NOT_YET.search(str(exc))
+            remaining = wait.remaining()
+            if hopeless or remaining == 0:
+                raise
+        time.sleep(_POLL if remaining is None else min(_POLL, remaining))
+
+
+def _open(
     target: Target,
     *,
     follow: bool = False,
@@ -185,14 +228,6 @@ def of_container(
     encoding: Optional[str] = None,
     errors: Optional[str] = None,
 ) -> ContainerLogs[Any]:
-    """Open the log of one container; see ``Pod.logs``.
-
-    Args:
-        target: one pod, or what stands for one.
-        merged: as for ``ContainerLogs``.
-
-    Threads: blocks.
-    """
     deadline = Deadline(connect_timeout)
     pod = target.pin(deadline, running=False)
     query = LogQuery(

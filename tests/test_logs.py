@@ -195,6 +195,37 @@ def _soon_over(cluster: AnyCluster) -> dict[str, Any]:
 # What only LocalCluster can do.
 
 
+def test_waiting_for_pods_and_containers_that_are_not_there_yet(local: LocalCluster) -> None:
+    with local.client() as client, contextlib.ExitStack() as stack:
+        opening = [
+            in_thread(lambda: client.logs("app=late", wait_ready=seconds(20), follow=True)),
+            in_thread(lambda: client.pod("job/late").logs(wait_ready=seconds(20), follow=True)),
+        ]
+        waiting = b'{"kind":"Status","code":400,"message":"container \\"a\\" is waiting to start"}'
+        refusal = b"HTTP/1.1 400 Bad Request\r\nContent-Length: %d\r\n\r\n%s"
+        refusals = [Faults(match="/log", response=refusal % (len(waiting), waiting))] * 2
+        local.next_faults(*refusals)
+        stack.enter_context(added(local, "echo begun", labels={"app": "late"}))
+        local.add_workload("job/late", selector={"app": "late"})
+        for each in opening:
+            with each.result(20) as log:
+                assert log.read().endswith(b"begun\n")
+
+
+def test_a_container_that_has_ended_is_not_waited_for(local: LocalCluster) -> None:
+    script = f"echo begun; {SLEEP}"
+    with added(local, "exit 3", script, init_containers=["before"]) as pod:
+        said(pod, 1, container="b")
+        assert eventually(lambda: "exitCode': 3" in str(pod.get()["status"]))
+        begin = time.monotonic()
+        for name, code in (("a", 3), ("before", 0)):
+            with pod.logs(container=name, follow=True, wait_ready=seconds(60)) as log:
+                assert (log.read(), log.reason, log.exit_code) == (b"", "ended", code)
+        with pytest.raises(kubews.BadRequest, match="is not valid"):
+            pod.logs(container="no", wait_ready=seconds(60))
+        assert time.monotonic() - begin < seconds(50)
+
+
 def test_a_closed_client_closes_its_logs(local: LocalCluster) -> None:
     with added(local, None) as pod:
         log = pod.logs(follow=True)

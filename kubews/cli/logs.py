@@ -170,11 +170,12 @@ def _opened(
     containers: list[Target], options: argparse.Namespace, wanted: dict[str, Any]
 ) -> Logs[bytes]:
     from kubews import podlogs
+    from kubews.transport.deadline import Deadline
 
+    wait = Deadline(options.pod_running_timeout) if options.follow else podlogs.AT_ONCE
     if len(containers) > 1 or options.prefix:
-        return podlogs.merge(containers, prefix=options.prefix, **wanted)
-    wait = options.pod_running_timeout if options.follow else None
-    return podlogs.of_pod(containers[0], wait_ready=wait, **wanted)
+        return podlogs.merge(containers, prefix=options.prefix, wait=wait, **wanted)
+    return podlogs.of_container(containers[0], wait=wait, **wanted)
 
 
 def _print(log: Logs[bytes], *, at_once: bool) -> None:
