@@ -32,8 +32,9 @@ _NORMAL = 1000  # the code of the Close behind a log that is over, and behind so
 _GOOD = 5.0
 
 # Seconds before a log that has just gone on is asked for once more: a kubelet tells the end of a container
-# some time after the end of its log.
+# some time after the end of its log, within so many seconds.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
+_TOLD = 5.0
 
 # Seconds for a loop to do what was posted.
 _MOMENT = 1.0
@@ -298,7 +299,9 @@ class ContainerLogs(Logs[Line]):
         self._begun = []  # what is not whole comes again
         lasted = time.monotonic() - self._since
         if self._trouble is None or self._new_lines or lasted > _GOOD:
-            self._pause, self._trouble = 0.0, Deadline(self._patience)
+            # What looks like the end is looked into also by who has no patience with a cut.
+            patience = self._patience if self._end_before is None else max(self._patience, _TOLD)
+            self._pause, self._trouble = 0.0, Deadline(patience)
         elif self._trouble.expired():
             self._fail(self._loss("it ends again and again"))
             return

@@ -382,7 +382,23 @@ def test_a_cut_that_lasts_is_a_loss(local: LocalCluster) -> None:
                 assert log.reason == "lost"
 
 
-def test_a_log_that_ends_again_and_again_is_a_loss(local: LocalCluster) -> None:
+def test_without_patience_a_cut_is_a_loss_and_the_end_is_none(local: LocalCluster) -> None:
+    with added(local, f"echo begun; {WAIT}exit 3") as pod:
+        reasons = []
+        for end in (cut, lambda log: go(pod)):
+            with pod.logs(follow=True, patience=0) as log:
+                assert log.readline() == b"begun\n"
+                end(log)
+                with contextlib.suppress(kubews.ConnectionLost):
+                    assert log.read() == b""
+                reasons.append((log.reason, log.exit_code))
+        assert reasons == [("lost", None), ("ended", 3)]
+
+
+def test_a_log_that_ends_again_and_again_is_a_loss(
+    local: LocalCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kubews.logs._TOLD", 0.5)
     with added(local, None) as pod:
         local.write_log(pod.name, "one\n")
         local.faults = Faults(match=f"{pod.name}/log", end_after=35)
