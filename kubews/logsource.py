@@ -255,7 +255,7 @@ class Resumption:
         except (KubewsError, TimeoutError):
             return
         if session is not None:
-            session.connection.abort()
+            session.dismiss()
 
     def _work(self, pause: float) -> None:
         try:
@@ -264,7 +264,7 @@ class Resumption:
             self.found.set_exception(exc)
             return
         if not self.found.set(again) and again.session is not None:
-            again.session.connection.abort()
+            again.session.dismiss()
 
     def _open(self, pause: float) -> Again:
         before: Optional[Exception] = None

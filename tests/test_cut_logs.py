@@ -10,6 +10,7 @@ import re
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -446,6 +447,22 @@ def test_closing_while_it_waits_for_the_server_r51(local: LocalCluster) -> None:
             assert reading.result(5) == b""
             assert time.monotonic() - begin < seconds(1)
         assert log.reason == "closed"
+
+
+def test_closing_while_it_is_opened_again_is_no_forgetting(local: LocalCluster) -> None:
+    with added(local, None) as pod, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(3):
+            with pod.logs(follow=True) as log:
+                local.next_faults(Faults(match=f"{pod.name}/log", response_delay=0.2))
+                cut(log)
+                with contextlib.suppress(kubews.ReadTimeout):
+                    log.readline(timeout=0.05)
+                thread = next(each for each in threading.enumerate() if pod.name in each.name)
+            thread.join(seconds(10))
+            assert not thread.is_alive()
+        gc.collect()
+        assert [str(each.message) for each in caught] == []
 
 
 def test_a_long_line_is_one_line(local: LocalCluster) -> None:
