@@ -306,7 +306,8 @@ class ContainerLogs(Logs[Line]):
             self._fail(self._loss("it ends again and again"))
             return
         query = self._query
-        if self._given.begun:  # with what has no time: so it has been given out what there was
+        # What there was has been given out: something that has no time, or, in all that time, nothing.
+        if self._given.begun or (query.tail and lasted > _GOOD):
             query = dataclasses.replace(query, tail=0)
         if self._end_before is None:  # a second more rather than less of what is lost
             query = dataclasses.replace(query, asked=query.asked - 1)

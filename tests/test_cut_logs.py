@@ -111,6 +111,19 @@ def test_what_comes_while_nothing_has_come_yet_is_not_lost_r51(
             assert log.gaps == []
 
 
+def test_what_comes_behind_an_empty_tail_is_more_than_a_tail_r51(
+    local: LocalCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kubews.logs._GOOD", 0.05)
+    with added(local, None) as pod, pod.logs(follow=True, tail=2) as log:
+        with pytest.raises(kubews.ReadTimeout):
+            log.readline(timeout=0.1)
+        with unavailable(local, pod, log):
+            local.write_log(pod.name, "1\n2\n3\n4\n")
+            reading = in_thread(log.readline)
+        assert [reading.result(20), *lines_of(log, 3)] == [b"1\n", b"2\n", b"3\n", b"4\n"]
+
+
 def test_a_tail_of_nothing_stays_so_at_the_end_of_the_container(local: LocalCluster) -> None:
     with added(local, "echo last; exit 3") as pod:
         said(pod, 1)
