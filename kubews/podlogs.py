@@ -41,19 +41,13 @@ def of_pod(
     container: Optional[str] = None,
     all_containers: bool = False,
     prefix: bool = False,
-    text: Optional[bool] = None,
-    encoding: Optional[str] = None,
-    errors: Optional[str] = None,
-    wait_ready: Optional[float] = None,
     **options: Any,
 ) -> Logs[Any]:
     """Open the logs of a pod; see ``Pod.logs``.
 
     Threads: blocks.
     """
-    wait = Deadline(wait_ready or 0)
-    options.update(encoding=_encoding(text, encoding, errors), errors=errors, wait=wait)
-    _check(container, all_containers)
+    options = _checked(container, all_containers, **options)
     target = pod.in_container(container) if container else pod
     if not (all_containers or prefix):
         return of_container(target, **options)
@@ -65,7 +59,7 @@ def of_pod(
         document = pinned.get(deadline.at_most(pod.client.connect_timeout).remaining())
         return containers_of(pinned, document, all_of_them=all_containers)
 
-    return merge(_begun(wait, containers), prefix=prefix, **options)
+    return merge(_begun(options["wait_ready"], containers), prefix=prefix, **options)
 
 
 def of_selector(
@@ -76,19 +70,13 @@ def of_selector(
     container: Optional[str] = None,
     all_containers: bool = False,
     prefix: bool = True,
-    text: Optional[bool] = None,
-    encoding: Optional[str] = None,
-    errors: Optional[str] = None,
-    wait_ready: Optional[float] = None,
     **options: Any,
 ) -> Logs[Any]:
     """Open the logs of all pods with some labels; see ``Client.logs``.
 
     Threads: blocks.
     """
-    wait = Deadline(wait_ready or 0)
-    options.update(encoding=_encoding(text, encoding, errors), errors=errors, wait=wait)
-    _check(container, all_containers)
+    options = _checked(container, all_containers, **options)
     where = namespace or client.config.namespace
     timeout = options.get("connect_timeout")
 
@@ -100,7 +88,7 @@ def of_selector(
             raise NotReady(f"there is no pod with {selector} in namespace {where}")
         return found
 
-    return merge(_begun(wait, containers), prefix=prefix, **options)
+    return merge(_begun(options["wait_ready"], containers), prefix=prefix, **options)
 
 
 def selected(
@@ -142,15 +130,22 @@ def containers_of(pod: Target, document: documents.Json, *, all_of_them: bool) -
     return [pod.in_container(name) for name in documents.in_order(document)]
 
 
-def _check(container: Optional[str], all_containers: bool) -> None:
+def _checked(
+    container: Optional[str],
+    all_containers: bool,
+    *,
+    text: Optional[bool] = None,
+    encoding: Optional[str] = None,
+    errors: Optional[str] = None,
+    wait_ready: Optional[float] = None,
+    **options: Any,
+) -> dict[str, Any]:
+    """Return what ``of_container`` and ``merge`` take for what people give."""
     if container is not None and all_containers:
         raise ValueError(f"all_containers=True is every container, and not {container!r} alone")
-
-
-def _encoding(
-    text: Optional[bool], encoding: Optional[str], errors: Optional[str]
-) -> Optional[str]:
-    return encoding or ("utf-8" if text or errors else None)
+    encoding = encoding or ("utf-8" if text or errors else None)
+    wait = AT_ONCE if wait_ready is None else Deadline(wait_ready)
+    return {**options, "encoding": encoding, "errors": errors, "wait_ready": wait}
 
 
 def merge(
@@ -187,17 +182,19 @@ def merge(
         raise
 
 
-def of_container(target: Target, *, wait: Deadline = AT_ONCE, **options: Any) -> ContainerLogs[Any]:
+def of_container(
+    target: Target, *, wait_ready: Deadline = AT_ONCE, **options: Any
+) -> ContainerLogs[Any]:
     """Open the log of one container; see ``Pod.logs``.
 
     Args:
         target: one pod, or what stands for one.
-        wait: how long to wait for a container that has not begun.
+        wait_ready: how long to wait for a container that has not begun.
         **options: as for ``Pod.logs``, and ``merged``, as for ``ContainerLogs``.
 
     Threads: blocks.
     """
-    return _begun(wait, lambda: _open(target, **options))
+    return _begun(wait_ready, lambda: _open(target, **options))
 
 
 def _begun(wait: Deadline, attempt: Callable[[], T]) -> T:

@@ -94,6 +94,7 @@ def test_refusals_are_errors_with_their_names(cluster: AnyCluster, client: Clien
         ({"since": datetime.datetime(2026, 1, 1)}, ValueError, "no time zone"),
         ({"all_containers": True, "container": "a"}, ValueError, "every container"),
         ({"bogus": 1}, TypeError, "bogus"),
+        ({"wait": 1}, TypeError, "wait"),
     ],
 )
 def test_options_that_cannot_be(

@@ -174,8 +174,8 @@ def _opened(
 
     wait = Deadline(options.pod_running_timeout) if options.follow else podlogs.AT_ONCE
     if len(containers) > 1 or options.prefix:
-        return podlogs.merge(containers, prefix=options.prefix, wait=wait, **wanted)
-    return podlogs.of_container(containers[0], wait=wait, **wanted)
+        return podlogs.merge(containers, prefix=options.prefix, wait_ready=wait, **wanted)
+    return podlogs.of_container(containers[0], wait_ready=wait, **wanted)
 
 
 def _print(log: Logs[bytes], *, at_once: bool) -> None:
