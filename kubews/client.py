@@ -141,7 +141,7 @@ class Client:
         Args:
             selector: such as ``app=web,tier!=cache``.
             namespace: by default the context's.
-            **options: as for ``Pod.logs``, without ``wait_ready``.
+            **options: as for ``Pod.logs``; ``wait_ready`` waits for a first pod, and each of its containers.
 
         Raises:
             NotReady: there is no such pod.
@@ -149,9 +149,9 @@ class Client:
 
         Threads: blocks until the server has agreed to all of them.
         """
-        from kubews import mergedlogs
+        from kubews import podlogs
 
-        return mergedlogs.of_selector(self, selector, namespace=namespace, **options)
+        return podlogs.of_selector(self, selector, namespace=namespace, **options)
 
     def request(
         self,

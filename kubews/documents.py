@@ -83,11 +83,11 @@ def end_of(pod: Json, container: str, container_id: str, state: str) -> Optional
     Args:
         pod: the document.
         container: its name.
-        container_id: that of the run: each has its own.
+        container_id: that of the run: each has its own; empty for one that a node has lost.
         state: ``state``, or ``lastState`` for the run before the present one.
     """
     ended = at(container_status(pod, container), state, "terminated")
-    return ended if at(ended, "containerID") == container_id else None
+    return ended if ended and (ended.get("containerID") or "") == container_id else None
 
 
 def is_over(pod: Json) -> bool:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import math
 import time
 from collections import deque
-from typing import Any, Optional
+from typing import Optional
 
 from kubews.errors import ConnectionLost, Forbidden
 from kubews.logsource import (
@@ -15,11 +14,8 @@ from kubews.logsource import (
     LogQuery,
     Resumption,
     Run,
-    Since,
-    checked,
     open_log,
     run_of,
-    since_of,
 )
 from kubews.logstream import Gap, Line, Logs
 from kubews.protocol.loglines import Given, Repeated
@@ -29,9 +25,6 @@ from kubews.targets import Target
 from kubews.transport.deadline import Deadline
 from kubews.transport.wait import Expired, fresh
 
-#: Seconds to try to go on with a log that was cut.
-PATIENCE = 60.0
-
 _CHUNK = 65536
 _NORMAL = 1000  # the code of the Close behind a log that is over, and behind some that are not
 
@@ -39,8 +32,9 @@ _NORMAL = 1000  # the code of the Close behind a log that is over, and behind so
 _GOOD = 5.0
 
 # Seconds before a log that has just gone on is asked for once more: a kubelet tells the end of a container
-# some time after the end of its log.
+# some time after the end of its log, within so many seconds.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
+_TOLD = 5.0
 
 # Seconds for a loop to do what was posted.
 _MOMENT = 1.0
@@ -99,12 +93,15 @@ class ContainerLogs(Logs[Line]):
         self._end_before: Optional[tuple[bytes, int]] = None  # how the last one has, if well
         self._pause = 0.0
         self._trouble: Optional[Deadline] = None  # when it must be over
-        self._asked = time.monotonic()
         self._use(open_log(self.pod, query, deadline))
 
     def __repr__(self) -> str:
         state = f", {self.reason}" if self.reason else ""
         return f"<kubews.Logs of {self.pod.where}{state}>"
+
+    def __del__(self) -> None:
+        if hasattr(self, "_session") and self._resumption is not None:
+            self._resumption.stop()  # or it would try on for as long as its patience
 
     @property
     def resumed(self) -> int:
@@ -232,7 +229,8 @@ class ContainerLogs(Logs[Line]):
         self._left -= len(line) - uncounted
         if self._left <= 0:
             self._lines.clear()
-            self._finish("limit")
+            self.reason = "limit"  # also if the log has ended with this line
+            self._finish(self.reason)
         return line
 
     def _note_gap(self, repeated: Repeated, before: str) -> None:
@@ -301,15 +299,19 @@ class ContainerLogs(Logs[Line]):
         self._begun = []  # what is not whole comes again
         lasted = time.monotonic() - self._since
         if self._trouble is None or self._new_lines or lasted > _GOOD:
-            self._pause, self._trouble = 0.0, Deadline(self._patience)
+            # What looks like the end is looked into also by who has no patience with a cut.
+            patience = self._patience if self._end_before is None else max(self._patience, _TOLD)
+            self._pause, self._trouble = 0.0, Deadline(patience)
         elif self._trouble.expired():
             self._fail(self._loss("it ends again and again"))
             return
-        query, since = self._query, self._given.since
-        if query.since_seconds is not None and not since:  # of the time when it was asked for first
-            passed = math.ceil(time.monotonic() - self._asked)
-            query = dataclasses.replace(query, since_seconds=query.since_seconds + passed)
-        resumption = Resumption(self.pod, query, since, self._run, self._trouble)
+        query = self._query
+        # What there was has been given out: something that has no time, or, in all that time, nothing.
+        if self._given.begun or (query.tail and lasted > _GOOD):
+            query = dataclasses.replace(query, tail=0)
+        if self._end_before is None:  # a second more rather than less of what is lost
+            query = dataclasses.replace(query, asked=query.asked - 1)
+        resumption = Resumption(self.pod, query, self._given.since, self._run, self._trouble)
         resumption.start(self._pause)
         self._resumption = resumption  # that is under way, or Ctrl-C would have us wait for nothing
         self._pause = min(max(2 * self._pause, _FIRST_PAUSE), _LONGEST_PAUSE)
@@ -351,51 +353,3 @@ class ContainerLogs(Logs[Line]):
         )
         lost.__cause__ = cause
         return lost
-
-
-def logs(
-    target: Target,
-    *,
-    follow: bool = False,
-    previous: bool = False,
-    timestamps: bool = False,
-    tail: Optional[int] = None,
-    since: Since = None,
-    limit_bytes: Optional[int] = None,
-    patience: float = PATIENCE,
-    connect_timeout: Optional[float] = None,
-    merged: bool = False,
-    encoding: Optional[str] = None,
-    errors: Optional[str] = None,
-) -> ContainerLogs[Any]:
-    """Open the log of one container; see ``Pod.logs``.
-
-    Args:
-        target: one pod, or what stands for one.
-        merged: as for ``ContainerLogs``.
-
-    Threads: blocks.
-    """
-    deadline = Deadline(connect_timeout)
-    pod = target.pin(deadline, running=False)
-    query = LogQuery(
-        follow=follow,
-        previous=previous,
-        stamps=timestamps or follow or merged,
-        tail=checked("tail", tail, 0),
-        limit=checked("limit_bytes", limit_bytes, 1),
-        **since_of(since),
-    )
-    if query.stamps and not timestamps:  # the server would count what is not given out
-        query = dataclasses.replace(query, limit=None)
-    return ContainerLogs(
-        pod,
-        query,
-        timestamps=timestamps,
-        merged=merged,
-        limit=limit_bytes,
-        encoding=encoding,
-        errors=errors,
-        patience=patience,
-        deadline=deadline,
-    )

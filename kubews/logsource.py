@@ -6,6 +6,7 @@ import dataclasses
 import datetime
 import logging
 import math
+import time
 from typing import Any, NamedTuple, Optional, Union
 
 from kubews import documents
@@ -57,6 +58,7 @@ class LogQuery:
         since_seconds: only what is not older; None for all.
         since_time: likewise, in RFC 3339; empty for all.
         limit: bytes that the server is to send; None for all.
+        asked: when it is asked for first, by ``time.monotonic``.
 
     Threads: a value.
     """
@@ -68,13 +70,18 @@ class LogQuery:
     since_seconds: Optional[int] = None
     since_time: str = ""
     limit: Optional[int] = None
+    asked: float = dataclasses.field(default_factory=time.monotonic)
 
     def again(self, since: str, *, previous: bool) -> LogQuery:
         """Return what asks for the rest, from a moment on; from where it began if that is empty."""
-        previous = self.previous or previous
-        if not since:
-            return dataclasses.replace(self, previous=previous)
-        return LogQuery(self.follow, previous, self.stamps, since_time=since)
+        query = LogQuery(self.follow, self.previous or previous, self.stamps, since_time=since)
+        if since:
+            return query
+        passed = int(time.monotonic() - self.asked)
+        if self.tail == 0 and passed:  # what came meanwhile is not in the tail any more
+            return dataclasses.replace(query, since_seconds=passed)
+        seconds = None if self.since_seconds is None else self.since_seconds + passed
+        return dataclasses.replace(self, previous=query.previous, since_seconds=seconds)
 
     def path(self, pod: Target) -> str:
         """Return path and query for a container."""
@@ -125,7 +132,7 @@ def since_of(since: Since) -> dict[str, Any]:
         if since.utcoffset() is None:
             raise ValueError(f"since={since} has no time zone: datetime.now(timezone.utc) has")
         moment = since.astimezone(datetime.timezone.utc)
-        return {"since_time": moment.strftime("%Y-%m-%dT%H:%M:%SZ")}
+        return {"since_time": f"{moment.replace(tzinfo=None).isoformat(timespec='seconds')}Z"}
     if isinstance(since, bool) or not isinstance(since, (int, float)):
         raise TypeError(f"since must be seconds or a datetime, not {since!r}")
     if not 0 < since < math.inf:
@@ -135,6 +142,12 @@ def since_of(since: Since) -> dict[str, Any]:
 
 class Run(NamedTuple):
     """One run of a container: each restart is another.
+
+    Args:
+        uid: of the pod.
+        container: its name.
+        container_id: of the run; empty for the first, if the API server has not heard of it yet: a kubelet
+            gives the log before that.
 
     Threads: a value.
     """
@@ -194,11 +207,11 @@ def open_log(pod: Target, query: LogQuery, deadline: Deadline) -> Session:
         raise NotReady(f"{pod.where} {state}; wait_ready(SECONDS) waits for it") from None
 
 
-def run_of(document: Json, container: str) -> Optional[Run]:
-    """Return the run of a container whose log a server gives at this moment; None if it is not known."""
+def run_of(document: Json, container: str) -> Run:
+    """Return the run of a container whose log a server gives at this moment."""
     status = documents.container_status(document, container)
     uid, container_id = documents.at(document, "metadata", "uid"), status.get("containerID")
-    return Run(str(uid), container, str(container_id)) if uid and container_id else None
+    return Run(str(uid), container, str(container_id or ""))
 
 
 class Resumption:
@@ -242,7 +255,7 @@ class Resumption:
         except (KubewsError, TimeoutError):
             return
         if session is not None:
-            session.connection.abort()
+            session.dismiss()
 
     def _work(self, pause: float) -> None:
         try:
@@ -251,7 +264,7 @@ class Resumption:
             self.found.set_exception(exc)
             return
         if not self.found.set(again) and again.session is not None:
-            again.session.connection.abort()
+            again.session.dismiss()
 
     def _open(self, pause: float) -> Again:
         before: Optional[Exception] = None
@@ -306,10 +319,20 @@ class Resumption:
             return Again(None), False
         if documents.at(document, "metadata", "uid") != uid:
             return Again(None, "deleted"), False
+        status = documents.container_status(document, container)
+        if not container_id:
+            container_id = _first_run(status)
         for state in ("state", "lastState"):
             end = documents.end_of(document, container, container_id, state)
             if end is not None:
                 return Again(None, "ended", end.get("exitCode")), state == "lastState"
-        if documents.container_status(document, container).get("containerID") != container_id:
+        if status.get("containerID", "") != container_id:
             return Again(None, "ended", gap=True), False  # two runs ago
         return Again(None), False
+
+
+def _first_run(status: Json) -> str:
+    """Return the id of the first run of a container; empty if it has not begun, or nobody knows any more."""
+    restarts = status.get("restartCount", 0)
+    run = {0: status, 1: documents.at(status, "lastState", "terminated")}.get(restarts)
+    return str(documents.at(run, "containerID") or "")

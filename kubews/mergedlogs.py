@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import threading
 import time
@@ -11,19 +10,15 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any, Optional
 
-from kubews import documents
-from kubews.client import Client
-from kubews.errors import NotReady
-from kubews.logs import ContainerLogs, logs
+from kubews.logs import ContainerLogs
 from kubews.logstream import Line, Logs
 from kubews.protocol.loglines import moment_of
-from kubews.protocol.requests import pods_path
-from kubews.targets import Target
 from kubews.transport.deadline import NEVER, Deadline
 from kubews.transport.wait import DaemonThread, Expired, WaitQueue, fresh, nothing, wait_for
 
-# Lines of one source that are held for the others.
-_MANY = 4096
+# Bytes of one source that are held for the others, and what a line counts beside its text.
+_MUCH = 1 << 20
+_LINE = 200
 
 # Seconds that a line waits for an earlier one of a container that says nothing.
 _PATIENCE = 0.2
@@ -39,6 +34,7 @@ class _Source:
         self.log = log
         self.prefix = prefix
         self.lines: deque[tuple[int, float, bytes]] = deque()  # moment, arrival, text
+        self.size = 0
         self.done = False
         self.error: Optional[Exception] = None
 
@@ -93,6 +89,7 @@ class _Merge:
         if silent and time.monotonic() < arrived + self.patience:
             return None
         source.lines.popleft()
+        source.size -= _LINE + len(line)
         return line
 
     def _end(self) -> Optional[bytes]:
@@ -117,11 +114,12 @@ class _Merge:
 
     def _put(self, source: _Source, line: tuple[int, float, bytes]) -> None:
         def room() -> Optional[bool]:
-            return True if self.closed or len(source.lines) < _MANY else None
+            return True if self.closed or source.size < _MUCH else None
 
         wait_for(self.lock, self.feeders, room, NEVER, nothing)
         with self.lock:
             source.lines.append(line)
+            source.size += _LINE + len(line[2])
         self.readers.wake_all()
 
 
@@ -208,151 +206,3 @@ class MergedLogs(Logs[Line]):
     def _common_reason(self) -> str:
         reasons = {str(each.reason) for each in self.sources}
         return reasons.pop() if len(reasons) == 1 else "ended"
-
-
-def of_pod(
-    pod: Target,
-    *,
-    container: Optional[str] = None,
-    all_containers: bool = False,
-    prefix: bool = False,
-    text: Optional[bool] = None,
-    encoding: Optional[str] = None,
-    errors: Optional[str] = None,
-    wait_ready: Optional[float] = None,
-    **options: Any,
-) -> Logs[Any]:
-    """Open the logs of a pod; see ``Pod.logs``.
-
-    Threads: blocks.
-    """
-    options.update(encoding=_encoding(text, encoding, errors), errors=errors)
-    _check(container, all_containers)
-    target = pod.in_container(container) if container else pod
-    if wait_ready is not None:
-        with contextlib.suppress(
-            NotReady
-        ):  # one that has ended has a log; else the server says what is wrong
-            target.wait_ready(wait_ready)
-    if not (all_containers or prefix):
-        return logs(target, **options)
-    deadline = Deadline(options.get("connect_timeout"))
-    pinned = target.pin(deadline, running=False)
-    pod.client.authenticate(deadline)
-    document = pinned.get(deadline.at_most(pod.client.connect_timeout).remaining())
-    return merge(
-        containers_of(pinned, document, all_of_them=all_containers), prefix=prefix, **options
-    )
-
-
-def of_selector(
-    client: Client,
-    selector: str,
-    *,
-    namespace: Optional[str] = None,
-    container: Optional[str] = None,
-    all_containers: bool = False,
-    prefix: bool = True,
-    text: Optional[bool] = None,
-    encoding: Optional[str] = None,
-    errors: Optional[str] = None,
-    **options: Any,
-) -> Logs[Any]:
-    """Open the logs of all pods with some labels; see ``Client.logs``.
-
-    Threads: blocks.
-    """
-    options.update(encoding=_encoding(text, encoding, errors), errors=errors)
-    _check(container, all_containers)
-    where = namespace or client.config.namespace
-    timeout = options.get("connect_timeout")
-    containers = selected(
-        client, selector, where, container, all_of_them=all_containers, timeout=timeout
-    )
-    if not containers:
-        raise NotReady(f"there is no pod with {selector} in namespace {where}")
-    return merge(containers, prefix=prefix, **options)
-
-
-def selected(
-    client: Client,
-    selector: str,
-    namespace: str,
-    container: Optional[str],
-    *,
-    all_of_them: bool,
-    kind: type[Target] = Target,
-    timeout: Optional[float] = None,
-) -> list[Target]:
-    """Return the containers of the pods with some labels; see ``containers_of``.
-
-    Raises:
-        ApiError: the server refused.
-
-    Threads: blocks.
-    """
-    found = client.get(pods_path(namespace, selector), timeout=timeout)
-    containers = []
-    for document in documents.entries(found, "items"):
-        name = f"pod/{documents.name_of(document)}"
-        pod = kind(client, name, namespace=namespace, container=container)
-        containers += containers_of(pod, document, all_of_them=all_of_them)
-    return containers
-
-
-def containers_of(pod: Target, document: documents.Json, *, all_of_them: bool) -> list[Target]:
-    """Return a handle of each container of a pod, or of the one that is meant.
-
-    Args:
-        pod: one pod; if it names no container, it chooses one.
-        document: its object.
-        all_of_them: whether all are meant, of every kind.
-    """
-    if not all_of_them:
-        return [pod.in_container(pod.container or pod.choose_container(document))]
-    return [pod.in_container(name) for name in documents.in_order(document)]
-
-
-def _check(container: Optional[str], all_containers: bool) -> None:
-    if container is not None and all_containers:
-        raise ValueError(f"all_containers=True is every container, and not {container!r} alone")
-
-
-def _encoding(
-    text: Optional[bool], encoding: Optional[str], errors: Optional[str]
-) -> Optional[str]:
-    return encoding or ("utf-8" if text or errors else None)
-
-
-def merge(
-    containers: Sequence[Target],
-    *,
-    prefix: bool,
-    follow: bool = False,
-    timestamps: bool = False,
-    encoding: Optional[str] = None,
-    errors: Optional[str] = None,
-    **options: Any,
-) -> MergedLogs[Any]:
-    """Open the logs of several containers, to be read as one; see ``Pod.logs``.
-
-    Args:
-        containers: pods, each with its container named.
-        prefix: whether to begin each line with ``[pod/web-0/app]``, as kubectl does.
-        **options: as for ``logs.logs``.
-
-    Threads: blocks.
-    """
-    opened: list[tuple[ContainerLogs[Any], bytes]] = []
-    try:
-        for each in containers:
-            log = logs(each, follow=follow, timestamps=timestamps, merged=True, **options)
-            words = f"[pod/{each.name}/{each.container}] " if prefix else ""
-            opened.append((log, words.encode()))
-        return MergedLogs(
-            opened, follow=follow, timestamps=timestamps, encoding=encoding, errors=errors
-        )
-    except BaseException:
-        for log, _ in opened:
-            log.close()
-        raise

@@ -414,8 +414,8 @@ class Pod(PodFiles, Served):
                 ``since``, seconds before now or an aware datetime, to the second; ``limit_bytes``.
                 ``all_containers`` merges those of every container by time; ``prefix`` begins
                 each line with ``[pod/web-0/app]``. ``text``, ``encoding`` and ``errors`` as for ``Popen``.
-                ``patience``: seconds to try to go on after a cut (60); ``wait_ready``: seconds to wait first for the
-                container to run; ``connect_timeout``: for the questions and the connection.
+                ``patience``: seconds to try to go on after a cut (60); ``wait_ready``: seconds to wait first for a
+                pod or a container that is not there yet; ``connect_timeout``: for the questions and the connection.
 
         Returns:
             The lines, with ``readline``, ``read`` and ``close``.
@@ -429,6 +429,6 @@ class Pod(PodFiles, Served):
 
         Threads: blocks until the server has agreed.
         """
-        from kubews import mergedlogs  # not for programs that only run commands
+        from kubews import podlogs  # not for programs that only run commands
 
-        return mergedlogs.of_pod(self, **options)
+        return podlogs.of_pod(self, **options)

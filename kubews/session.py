@@ -26,6 +26,7 @@ class Session:
     """
 
     def __init__(self, connection: Connection) -> None:
+        self._dismissed = False
         self.connection = connection
 
     def __repr__(self) -> str:
@@ -35,15 +36,23 @@ class Session:
         if not hasattr(self, "connection"):
             return  # Ctrl-C came before
         connection = self.connection
-        forgotten = not connection.closed.done() and not connection.succeeded()
+        ended = self._dismissed or connection.closed.done() or connection.succeeded()
         connection.abort("the process was forgotten")  # first: a warning may be an exception
-        if forgotten:
+        if not ended:
             warnings.warn(
                 f"{self.connection.where} is still running; wait for it or close it",
                 ResourceWarning,
                 source=self,
                 stacklevel=2,
             )
+
+    def dismiss(self) -> None:
+        """Cut the connection, which nobody has seen yet.
+
+        Threads: any, finalizers too; does not block.
+        """
+        self._dismissed = True
+        self.connection.abort()
 
 
 def held(connection: Connection) -> Session:

@@ -28,6 +28,7 @@ FLOORS = [
     ["logsource", "logstream"],
     ["logs"],
     ["mergedlogs"],
+    ["podlogs"],
     ["signals"],
     ["ending"],
     ["communicate"],
@@ -44,7 +45,7 @@ FLOORS = [
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 
 # Client.pod() is where everybody starts: a method that makes the topmost object.
-UPWARD = {("client", "pod"), ("client", "mergedlogs"), ("client", "served")}
+UPWARD = {("client", "pod"), ("client", "podlogs"), ("client", "served")}
 
 FORBIDDEN_IN_PROTOCOL = {"socket", "ssl", "threading", "time", "logging", "websocket", "select"}
 

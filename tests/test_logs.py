@@ -1,74 +1,22 @@
-"""Logs: what is read, each line once whatever happens meanwhile, and why it ends."""
+"""Logs: what can be asked for, how they are read, and why they end."""
 
 from __future__ import annotations
 
 import contextlib
 import datetime
-import itertools
 import re
-import signal
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from clusters import AnyCluster
+from logpods import SLEEP, STAMP, UNAVAILABLE, WAIT, added, go, lines_of, said
 from support import eventually, in_thread, seconds
 
 import kubews
 from kubews import Client, Pod
 from kubews.protocol.logs import LOG
 from kubews.testing import Faults, LocalCluster
-
-HOME = str(Path(kubews.__file__).parent)
-_NUMBERS = itertools.count()
-STAMP = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}(Z|[+-]\d\d:\d\d)"
-SLEEP = "exec sleep 100000"
-# What waits for a command: `go` lets it go on.
-WAIT = "until [ -e go ]; do sleep 0.02; done; rm go; "
-UNAVAILABLE = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 4\r\n\r\ngone"
-
-
-@contextlib.contextmanager
-def added(cluster: AnyCluster, *scripts: str | None, **options: Any) -> Iterator[Pod]:
-    """Have a pod whose containers ``a``, ``b`` and so on run these scripts once."""
-    name = f"logging-{next(_NUMBERS)}"
-    if not isinstance(cluster, LocalCluster):
-        options["restart_policy"] = "Never"
-    containers = {
-        chr(ord("a") + number): None if script is None else ["sh", "-c", script]
-        for number, script in enumerate(scripts)
-    }
-    cluster.add_pod(name, containers, **options)
-    with cluster.client() as client:
-        yield client.pod(name)
-    with contextlib.suppress(KeyError, kubews.NotFound):
-        cluster.delete_pod(name)
-
-
-def go(pod: Pod) -> None:
-    pod.check_call(["touch", "go"])
-
-
-def said(pod: Pod, count: int, **options: Any) -> bytes:
-    """Return a log as soon as it has so many lines: a command takes its time to begin."""
-
-    def lines() -> bytes:
-        with contextlib.suppress(kubews.BadRequest), pod.logs(**options) as log:
-            return log.read()
-        return b""  # it waits to start
-
-    assert eventually(lambda: lines().count(b"\n") >= count, 20)
-    return lines()
-
-
-def cut(log: kubews.Logs[bytes]) -> None:
-    """Cut the connection on this side, as a network does: what has arrived is still there."""
-    connection = log._session.connection  # type: ignore[attr-defined]
-    connection._loop.call_soon(connection._finish, "cut")
-    assert eventually(connection.closed.done)
-
 
 # On every cluster.
 
@@ -95,6 +43,7 @@ def test_what_can_be_asked_for(cluster: AnyCluster) -> None:
             ({"since": 0.5, "tail": 0}, b""),
             ({"since": ago, "tail": 2}, b"two\nthree\n"),
             ({"since": later}, b""),
+            ({"since": datetime.datetime.min.replace(tzinfo=now.tzinfo)}, b"one\ntwo\nthree\n"),
             ({"limit_bytes": 6}, b"one\ntw"),
             ({"limit_bytes": 6, "follow": True}, b"one\ntw"),
             ({"text": True}, "one\ntwo\nthree\n"),
@@ -118,29 +67,6 @@ def test_following_to_the_end_of_the_container(cluster: AnyCluster) -> None:
             assert (log.reason, log.exit_code, log.gaps) == ("ended", 3, [])
         with pod.logs(follow=True) as log:
             assert (log.read(), log.reason, log.exit_code) == (b"begun\nmore\nend", "ended", 3)
-
-
-def test_lines_long_and_short_come_once_through_cuts_r51(cluster: AnyCluster) -> None:
-    """Of two streams, whose lines a runtime may stamp in another order than it writes them."""
-    script = (
-        "for i in $(seq 40); do seq -f $i.%03.0f 250; seq -f e$i.%03.0f 50 >&2; "
-        "head -c 40000 /dev/zero | tr '\\0' x; echo; done; exit 2"
-    )
-    with added(cluster, WAIT + script) as pod, pod.logs(follow=True) as log:
-        go(pod)
-        lines = []
-        for line in log:
-            lines.append(line)
-            if len(lines) % 2500 == 0:
-                cut(log)
-        assert (log.reason, log.exit_code, log.gaps) == ("ended", 2, [])
-        assert log.resumed >= 1  # the later ones may come when all has arrived
-        with pod.logs() as again:
-            assert again.read() == b"".join(lines)
-    whole = b"".join(lines)
-    for number in (*range(1, 41),):
-        assert whole.count(b"\n%d.250\n" % number) == 1
-    assert whole.count(b"x") == 40 * 40000
 
 
 def test_refusals_are_errors_with_their_names(cluster: AnyCluster, client: Client) -> None:
@@ -168,6 +94,7 @@ def test_refusals_are_errors_with_their_names(cluster: AnyCluster, client: Clien
         ({"since": datetime.datetime(2026, 1, 1)}, ValueError, "no time zone"),
         ({"all_containers": True, "container": "a"}, ValueError, "every container"),
         ({"bogus": 1}, TypeError, "bogus"),
+        ({"wait": 1}, TypeError, "wait"),
     ],
 )
 def test_options_that_cannot_be(
@@ -269,272 +196,35 @@ def _soon_over(cluster: AnyCluster) -> dict[str, Any]:
 # What only LocalCluster can do.
 
 
-def lines_of(log: kubews.Logs[bytes], count: int) -> list[bytes]:
-    return [log.readline(timeout=seconds(20)) for _ in range(count)]
+def test_waiting_for_pods_and_containers_that_are_not_there_yet(local: LocalCluster) -> None:
+    with local.client() as client, contextlib.ExitStack() as stack:
+        opening = [
+            in_thread(lambda: client.logs("app=late", wait_ready=seconds(20), follow=True)),
+            in_thread(lambda: client.pod("job/late").logs(wait_ready=seconds(20), follow=True)),
+        ]
+        waiting = b'{"kind":"Status","code":400,"message":"container \\"a\\" is waiting to start"}'
+        refusal = b"HTTP/1.1 400 Bad Request\r\nContent-Length: %d\r\n\r\n%s"
+        refusals = [Faults(match="/log", response=refusal % (len(waiting), waiting))] * 2
+        local.next_faults(*refusals)
+        stack.enter_context(added(local, "echo begun", labels={"app": "late"}))
+        local.add_workload("job/late", selector={"app": "late"})
+        for each in opening:
+            with each.result(20) as log:
+                assert log.read().endswith(b"begun\n")
 
 
-def follow_all(local: LocalCluster, half: int) -> None:
-    """Follow twice so many lines through two cuts and a rotation."""
-    width = 31 + 8  # a stamp and seven digits
-    script = f"seq -f %07.0f 1 {half}; {WAIT}seq -f %07.0f {half + 1} {2 * half}"
-    with added(local, script) as pod:
-        # The first in the first half; the second, whatever is sent again, in the second.
-        cuts = [half * width // 3, half * width + half * width // 4]
-        local.next_faults(
-            Faults(match=f"{pod.name}/log", drop_after=cuts[0]),
-            Faults(match=f"{pod.name}/log", end_after=cuts[1]),
-        )
-        with pod.logs(follow=True) as log:
-            for number in range(1, 2 * half + 1):
-                line = log.readline(timeout=seconds(60))
-                assert line == b"%07d\n" % number
-                if number == half:
-                    local.rotate_log(pod.name)
-                    go(pod)
-            assert log.readline() == b""
-            assert (log.reason, log.exit_code, log.gaps) == ("ended", 0, [])
-            assert log.resumed == 2
-
-
-def test_each_of_many_lines_once_through_cuts_and_a_rotation_r51(local: LocalCluster) -> None:
-    follow_all(local, 20_000)
-
-
-@pytest.mark.long
-def test_each_of_a_million_lines_once_through_cuts_and_a_rotation_r51(local: LocalCluster) -> None:
-    follow_all(local, 500_000)
-
-
-@pytest.mark.parametrize(
-    ("how", "size"),
-    [
-        *(("end_after", size) for size in (1, 20, 31, 32, 33, 34, 2048, 4000)),
-        *(("drop_after", size) for size in (1, 2, 2051, 2054, 3000)),
-    ],
-)
-def test_equal_lines_cut_anywhere_come_as_often_as_they_were_written_r51(
-    local: LocalCluster, how: str, size: int
-) -> None:
-    with added(local, None) as pod:
-        local.write_log(pod.name, "x\n" * 100)
-        local.write_log(pod.name, "y\n" * 50)
-        cut: dict[str, Any] = {how: size}
-        local.next_faults(*[Faults(match=f"{pod.name}/log", **cut)] * 2)
-        with pod.logs(follow=True) as log:
-            assert lines_of(log, 150) == [b"x\n"] * 100 + [b"y\n"] * 50
-            local.write_log(pod.name, "z\n")
-            assert log.readline() == b"z\n"
-            assert log.gaps == []
-
-
-class Alarm(BaseException):
-    """What a signal raises here, in the place of KeyboardInterrupt."""
-
-
-@contextlib.contextmanager
-def interrupts(interval: float) -> Iterator[list[int]]:
-    """Raise Alarm again and again where it is armed, by a list that is not empty; it disarms itself.
-
-    Only in code of kubews: a lock of logging, or a thread that is being started, Ctrl-C can spoil for good.
-    """
-    armed: list[int] = []
-
-    def handler(number: int, frame: Any) -> None:
-        if armed and frame.f_code.co_filename.startswith(HOME):
-            armed.clear()
-            raise Alarm
-
-    previous = signal.signal(signal.SIGALRM, handler)
-    signal.setitimer(signal.ITIMER_REAL, interval, interval)
-    try:
-        yield armed
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, previous)
-
-
-@pytest.mark.filterwarnings("ignore:the log of:ResourceWarning")  # opened, and never taken
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # and so is its end
-@pytest.mark.parametrize("follow", [True, False])
-def test_ctrl_c_loses_at_most_the_line_of_its_call_r49(local: LocalCluster, follow: bool) -> None:
-    with added(local, "seq -f %07.0f 1 20000") as pod:
-        said(pod, 20_000)
-        numbers, stopped = [], 0
-        local.next_faults(*[Faults(match=f"{pod.name}/log", end_after=300_000)] * follow)
-        with pod.logs(follow=follow) as log, interrupts(0.001) as armed:
-            while True:
-                try:
-                    if (
-                        stopped < 100
-                    ):  # on a busy machine every step is interrupted, and none is done
-                        armed.append(1)
-                    line = log.readline(timeout=seconds(20))
-                    armed.clear()
-                except Alarm:
-                    stopped += 1
-                    continue
-                if not line:
-                    break
-                numbers.append(int(line))
-        assert log.gaps == []
-        assert numbers == sorted(set(numbers))
-        assert 20_000 - stopped <= len(numbers) <= 20_000
-        assert stopped
-
-
-@contextlib.contextmanager
-def unavailable(local: LocalCluster, pod: Pod, log: kubews.Logs[bytes]) -> Iterator[None]:
-    """Cut a log, and let nobody go on with it."""
-    local.faults = Faults(match=f"{pod.name}/log", response=UNAVAILABLE)
-    cut(log)
-    try:
-        yield
-    finally:
-        local.faults = Faults()
-
-
-def test_what_was_rotated_away_during_a_cut_is_a_gap_r51(local: LocalCluster) -> None:
-    with added(local, None) as pod, pod.logs(follow=True) as log:
-        local.write_log(pod.name, "one\n")
-        assert log.readline() == b"one\n"
-        with unavailable(local, pod, log):
-            local.write_log(pod.name, "lost\n")
-            local.rotate_log(pod.name)
-            local.write_log(pod.name, "two\n")
-            reading = in_thread(log.readline)
-            assert eventually(lambda: log._resumption is not None)  # type: ignore[attr-defined]
-        assert reading.result(20) == b"two\n"
-        (gap,) = log.gaps
-        assert gap.source == f"pod default/{pod.name}, container a"
-        assert re.fullmatch(STAMP, gap.after)
-        assert re.fullmatch(STAMP, gap.before)
-        assert gap.after < gap.before
-        assert (log.resumed, log.reason) == (1, None)
-
-
-def test_what_is_still_there_after_a_rotation_is_no_gap_r51(local: LocalCluster) -> None:
-    with added(local, None) as pod, pod.logs(follow=True) as log:
-        local.write_log(pod.name, "one\n")
-        local.rotate_log(pod.name)
-        local.write_log(pod.name, "two\n")
-        assert lines_of(log, 2) == [b"one\n", b"two\n"]
-        with unavailable(local, pod, log):
-            local.write_log(pod.name, "three\n")
-            reading = in_thread(log.readline)
-        assert reading.result(20) == b"three\n"
-        assert log.gaps == []
-
-
-def test_a_restart_ends_the_log_of_the_run_before_r51(local: LocalCluster) -> None:
-    with added(local, f"echo begun; {SLEEP}") as pod:
-        with pod.logs(follow=True) as log:
-            assert log.readline() == b"begun\n"
-            with unavailable(local, pod, log):
-                local.write_log(pod.name, "last\n")
-                local.restart_container(pod.name)
-                reading = in_thread(log.read)
-            assert reading.result(20) == b"last\n"
-            assert (log.reason, log.exit_code, log.gaps) == ("ended", 137, [])
-        with pod.logs(previous=True) as log:
-            assert log.read() == b"begun\nlast\n"
-        with pod.logs(previous=True, follow=True) as log:
-            assert (log.read(), log.reason) == (b"begun\nlast\n", "ended")
-
-
-def test_a_run_that_is_two_restarts_ago_is_a_gap(local: LocalCluster) -> None:
-    with added(local, f"echo begun; {SLEEP}") as pod, pod.logs(follow=True) as log:
-        assert log.readline() == b"begun\n"
-        with unavailable(local, pod, log):
-            for _ in range(2):
-                local.restart_container(pod.name)
-            reading = in_thread(log.read)
-        assert reading.result(20) == b""
-        assert (log.reason, len(log.gaps)) == ("ended", 1)
-
-
-def test_a_deleted_pod_is_told_r51(local: LocalCluster) -> None:
-    with added(local, f"echo begun; {SLEEP}") as pod, pod.logs(follow=True) as log:
-        assert log.readline() == b"begun\n"
-        local.write_log(pod.name, "last words")
-        reading = in_thread(log.read)
-        local.delete_pod(pod.name)
-        assert reading.result(20) == b"last words"
-        assert (log.reason, log.exit_code, log.gaps) == ("deleted", None, [])
-
-
-def test_what_a_deleted_pod_may_have_said_during_a_cut_is_a_gap(local: LocalCluster) -> None:
-    with added(local, None) as pod, pod.logs(follow=True) as log:
-        local.write_log(pod.name, "one\n")
-        assert log.readline() == b"one\n"
-        with unavailable(local, pod, log):
-            local.delete_pod(pod.name)
-            assert log.readline() == b""
-        assert (log.reason, len(log.gaps)) == ("deleted", 1)
-
-
-def test_a_cut_that_lasts_is_a_loss(local: LocalCluster) -> None:
-    with added(local, None) as pod:
-        local.write_log(pod.name, "one\ntwo\n")
-        with pod.logs(follow=True, patience=0.3) as log:
-            assert log.readline() == b"one\n"
-            assert log.readline() == b"two\n"
-            with unavailable(local, pod, log):
-                with pytest.raises(kubews.ConnectionLost, match=r"does not go on: .*503") as info:
-                    log.readline()
-                assert isinstance(info.value.__cause__, kubews.ServerError)
-                with pytest.raises(kubews.ConnectionLost):
-                    log.read()
-                assert log.reason == "lost"
-
-
-def test_a_log_that_ends_again_and_again_is_a_loss(local: LocalCluster) -> None:
-    with added(local, None) as pod:
-        local.write_log(pod.name, "one\n")
-        local.faults = Faults(match=f"{pod.name}/log", end_after=35)
-        try:
-            with pod.logs(follow=True, patience=0.5) as log:
-                assert log.readline() == b"one\n"
-                with pytest.raises(kubews.ConnectionLost, match="does not go on"):
-                    log.readline()
-                assert log.resumed >= 2
-        finally:
-            local.faults = Faults()
-
-
-def test_a_kubelet_that_has_just_begun_is_waited_for(local: LocalCluster) -> None:
-    body = b'{"kind":"Status","status":"Failure","message":"container \\"a\\" is not available","code":400}'
-    refusal = b"HTTP/1.1 400 Bad Request\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
-    with added(local, None) as pod, pod.logs(follow=True) as log:
-        local.next_faults(*[Faults(match=f"{pod.name}/log", response=refusal)] * 2)
-        cut(log)
-        local.write_log(pod.name, "one\n")
-        assert log.readline(timeout=seconds(20)) == b"one\n"
-        assert log.gaps == []
-
-
-def test_without_following_a_cut_is_a_loss_with_what_came(local: LocalCluster) -> None:
-    with added(local, None) as pod:
-        local.write_log(pod.name, "one\n" + 3000 * "x" + "\n")
-        local.next_faults(Faults(match=f"{pod.name}/log", drop_after=2500))
-        with pod.logs(text=True) as log:
-            with pytest.raises(kubews.ConnectionLost, match="only one that is followed") as info:
-                log.read()
-            assert info.value.partial == "one\n"
-            assert isinstance(info.value.__cause__, kubews.ConnectionLost)
-            assert log.reason == "lost"
-
-
-def test_closing_while_it_waits_for_the_server_r51(local: LocalCluster) -> None:
-    with added(local, None) as pod:
-        log = pod.logs(follow=True)
-        with unavailable(local, pod, log):
-            reading = in_thread(log.readline)
-            assert eventually(lambda: log._resumption is not None)  # type: ignore[attr-defined]
-            begin = time.monotonic()
-            log.close()
-            assert reading.result(5) == b""
-            assert time.monotonic() - begin < seconds(1)
-        assert log.reason == "closed"
+def test_a_container_that_has_ended_is_not_waited_for(local: LocalCluster) -> None:
+    script = f"echo begun; {SLEEP}"
+    with added(local, "exit 3", script, init_containers=["before"]) as pod:
+        said(pod, 1, container="b")
+        assert eventually(lambda: "exitCode': 3" in str(pod.get()["status"]))
+        begin = time.monotonic()
+        for name, code in (("a", 3), ("before", 0)):
+            with pod.logs(container=name, follow=True, wait_ready=seconds(60)) as log:
+                assert (log.read(), log.reason, log.exit_code) == (b"", "ended", code)
+        with pytest.raises(kubews.BadRequest, match="is not valid"):
+            pod.logs(container="no", wait_ready=seconds(60))
+        assert time.monotonic() - begin < seconds(50)
 
 
 def test_a_closed_client_closes_its_logs(local: LocalCluster) -> None:
@@ -574,15 +264,6 @@ def test_pods_that_have_no_log_yet(local: LocalCluster) -> None:
         pod.logs()
 
 
-def test_a_long_line_is_one_line(local: LocalCluster) -> None:
-    long = b"x" * (1 << 20) + b"\n"
-    with added(local, None) as pod:
-        local.write_log(pod.name, long + b"short\n")
-        local.next_faults(Faults(match=f"{pod.name}/log", drop_after=300_000))
-        with pod.logs(follow=True) as log:
-            assert [len(line) for line in lines_of(log, 2)] == [len(long), 6]
-
-
 def test_text_as_subprocess_reads_it(local: LocalCluster) -> None:
     with added(local, None) as pod:
         local.write_log(pod.name, "grüße\r\n".encode() + b"\xff\n")
@@ -602,6 +283,19 @@ def test_a_forgotten_log_is_cut_with_a_warning(local: LocalCluster) -> None:
         logs = [pod.logs(follow=True, prefix=True)]
         with pytest.warns(ResourceWarning, match="Logs of 1 containers> was forgotten"):
             logs.clear()
+
+
+def test_little_is_held_of_several_logs_that_nobody_reads(local: LocalCluster) -> None:
+    with added(local, None, None) as pod:
+        long = [b"x" * 9999 + b"\n"] * 600
+        for name in "ab":
+            local.write_log(pod.name, b"".join(long), container=name)
+        with pod.logs(all_containers=True, follow=True) as log:
+            feeders = log._merge.feeders  # type: ignore[attr-defined]
+            assert eventually(lambda: len(feeders.tickets) == 2)
+            held = [len(line) for each in log._merge.sources for _, _, line in each.lines]  # type: ignore[attr-defined]
+            assert sum(held) < 3 << 20
+            assert lines_of(log, 1200) == [long[0]] * 1200
 
 
 def test_one_log_of_several_that_is_lost_ends_them_all(local: LocalCluster) -> None:

@@ -138,12 +138,12 @@ def _moment(text: Optional[str], parser: Parser) -> Optional[datetime.datetime]:
 
 
 def _selected(options: argparse.Namespace) -> list[Target]:
-    from kubews import mergedlogs
+    from kubews import podlogs
     from kubews.cli import pods
 
     client = pods.make_client(options)
     namespace = client.config.namespace
-    containers = mergedlogs.selected(
+    containers = podlogs.selected(
         client,
         options.selector,
         namespace,
@@ -157,24 +157,25 @@ def _selected(options: argparse.Namespace) -> list[Target]:
 
 
 def _named(options: argparse.Namespace) -> list[Target]:
-    from kubews import mergedlogs
+    from kubews import podlogs
     from kubews.cli import pods
 
     client = pods.make_client(options)
     named = pods.CountingPod(client, options.names[0], container=options.container)
     pod = pods.chosen(named, options.pod_running_timeout, running=False)
-    return mergedlogs.containers_of(pod, pod.get(), all_of_them=options.all_containers)
+    return podlogs.containers_of(pod, pod.get(), all_of_them=options.all_containers)
 
 
 def _opened(
     containers: list[Target], options: argparse.Namespace, wanted: dict[str, Any]
 ) -> Logs[bytes]:
-    from kubews import mergedlogs
+    from kubews import podlogs
+    from kubews.transport.deadline import Deadline
 
+    wait = Deadline(options.pod_running_timeout) if options.follow else podlogs.AT_ONCE
     if len(containers) > 1 or options.prefix:
-        return mergedlogs.merge(containers, prefix=options.prefix, **wanted)
-    wait = options.pod_running_timeout if options.follow else None
-    return mergedlogs.of_pod(containers[0], wait_ready=wait, **wanted)
+        return podlogs.merge(containers, prefix=options.prefix, wait_ready=wait, **wanted)
+    return podlogs.of_container(containers[0], wait_ready=wait, **wanted)
 
 
 def _print(log: Logs[bytes], *, at_once: bool) -> None:

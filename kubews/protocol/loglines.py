@@ -36,10 +36,14 @@ class Given:
         self._second = b""  # of the last line
         self._hashes: array[int] = array("q")
         self._forgotten = 0  # the latest second of which lines were forgotten
+        self._first = 0  # the moment of the first line
         self._last_line = b""
+        #: Whether anything was given out.
+        self.begun = False
 
     def take(self, line: bytes) -> bytes:
         """Note a line, and return it without its stamp."""
+        self.begun = True
         if line[_SECOND] != self._second and not self._begin(line):
             return line  # the rest of a line that begins before what was asked for
         self._hashes.append(hash(line))
@@ -67,7 +71,7 @@ class Given:
         for second, hashes in self._seconds:
             if second >= begin:
                 expected += hashes
-        return Repeated(expected)
+        return Repeated(expected, self._first, moment_of(self._last_line))
 
     def _begin_again(self) -> int:
         if not self._seconds:
@@ -83,6 +87,8 @@ class Given:
             # The node's clock was set back. What is behind that may be sent again, too, and is then not known
             # any more: a gap will be told.
             self._seconds, self._forgotten = [], 0
+        if not self._seconds:
+            self._first = moment_of(line)
         hashes: array[int] = array("q")
         self._seconds.append((moment, hashes))
         # Last, so that after Ctrl-C the next line does all of this again.
@@ -95,14 +101,21 @@ class Given:
 class Repeated:
     """Recognise the lines that a server sends again.
 
+    Before them it sends those of the same second that were not asked for, if the log was asked for from
+    the middle of it on (``tailLines``, ``sinceSeconds``).
+
     Args:
         expected: the hashes of the lines that it will send, if it still has all of them.
+        first: the moment of the first line that was ever given out.
+        last: that of the last one.
 
     Threads: one.
     """
 
-    def __init__(self, expected: array[int]) -> None:
+    def __init__(self, expected: array[int], first: int, last: int) -> None:
         self._expected = expected
+        self._first = first
+        self._last = last
         self._next: Optional[int] = None
         #: Whether nothing more will be repeated.
         self.done = not expected
@@ -110,14 +123,19 @@ class Repeated:
         self.gap = False
 
     def has(self, line: bytes) -> bool:
-        """Tell whether a line was given out before; ask for each in order, until ``done``."""
-        if self._next is None:
-            if not _STAMP.match(line):
-                return True  # the rest of one that began before, and has been given out whole
-            self._next = self._find(hash(line))
-        if self._next < len(self._expected) and self._expected[self._next] == hash(line):
+        """Tell whether a line is none to be given out; ask for each in order, until ``done``."""
+        if self._next is None and not _STAMP.match(line):
+            return True  # the rest of one that began before, and has been given out whole
+        wanted = hash(line)
+        if self._next is None and wanted in self._expected:
+            # Not the first of them if what lies before it was rotated away meanwhile.
+            self._next = self._expected.index(wanted)
+        if self._next is not None and self._expected[self._next] == wanted:
             self._next += 1
             self.done = self._next == len(self._expected)
+            return True
+        # One from before the first, which may be equal to it.
+        if moment_of(line) <= (self._last if self._next is None else self._first):
             return True
         self.done = self.gap = True
         return False
@@ -131,13 +149,6 @@ class Repeated:
         """Say that the log is over: what has not been repeated by now was not there."""
         self.gap = self.gap or not self.done
         self.done = True
-
-    def _find(self, wanted: int) -> int:
-        # Not the first of them if what lies before it was rotated away meanwhile.
-        try:
-            return self._expected.index(wanted)
-        except ValueError:
-            return len(self._expected)
 
 
 def moment_of(line: bytes) -> int:

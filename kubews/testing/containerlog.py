@@ -33,8 +33,8 @@ STREAMS = ("stdout", "stderr")
 def stamp(nanoseconds: int) -> bytes:
     """Return a moment as it stands in a log, always of the same width: as bytes they compare as times do."""
     seconds, rest = divmod(nanoseconds, 1_000_000_000)
-    moment = datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc)
-    return b"%s.%09dZ" % (moment.strftime("%Y-%m-%dT%H:%M:%S").encode(), rest)
+    moment = datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc).replace(tzinfo=None)
+    return b"%s.%09dZ" % (moment.isoformat().encode(), rest)
 
 
 class LogWatch:

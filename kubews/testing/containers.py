@@ -277,9 +277,10 @@ class Container:
         """Return the container's entry in ``containerStatuses``."""
         running = self.running
         state: Json
+        begun = self.started or self.exit_code is not None
         if running:
             state = {"running": {"startedAt": now}}
-        elif self.started or self.exit_code is not None:
+        elif begun:
             state = self._terminated(now)
         else:
             state = {"waiting": {"reason": "ContainerCreating"}}
@@ -287,7 +288,7 @@ class Container:
         return {
             "name": self.name, "state": state, "lastState": self._last_state, "ready": running,
             "restartCount": self._restarts, "image": image, "imageID": "", "started": running,
-            "containerID": self._container_id if self.started else "",
+            "containerID": self._container_id if begun else "",
         }  # fmt: skip
 
     def _terminated(self, now: str) -> Json:

@@ -9,6 +9,7 @@ Threads: everything here belongs to the thread of one connection.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import io
@@ -53,7 +54,7 @@ class LogOptions:
         moment = _moment(first.get("sinceTime"))
         _check(pod, first, tail, limit, seconds)
         if seconds is not None:
-            moment = time.time_ns() - seconds * 1_000_000_000
+            moment = max(0, time.time_ns() - seconds * 1_000_000_000)
         return cls(
             container=first.get("container", ""),
             follow=is_true(first.get("follow")),
@@ -68,11 +69,13 @@ class LogOptions:
 def _number(text: Optional[str]) -> Optional[int]:
     if text is None:
         return None
-    try:
-        return int(text)
-    except ValueError:
-        message = f'strconv.ParseInt: parsing "{text}": invalid syntax'
-        raise Refused(objects.bad_request(message)) from None
+    wrong = "invalid syntax"
+    with contextlib.suppress(ValueError):
+        number = int(text)
+        if -(1 << 63) <= number < 1 << 63:
+            return number
+        wrong = "value out of range"
+    raise Refused(objects.bad_request(f'strconv.ParseInt: parsing "{text}": {wrong}'))
 
 
 def _moment(text: Optional[str]) -> Optional[int]:

@@ -136,6 +136,8 @@ LINES = [
     line("logs deploy/front"),
     line("logs deploy/several --prefix"),
     line("logs -f ended"),
+    line("logs -f ended --tail=0 --limit-bytes=3"),
+    line("logs -f initial -c before --prefix"),
     line("logs ended -p"),
     line("logs -l app=front"),
     line("logs -l app=nowhere"),

@@ -88,7 +88,7 @@ def test_lines_that_nobody_has_any_more_are_told(local: LocalCluster, commands: 
         assert process.stdout.readline() == b"begun\n"
         # When it ends nothing is left of the log to compare the end with.
         local.rotate_log("rotated")
-        client.pod("rotated").check_call(["touch", "go"])
+        client.pod("rotated").run(["touch", "go"])
         out, err = process.communicate(timeout=seconds(20))
     assert (out, process.returncode) == (b"", 0)
     assert re.fullmatch(

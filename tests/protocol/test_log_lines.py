@@ -26,10 +26,12 @@ def sent_again(lines: list[bytes], since: str) -> list[bytes]:
     return [each for each in lines if each[:19].decode() + "Z" >= since]
 
 
-def resumed(file: list[bytes], delivered: int, rotated: int = 0) -> tuple[list[bytes], Repeated]:
+def resumed(
+    file: list[bytes], delivered: int, rotated: int = 0, begin: int = 0
+) -> tuple[list[bytes], Repeated]:
     """Give out some lines, then all that a server sends again, without what was rotated away."""
     given_out = Given()
-    out = [given_out.take(each) for each in file[:delivered]]
+    out = [given_out.take(each) for each in file[begin:delivered]]
     repeated = given_out.repeated()
     for each in sent_again(file[rotated:], given_out.since):
         if repeated.done or not repeated.has(each):
@@ -64,11 +66,23 @@ def test_equal_lines_and_shared_stamps_r51(file: list[bytes], data: st.DataObjec
     assert not repeated.gap
 
 
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=30).map(sorted), st.data())
+def test_what_lies_before_a_tail_does_not_come_r51(seconds: list[int], data: st.DataObject) -> None:
+    """Neither if lines share their stamps."""
+    file = [line(second, f"line {number}") for number, second in enumerate(seconds)]
+    begin = data.draw(st.integers(0, len(file) - 1))
+    delivered = data.draw(st.integers(begin + 1, len(file)))
+    out, repeated = resumed(file, delivered, begin=begin)
+    assert out == texts(file[begin:])
+    assert not repeated.gap
+
+
 @pytest.mark.parametrize("rotated", range(30, 61))
-def test_what_was_rotated_away_is_told_r51(rotated: int) -> None:
+@pytest.mark.parametrize("begin", [0, 37])
+def test_what_was_rotated_away_is_told_r51(rotated: int, begin: int) -> None:
     """Of 40 lines that were given out: nothing is doubled, and where the last of them is gone there is a gap."""
-    out, repeated = resumed(FILE, 40, rotated)
-    assert out == texts(FILE[:40] + FILE[max(rotated, 40) :])
+    out, repeated = resumed(FILE, 40, rotated, begin)
+    assert out == texts(FILE[begin:40] + FILE[max(rotated, 40) :])
     repeated.end()
     assert repeated.gap is (rotated >= 40)
 
