@@ -45,7 +45,7 @@ def python(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-X", "dev", "-W", "error", *args],
         capture_output=True,
         text=True,
-        timeout=seconds(60),
+        timeout=seconds(180),  # several interpreters, perhaps beside a storm
         cwd=env.pop("CWD", ROOT),
         env={**os.environ, "PYTHONPATH": str(ROOT), **env},
     )

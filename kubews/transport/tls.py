@@ -200,9 +200,8 @@ def _wrap(
     if isinstance(sock, TlsSocket):
         return NestedTls(sock, context, server_hostname)
     assert isinstance(sock, socket.socket)
-    # If the connection is gone already, or the name is none, wrap_socket would lose the socket.
-    sock.getpeername()
     forks.visit()
+    # If the name is none, wrap_socket would lose the socket.
     with forks.gate():
         context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname=server_hostname)
     # suppress_ragged_eofs=False: a TLS stream that ends without close_notify was cut, not closed.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import socket
 import ssl
 from contextlib import AbstractContextManager
@@ -31,6 +33,15 @@ class TlsSocket(ssl.SSLSocket):
         made = super().__new__(cls, *args, **options)
         made.gate = forks.gate()
         return made
+
+    def getpeername(self) -> Any:
+        """Return the peer's address; once the peer has gone, close."""
+        try:
+            return super().getpeername()
+        except OSError as exc:
+            # ``wrap_socket`` asks when it has taken the descriptor over, and would lose it.
+            forks.close(self)
+            raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET)) from exc
 
     def do_handshake(self, block: bool = False) -> None:
         """Go on with the handshake."""
