@@ -15,6 +15,7 @@ from kubews.errors import (
     ApiError,
     BadRequest,
     ConnectFailed,
+    ConnectionLost,
     ConnectTimeout,
     Forbidden,
     KubewsError,
@@ -27,8 +28,10 @@ from kubews.protocol.logs import LOG, OFFER, LogCodec
 from kubews.protocol.requests import log_path
 from kubews.session import Session, held
 from kubews.targets import Target
+from kubews.transport import forks
 from kubews.transport.connection import Connection
 from kubews.transport.deadline import Deadline
+from kubews.transport.link import INHERITED
 from kubews.transport.wait import DaemonThread, Expired, Outcome
 
 _log = logging.getLogger("kubews")
@@ -235,6 +238,7 @@ class Resumption:
         self._since = since
         self._run = run
         self._deadline = deadline
+        forks.tell(self)
 
     def start(self, pause: float) -> None:
         """Begin, after so many seconds.
@@ -256,6 +260,10 @@ class Resumption:
             return
         if session is not None:
             session.dismiss()
+
+    def _after_fork(self) -> None:
+        self.found._after_fork()
+        self.found.set_exception(ConnectionLost(f"the log of {self._pod.where}: {INHERITED}"))
 
     def _work(self, pause: float) -> None:
         try:

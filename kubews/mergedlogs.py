@@ -10,10 +10,13 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any, Optional
 
+from kubews.errors import ConnectionLost
 from kubews.logs import ContainerLogs
 from kubews.logstream import Line, Logs
 from kubews.protocol.loglines import moment_of
+from kubews.transport import forks
 from kubews.transport.deadline import NEVER, Deadline
+from kubews.transport.link import INHERITED
 from kubews.transport.wait import DaemonThread, Expired, WaitQueue, fresh, nothing, wait_for
 
 # Bytes of one source that are held for the others, and what a line counts beside its text.
@@ -58,6 +61,7 @@ class _Merge:
         self.feeders = WaitQueue()
         self.closed = False
         self._timestamps = timestamps
+        forks.tell(self)
 
     def start(self) -> None:
         """Begin to read."""
@@ -71,6 +75,16 @@ class _Merge:
             source.log.abandon()
         self.readers.wake_all()
         self.feeders.wake_all()
+
+    def _after_fork(self) -> None:
+        self.lock = threading.RLock()
+        for queue in (self.readers, self.feeders):
+            queue.tickets.clear()
+        for source in self.sources:
+            if not source.done:  # its thread is the parent's, and so is what it has read
+                source.lines.clear()
+                source.error = ConnectionLost(f"the log of {source.log.pod.where}: {INHERITED}")
+                source.done = True
 
     def choose(self) -> Optional[bytes]:
         """Return the next line, nothing at the end, None if it must be waited for.

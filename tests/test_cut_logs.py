@@ -6,8 +6,11 @@ import contextlib
 import gc
 import json
 import math
+import os
 import re
 import signal
+import subprocess
+import sys
 import threading
 import time
 import warnings
@@ -17,7 +20,7 @@ from typing import Any
 
 import pytest
 from clusters import AnyCluster
-from logpods import SLEEP, STAMP, WAIT, added, cut, go, lines_of, said, unavailable
+from logpods import SLEEP, STAMP, UNAVAILABLE, WAIT, added, cut, go, lines_of, said, unavailable
 from support import eventually, in_thread, seconds
 
 import kubews
@@ -485,3 +488,51 @@ def test_a_long_line_is_one_line(local: LocalCluster) -> None:
         local.next_faults(Faults(match=f"{pod.name}/log", drop_after=300_000))
         with pod.logs(follow=True) as log:
             assert [len(line) for line in lines_of(log, 2)] == [len(long), 6]
+
+
+FORKED = """
+import os, sys
+import kubews
+
+pod = kubews.Client(kubews.Config.load(sys.argv[1])).pod(sys.argv[2])
+log = pod.logs(follow=True, tail=1, text=True, all_containers=sys.argv[3] == "merged")
+assert log.readline(timeout=20) == "line\\n"
+if sys.argv[3] == "cut":
+    try:
+        while log.readline(timeout=1):
+            pass
+    except TimeoutError:
+        pass
+child = os.fork()
+if not child:
+    try:
+        while log.readline():
+            pass
+    except kubews.ConnectionLost as exc:
+        os._exit("fork" in str(exc))
+    os._exit(0)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+if sys.argv[3] == "merged":
+    assert log.readline(timeout=20) == "line\\n"
+log.close()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@pytest.mark.parametrize("state", ["merged", "cut"])
+def test_a_log_is_dead_in_a_fork_r52(local: LocalCluster, state: str) -> None:
+    """R-52: also while threads of the parent read it, or open it again."""
+    with added(local, "while echo line; do sleep 0.05; done") as pod:
+        said(pod, 1)
+        if state == "cut":
+            local.next_faults(Faults(match=f"{pod.name}/log", drop_after=150))
+            local.faults = Faults(match=f"{pod.name}/log", response=UNAVAILABLE)
+        try:
+            program = [sys.executable, "-X", "dev", "-W", "error", "-c", FORKED]
+            done = subprocess.run(
+                [*program, str(local.kubeconfig), pod.name, state],
+                timeout=seconds(60), capture_output=True, text=True,
+            )  # fmt: skip
+        finally:
+            local.faults = Faults()
+        assert done.returncode == 0, done.stderr

@@ -39,7 +39,8 @@ _BATCH = 32
 _GRACE = 2.0
 
 CLOSED_HERE = "the connection was closed on this side"
-_INHERITED = "this process is a fork, and the connection is its parent's"
+#: Why nothing works in a fork.
+INHERITED = "this process is a fork, and the connection is its parent's"
 
 NORMAL_CLOSURE = (1000).to_bytes(2, "big")
 
@@ -426,7 +427,7 @@ class Link(ABC):
 
     def lost_by_fork(self) -> Exception:
         """Make the exception for those who use the parent's connection."""
-        return self._loss(_INHERITED, None)
+        return self._loss(INHERITED, None)
 
     def _after_fork(self) -> None:
         self.closed._after_fork()
