@@ -378,7 +378,9 @@ CALLS: dict[str, Callable[[Popen, Pod], Any]] = {
     "wait": lambda process, _: process.wait(),
     "wait with a time limit": lambda process, _: process.wait(100),
     "communicate": lambda process, _: process.communicate(),
-    "write": lambda process, _: process.stdin.write(bytes(1 << 24)),
+    "write": lambda process, _: process.stdin.write(
+        bytes(1 << 27)
+    ),  # more than all buffers on the way
     "leaving the block": lambda process, _: process.__exit__(None, None, None),
     "popen": lambda _, silent: silent.popen(["true"]),
     "run": lambda _, silent: silent.run(["true"], timeout=100),
