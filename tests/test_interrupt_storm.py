@@ -369,6 +369,12 @@ def silent() -> Iterator[Client]:
             yield client
 
 
+def write_on(process: Popen) -> None:
+    """Write until something stops it: three servers and their kernels can hold a lot."""
+    while True:
+        process.stdin.write(bytes(1 << 20))
+
+
 CALLS: dict[str, Callable[[Popen, Pod], Any]] = {
     "read": lambda process, _: process.stdout.read(),
     "readline": lambda process, _: process.stdout.readline(),
@@ -378,7 +384,7 @@ CALLS: dict[str, Callable[[Popen, Pod], Any]] = {
     "wait": lambda process, _: process.wait(),
     "wait with a time limit": lambda process, _: process.wait(100),
     "communicate": lambda process, _: process.communicate(),
-    "write": lambda process, _: process.stdin.write(bytes(1 << 24)),
+    "write": lambda process, _: write_on(process),
     "leaving the block": lambda process, _: process.__exit__(None, None, None),
     "popen": lambda _, silent: silent.popen(["true"]),
     "run": lambda _, silent: silent.run(["true"], timeout=100),
