@@ -11,6 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -145,3 +146,16 @@ def in_logging(frame: FrameType | None) -> bool:
             return True
         frame = frame.f_back
     return False
+
+
+def state_of(pid: int) -> str:
+    """Return the letter of a process's state as ps shows it, empty if there is no such process."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def runs(pid: int) -> bool:
+    """Tell whether a process runs; a zombie that nobody has reaped yet does not."""
+    return state_of(pid) not in ("", "Z")

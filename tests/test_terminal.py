@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from clusters import AnyCluster
-from support import eventually, in_thread, seconds
+from support import eventually, in_thread, runs, seconds, state_of
 from terminals import CURSES, PRELUDE, Terminal, python, terminal
 
 import kubews
@@ -361,18 +361,6 @@ def stops(term: Terminal, pid: int, number: int) -> None:
     term.screen.expect(rb" icanon .* echo .*end\r\n")
 
 
-def state_of(pid: int) -> str:
-    """Return what ps calls STAT, empty if there is no such process."""
-    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-        return Path(f"/proc/{pid}/stat").read_text().split(")")[1].split()[0]
-    return ""
-
-
-def threads_of(pid: int) -> list[str]:
-    """Return what the kernel says of a process's threads, for a message."""
-    return [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/status")]
-
-
 def stops_in_the_background(term: Terminal, pid: int) -> None:
     term.type("bg; echo beh'ind'\r")
     term.expect("behind")
@@ -410,7 +398,7 @@ def test_a_job_in_the_background_dies_without_a_touch_of_the_terminal(
         os.kill(pid, signal.SIGTERM)
         os.kill(pid, signal.SIGCONT)  # as the kill of a shell does
         # The shell may take its time to bury it.
-        assert eventually(lambda: state_of(pid) in ("", "Z"), 20), threads_of(pid)
+        assert eventually(lambda: not runs(pid), 20)
         term.type("stty -a; echo en'd'\r")
         term.screen.expect(rb" icanon .* echo .*end\r\n")
         term.type("exit 0\rexit 0\r")  # a shell that has missed the death minds a stopped job, once

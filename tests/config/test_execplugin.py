@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 from pluginscripts import V1, V1BETA1, Plugins, credential
-from support import eventually, in_thread, seconds
+from support import eventually, in_thread, runs, seconds
 
 from kubews.config import ClientCertificate, Cluster, ExecPlugin, execplugin
 from kubews.errors import AuthPluginError, ConfigError, CredentialsError
@@ -318,14 +318,7 @@ def test_it_takes_too_long_r53(plugins: Plugins, machine: Path) -> None:
     assert time.monotonic() - started < seconds(20)
     assert caught.value.stderr in ("asking\n", "")  # if the machine let it come so far
     if (machine / "child").exists() and (text := (machine / "child").read_text().strip()):
-        assert eventually(lambda: is_gone(int(text)))
-
-
-def is_gone(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return True
+        assert eventually(lambda: not runs(int(text)))
 
 
 def reading() -> bool:
@@ -345,4 +338,4 @@ def test_ctrl_c_ends_it(plugins: Plugins) -> None:
     with pytest.raises(KeyboardInterrupt):
         execplugin.run(plugin, CLUSTER, seconds(60))
     interrupting.result()
-    assert eventually(lambda: is_gone(int(Path("pid").read_text())))
+    assert eventually(lambda: not runs(int(Path("pid").read_text())))

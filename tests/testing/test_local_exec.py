@@ -8,10 +8,10 @@ import json
 import os
 import threading
 import time
-from pathlib import Path
 
 import pytest
 from rawclient import SCALE, STATUS, STDERR, SUCCESS, V4, V5, RawClient, exec_target
+from support import runs
 from websockets.frames import Frame, Opcode
 
 from kubews.testing import LocalCluster
@@ -25,14 +25,6 @@ def wait_for_execs(cluster: LocalCluster, number: int) -> None:
     while len(cluster.execs) != number and time.monotonic() < end:
         time.sleep(0.01)
     assert len(cluster.execs) == number
-
-
-def alive(pid: int) -> bool:
-    """Tell whether a process runs; a zombie that init has yet to reap does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 @pytest.mark.parametrize(
@@ -368,7 +360,7 @@ def test_deleting_a_pod_finds_what_has_left_its_group(cluster: LocalCluster) -> 
         pid = int(client.run_out().channel(1))
     os.kill(pid, 0)
     cluster.delete_pod("short")
-    assert not alive(pid)
+    assert not runs(pid)
 
 
 def test_many_threads_may_ask(cluster: LocalCluster) -> None:

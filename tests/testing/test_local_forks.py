@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from rawclient import SCALE
+from support import runs
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -157,10 +158,3 @@ def test_nothing_outlives_a_killed_process_but_its_fork(process: bool) -> None:
             assert not runs(int(pid))
         finally:
             os.kill(fork, 9)
-
-
-def runs(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False

@@ -19,21 +19,14 @@ from pathlib import Path
 
 import pytest
 from rawclient import SCALE, RawClient, port_of
+from support import eventually, runs
 
 import kubews.testing
 from kubews.testing import Faults, LocalCluster
 
 
 def wait_until_dead(pid: int) -> None:
-    end = time.monotonic() + 10 * SCALE
-    while time.monotonic() < end:
-        try:
-            if Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z":
-                return
-        except (FileNotFoundError, ProcessLookupError):
-            return
-        time.sleep(0.01)
-    raise AssertionError(f"process {pid} still runs")
+    assert eventually(lambda: not runs(pid), 10), f"process {pid} still runs"
 
 
 @pytest.mark.parametrize("process", [False, True])
