@@ -245,15 +245,16 @@ class Client:
         def ask(sock: Any, everything: http.Headers, soon: Deadline) -> Wire:
             try:
                 target = self.config.cluster.path_prefix + path
-                return upgrade(sock, target, everything, subprotocols, what, soon)
+                wire = upgrade(sock, target, everything, subprotocols, what, soon)
+                # In here, where Ctrl-C closes the socket: to log takes its time.
+                _log.debug("%s: connected, %s", what, wire.subprotocol)
             except BaseException as exc:
                 _log.debug("%s: no stream: %s", what, exc)
                 raise
+            return wire
 
         self._check_open()
-        wire = self._access.use(ask, {}, deadline, self.connect_timeout)
-        _log.debug("%s: connected, %s", what, wire.subprotocol)
-        return wire
+        return self._access.use(ask, {}, deadline, self.connect_timeout)
 
     def keep(self, connection: Closable) -> None:
         """Close this together with the client, if it lives as long.
