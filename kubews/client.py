@@ -273,14 +273,15 @@ class Client:
         def ask(sock: Any, everything: http.Headers, soon: Deadline) -> Wire:
             try:
                 target = self.config.cluster.path_prefix + path
-                return upgrade(sock, target, everything, subprotocols, what, soon)
+                wire = upgrade(sock, target, everything, subprotocols, what, soon)
+                # In here, where Ctrl-C closes the socket: to log takes its time.
+                _log.debug("%s: connected, %s", what, wire.subprotocol)
             except BaseException as exc:
                 _log.debug("%s: no stream: %s", what, exc)
                 raise
+            return wire
 
-        wire = self.use(ask, {}, deadline)
-        _log.debug("%s: connected, %s", what, wire.subprotocol)
-        return wire
+        return self.use(ask, {}, deadline)
 
     def use(self, use: Use[T], headers: Mapping[str, str], deadline: Deadline) -> T:
         """Do something with a new connection to the server; ``connect_timeout`` is what it is told to keep to.
