@@ -199,15 +199,15 @@ def _soon_over(cluster: AnyCluster) -> dict[str, Any]:
 def test_waiting_for_pods_and_containers_that_are_not_there_yet(local: LocalCluster) -> None:
     with local.client() as client, contextlib.ExitStack() as stack:
         opening = [
-            in_thread(lambda: client.logs("app=late", wait_ready=seconds(20), follow=True)),
-            in_thread(lambda: client.pod("job/late").logs(wait_ready=seconds(20), follow=True)),
+            in_thread(lambda: client.logs("app=log-to-come", wait_ready=seconds(20), follow=True)),
+            in_thread(lambda: client.pod("job/log-to-come").logs(wait_ready=seconds(20), follow=True)),
         ]
         waiting = b'{"kind":"Status","code":400,"message":"container \\"a\\" is waiting to start"}'
         refusal = b"HTTP/1.1 400 Bad Request\r\nContent-Length: %d\r\n\r\n%s"
         refusals = [Faults(match="/log", response=refusal % (len(waiting), waiting))] * 2
         local.next_faults(*refusals)
-        stack.enter_context(added(local, "echo begun", labels={"app": "late"}))
-        local.add_workload("job/late", selector={"app": "late"})
+        stack.enter_context(added(local, "echo begun", labels={"app": "log-to-come"}))
+        local.add_workload("job/log-to-come", selector={"app": "log-to-come"})
         for each in opening:
             with each.result(20) as log:
                 assert log.read().endswith(b"begun\n")
