@@ -200,7 +200,9 @@ def test_waiting_for_pods_and_containers_that_are_not_there_yet(local: LocalClus
     with local.client() as client, contextlib.ExitStack() as stack:
         opening = [
             in_thread(lambda: client.logs("app=log-to-come", wait_ready=seconds(20), follow=True)),
-            in_thread(lambda: client.pod("job/log-to-come").logs(wait_ready=seconds(20), follow=True)),
+            in_thread(
+                lambda: client.pod("job/log-to-come").logs(wait_ready=seconds(20), follow=True)
+            ),
         ]
         waiting = b'{"kind":"Status","code":400,"message":"container \\"a\\" is waiting to start"}'
         refusal = b"HTTP/1.1 400 Bad Request\r\nContent-Length: %d\r\n\r\n%s"
