@@ -163,7 +163,7 @@ def test_a_body_that_does_not_come(web: Pod) -> None:
             answer.readline()
 
 
-def test_who_reads_can_be_stopped_from_another_thread(web: Pod) -> None:
+def test_who_reads_can_be_stopped_from_another_thread(cluster: AnyCluster, web: Pod) -> None:
     with web.request("GET", "/ticks?n=2&pause=30") as answer:
         assert answer.readline() == b"tick 0\n"
         reading = in_thread(answer.readline)
@@ -173,6 +173,8 @@ def test_who_reads_can_be_stopped_from_another_thread(web: Pod) -> None:
         with pytest.raises(errors.ConnectionLost):
             reading.result(seconds(10))
         assert time.monotonic() - begin < seconds(1)
+    if isinstance(cluster, LocalCluster):
+        cluster.wait_idle(seconds(10))  # a server that asks nothing of the pod any more
 
 
 @pytest.mark.parametrize("close", ["answer", "client"])

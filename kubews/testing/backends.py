@@ -16,7 +16,7 @@ from kubews.testing import objects
 from kubews.testing.access import Refused
 from kubews.testing.pods import Pod
 from kubews.testing.selectors import selected
-from kubews.testing.tls import Stopping
+from kubews.testing.tls import HANGUP, Gone, Stopping
 
 if TYPE_CHECKING:
     from kubews.testing.connection import Connection
@@ -172,10 +172,14 @@ class Backend:
         """Whether it takes nothing more, for the moment or for good."""
         return self._deaf or len(self._unsent) > _CHUNK
 
-    def wait(self, client: bool) -> None:
+    def wait(self, client: int) -> None:
         """Wait for the backend, and for the client if something is wanted of it.
 
+        Args:
+            client: ``select.POLLIN`` for what it sends, ``HANGUP`` for its end, or 0.
+
         Raises:
+            Gone: the client has gone; a reverse proxy in Go gives the request up then.
             Stopping: the cluster is being closed.
         """
         if isinstance(self._sock, ssl.SSLSocket) and self._sock.pending():
@@ -184,9 +188,12 @@ class Backend:
         poll.register(self._stop_fd, select.POLLIN)
         poll.register(self._sock, select.POLLIN | (select.POLLOUT if self._unsent else 0))
         if client:
-            poll.register(self._client.fileno(), select.POLLIN)
-        if any(fd == self._stop_fd for fd, _ in poll.poll()):
+            poll.register(self._client.fileno(), client)
+        ready = dict(poll.poll())
+        if self._stop_fd in ready:
             raise Stopping
+        if client == HANGUP and self._client.fileno() in ready:
+            raise Gone("the client has gone")
 
     def close(self) -> None:
         """Close the connection."""

@@ -17,12 +17,11 @@ from kubews.testing.forward import GRACE, Forward
 from kubews.testing.frames import GoServerProtocol
 from kubews.testing.messages import Messages
 from kubews.testing.pods import Pod
-from kubews.testing.tls import Bytes, Gone, Stopping, Wire
+from kubews.testing.tls import HANGUP, Bytes, Gone, Stopping, Wire
 
 if TYPE_CHECKING:
     from kubews.testing.connection import Connection
 
-_HANGUP = getattr(select, "POLLRDHUP", 0)
 _HIGH = 256 << 10  # bytes waiting for the client above which no port is read
 
 
@@ -209,9 +208,9 @@ class ForwardLoop:
 
     def _reading_events(self) -> int:
         if self._stopped:
-            return _HANGUP  # for good: at least leave when the client does
+            return HANGUP  # for good: at least leave when the client does
         if self.full:
-            return 0 if self._hung_up else _HANGUP
+            return 0 if self._hung_up else HANGUP
         flooded = self._wire.pending >= 2 * _HIGH  # by answers to pings that it does not take
         return 0 if self._arrived or flooded else select.POLLIN
 
@@ -306,9 +305,9 @@ class ForwardLoop:
     def _client_ready(self, events: int) -> None:
         if self._polled.get(self._wire_fd, 0) & select.POLLIN:
             self._receive(self._wire.receive() or b"")
-        elif events & (select.POLLHUP | select.POLLERR) or (self._stopped and events & _HANGUP):
+        elif events & (select.POLLHUP | select.POLLERR) or (self._stopped and events & HANGUP):
             self._leave()
-        elif events & _HANGUP:
+        elif events & HANGUP:
             # What it has sent before is still there, and may find a reader yet.
             self._hung_up = time.monotonic() + GRACE
             self._progressed()

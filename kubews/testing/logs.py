@@ -25,7 +25,7 @@ from kubews.testing.handlers import choose_container
 from kubews.testing.logreading import LogOptions, LogReader
 from kubews.testing.messages import Messages
 from kubews.testing.pods import Pod
-from kubews.testing.tls import Gone
+from kubews.testing.tls import HANGUP, Gone
 
 if TYPE_CHECKING:
     from kubews.testing.connection import Connection, Request
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 _PROTOCOLS = ("binary.k8s.io", "base64.binary.k8s.io")
 _PIECE = 2048  # the buffer of wsstream's Reader
 _HIGH = 256 << 10  # bytes waiting for the client above which the log is not read
-_HANGUP = getattr(select, "POLLRDHUP", 0)
 
 
 def serve_log(
@@ -156,7 +155,7 @@ class _Stream:
         if self.has_room:
             poll.register(watch, select.POLLIN)
         sending = select.POLLOUT if wire.pending else 0
-        poll.register(wire.fileno(), select.POLLIN | _HANGUP | sending)
+        poll.register(wire.fileno(), select.POLLIN | HANGUP | sending)
         ready = dict(poll.poll())
         if stop in ready:
             raise Gone("the cluster is being closed")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import http
 import re
+import select
 from typing import TYPE_CHECKING, Any, Optional
 
 import h11
@@ -17,7 +18,7 @@ import h11
 from kubews.testing import access, objects
 from kubews.testing.access import Headers, Refused, User
 from kubews.testing.backends import Address, Backend, find, refusal
-from kubews.testing.tls import Gone
+from kubews.testing.tls import HANGUP, Gone
 
 if TYPE_CHECKING:
     from kubews.testing.connection import Connection, Request
@@ -111,8 +112,12 @@ class _Exchange:
             while not self._hear(prefix):
                 self._backend.flush()
                 wanted = self._pass_body()
-                if wanted or self._backend.full or self._connection.request_ended:
-                    self._backend.wait(wanted)
+                if wanted:
+                    self._backend.wait(select.POLLIN)
+                elif self._connection.request_ended:
+                    self._backend.wait(HANGUP)
+                elif self._backend.full:
+                    self._backend.wait(0)
         if not self._connection.request_ended:
             self._connection.wire.finish()
             raise Gone("the backend has answered before the request was read")
@@ -196,7 +201,7 @@ def _upgrade(
         backend.send(f"{request.method} {target} HTTP/1.1\r\n{head}\r\n".encode("latin-1"))
         answer = b""
         while b"\r\n\r\n" not in answer and not backend.ended:
-            backend.wait(client=False)
+            backend.wait(HANGUP)
             answer += backend.receive()
         status = re.match(rb"HTTP/1\.[01] (\d{3})", answer)
         if status is None or b"\r\n\r\n" not in answer:
@@ -226,7 +231,7 @@ def _pass(connection: Connection, backend: Backend, *, both: bool) -> None:
         if said:
             connection.wire.send_all(said)
         elif not data and not backend.ended:
-            backend.wait(both and not backend.full)
+            backend.wait(select.POLLIN if both and not backend.full else 0)
 
 
 def _error(message: str) -> Refused:

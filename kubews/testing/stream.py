@@ -25,7 +25,7 @@ from kubews.testing.frames import GoServerProtocol, close_frame
 from kubews.testing.messages import Messages
 from kubews.testing.processes import CannotStart, ExecProcess, PodGone
 from kubews.testing.resize import Resizer, Wedged
-from kubews.testing.tls import Bytes, Gone, Wire
+from kubews.testing.tls import HANGUP, Bytes, Gone, Wire
 
 if TYPE_CHECKING:
     from kubews.testing.connection import Connection
@@ -34,7 +34,6 @@ STDIN, STDOUT, STDERR, STATUS, RESIZE, CLOSE = 0, 1, 2, 3, 4, 255
 
 _V5_PIECE = 32 << 10  # io.Copy's buffer in the translator
 _READ = 64 << 10
-_HANGUP = getattr(select, "POLLRDHUP", 0)
 # What a real server takes for a process that does not read, besides its pipe: containerd's fifo, and
 # the buffers of the two that copy into and out of it.
 _ROOM = 128 << 10
@@ -237,7 +236,7 @@ class ExecStream:
 
     def _reading_events(self) -> int:
         if not self._reading:
-            return _HANGUP  # stuck for good: at least leave when the client does
+            return HANGUP  # stuck for good: at least leave when the client does
         return 0 if self._full or self._events else select.POLLIN
 
     @property
@@ -284,7 +283,7 @@ class ExecStream:
 
     def _socket_ready(self, events: int) -> None:
         if not self._polled.get(self._wire.fileno(), 0) & select.POLLIN:
-            if events & (select.POLLHUP | select.POLLERR | _HANGUP):
+            if events & (select.POLLHUP | select.POLLERR | HANGUP):
                 self._disconnect()  # seen while the client is not read
             return
         self._received(self._wire.receive() or b"")

@@ -22,7 +22,9 @@ from kubews.testing.outqueue import unacknowledged
 
 _CHUNK = 1 << 18
 _RECORD = 1 << 14  # the most that a TLS record holds
-_READ_END = select.POLLIN | getattr(select, "POLLRDHUP", 0)
+#: The event of a client that has gone, seen without reading what it has sent; as far as a system tells.
+HANGUP: int = getattr(select, "POLLRDHUP", select.POLLHUP)
+_READ_END = select.POLLIN | HANGUP
 
 Bytes = Union[bytes, bytearray, memoryview]
 
