@@ -61,6 +61,7 @@ class LogQuery:
         since_seconds: only what is not older; None for all.
         since_time: likewise, in RFC 3339; empty for all.
         limit: bytes that the server is to send; None for all.
+        unverified: whether any kubelet is believed, whatever its certificate says.
         asked: when it is asked for first, by ``time.monotonic``.
 
     Threads: a value.
@@ -73,11 +74,18 @@ class LogQuery:
     since_seconds: Optional[int] = None
     since_time: str = ""
     limit: Optional[int] = None
+    unverified: bool = False
     asked: float = dataclasses.field(default_factory=time.monotonic)
 
     def again(self, since: str, *, previous: bool) -> LogQuery:
         """Return what asks for the rest, from a moment on; from where it began if that is empty."""
-        query = LogQuery(self.follow, self.previous or previous, self.stamps, since_time=since)
+        query = LogQuery(
+            self.follow,
+            self.previous or previous,
+            self.stamps,
+            since_time=since,
+            unverified=self.unverified,
+        )
         if since:
             return query
         passed = int(time.monotonic() - self.asked)
@@ -102,6 +110,7 @@ class LogQuery:
             previous=self.previous,
             timestamps=self.stamps,
             sinceTime=self.since_time,
+            insecureSkipTLSVerifyBackend=self.unverified,
             **given,
         )
 

@@ -7,7 +7,7 @@ import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Optional
 
 from kubews.errors import ConnectionLost
@@ -25,6 +25,8 @@ _LINE = 200
 
 # Seconds that a line waits for an earlier one of a container that says nothing.
 _PATIENCE = 0.2
+
+Failed = Callable[[Exception], None]
 
 
 class _Source:
@@ -49,12 +51,20 @@ class _Merge:
         sources: the logs.
         timestamps: whether lines keep their times.
         patience: seconds that a line waits for an earlier one of a silent source.
+        failed: takes the error of a source that is lost; without it the reader does.
 
     Threads: ``choose`` under the lock, the rest any.
     """
 
-    def __init__(self, sources: list[_Source], timestamps: bool, patience: float) -> None:
+    def __init__(
+        self,
+        sources: list[_Source],
+        timestamps: bool,
+        patience: float,
+        failed: Optional[Failed] = None,
+    ) -> None:
         self.sources = sources
+        self._failed = failed
         self.patience = patience
         self.lock = threading.RLock()  # guards the lines of the sources
         self.readers = WaitQueue()
@@ -122,7 +132,10 @@ class _Merge:
                 moment = stamp or moment  # the rest of a long line has none
                 self._put(source, (moment, time.monotonic(), source.prefix + line))
         except Exception as exc:
-            source.error = exc
+            if self._failed is None:
+                source.error = exc
+            elif not self.closed:
+                self._failed(exc)
         source.done = True
         self.readers.wake_all()
 
@@ -148,6 +161,8 @@ class MergedLogs(Logs[Line]):
         timestamps: whether lines keep their times.
         encoding: as for ``Logs``.
         errors: as for ``Logs``.
+        failed: takes the error of a log that is lost, in any thread; without it who reads gets it, behind
+            all that had come.
 
     Threads: one reads; ``close`` is for any. Each source has a thread.
     """
@@ -160,10 +175,11 @@ class MergedLogs(Logs[Line]):
         timestamps: bool,
         encoding: Optional[str],
         errors: Optional[str],
+        failed: Optional[Failed] = None,
     ) -> None:
         super().__init__(encoding, errors)
         made = [_Source(*each) for each in sources]
-        self._merge = _Merge(made, timestamps, _PATIENCE if follow else math.inf)
+        self._merge = _Merge(made, timestamps, _PATIENCE if follow else math.inf, failed)
         for source in made:
             source.log.gaps = self.gaps
         self._merge.start()

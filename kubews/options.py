@@ -108,6 +108,7 @@ class _CommonLogs(TypedDict, total=False):
     tail: Optional[int]
     since: Since
     limit_bytes: Optional[int]
+    insecure_skip_tls_verify_backend: bool
     patience: float
     wait_ready: Optional[float]
     connect_timeout: Optional[float]

@@ -411,7 +411,8 @@ class Pod(PodFiles, Served):
         Args:
             **options: ``container``, by default as for ``run``; ``follow``; ``previous``, the run before the last
                 restart; ``timestamps``, the node's time before each line; ``tail``, lines from the end;
-                ``since``, seconds before now or an aware datetime, to the second; ``limit_bytes``.
+                ``since``, seconds before now or an aware datetime, to the second; ``limit_bytes``;
+                ``insecure_skip_tls_verify_backend``, of a kubelet whose certificate cannot be verified.
                 ``all_containers`` merges those of every container by time; ``prefix`` begins
                 each line with ``[pod/web-0/app]``. ``text``, ``encoding`` and ``errors`` as for ``Popen``.
                 ``patience``: seconds to try to go on after a cut (60); ``wait_ready``: seconds to wait first for a

@@ -10,11 +10,11 @@ from typing import Any, Optional, TypeVar
 
 from kubews import documents
 from kubews.client import Client
-from kubews.errors import BadRequest, NotFound, NotReady
+from kubews.errors import BadRequest, KubewsError, NotFound, NotReady
 from kubews.logs import ContainerLogs
 from kubews.logsource import LogQuery, Since, checked, since_of
 from kubews.logstream import Logs
-from kubews.mergedlogs import MergedLogs
+from kubews.mergedlogs import Failed, MergedLogs
 from kubews.protocol.requests import pods_path
 from kubews.targets import Target
 from kubews.transport.deadline import Deadline
@@ -156,6 +156,7 @@ def merge(
     timestamps: bool = False,
     encoding: Optional[str] = None,
     errors: Optional[str] = None,
+    failed: Optional[Failed] = None,
     **options: Any,
 ) -> MergedLogs[Any]:
     """Open the logs of several containers, to be read as one; see ``Pod.logs``.
@@ -163,6 +164,8 @@ def merge(
     Args:
         containers: pods, each with its container named.
         prefix: whether to begin each line with ``[pod/web-0/app]``, as kubectl does.
+        failed: called with the error of one that cannot be opened or is lost, from any thread; the others go
+            on. By default such an error is raised.
         **options: as for ``of_container``.
 
     Threads: blocks.
@@ -170,11 +173,24 @@ def merge(
     opened: list[tuple[ContainerLogs[Any], bytes]] = []
     try:
         for each in containers:
-            log = of_container(each, follow=follow, timestamps=timestamps, merged=True, **options)
+            try:
+                log = of_container(
+                    each, follow=follow, timestamps=timestamps, merged=True, **options
+                )
+            except KubewsError as exc:
+                if failed is None:
+                    raise
+                failed(exc)
+                continue
             words = f"[pod/{each.name}/{each.container}] " if prefix else ""
             opened.append((log, words.encode()))
         return MergedLogs(
-            opened, follow=follow, timestamps=timestamps, encoding=encoding, errors=errors
+            opened,
+            follow=follow,
+            timestamps=timestamps,
+            encoding=encoding,
+            errors=errors,
+            failed=failed,
         )
     except BaseException:
         for log, _ in opened:
@@ -219,6 +235,7 @@ def _open(
     tail: Optional[int] = None,
     since: Since = None,
     limit_bytes: Optional[int] = None,
+    insecure_skip_tls_verify_backend: bool = False,
     patience: float = PATIENCE,
     connect_timeout: Optional[float] = None,
     merged: bool = False,
@@ -233,6 +250,7 @@ def _open(
         stamps=timestamps or follow or merged,
         tail=checked("tail", tail, 0),
         limit=checked("limit_bytes", limit_bytes, 1),
+        unverified=insecure_skip_tls_verify_backend,
         **since_of(since),
     )
     # The server would count stamps that are not given out, and what is sent again.

@@ -201,6 +201,21 @@ class Target:
         except NotReady as exc:
             raise NotReady(f"{exc}; wait_ready=SECONDS waits for one") from None
 
+    def pods(self, deadline: Deadline) -> list[tuple[Self, Json]]:
+        """Return a handle and the object of each pod that this stands for now, the best first.
+
+        Args:
+            deadline: as for ``resolve``.
+
+        Raises:
+            KubewsError: as for ``resolve``; there may be no pod.
+
+        Threads: blocks.
+        """
+        if self._kind is choice.POD:
+            return [(self, self._read(pod_path(self.namespace, self.name), deadline))]
+        return [(self._pinned(each), each) for each in self._candidates(deadline)[2]]
+
     def in_container(self, container: str) -> Self:
         """Return a handle of the same with another container."""
         return self._copy(self._kind, self.name, container, self._chosen_for)

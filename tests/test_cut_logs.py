@@ -24,6 +24,7 @@ from logpods import SLEEP, STAMP, UNAVAILABLE, WAIT, added, cut, go, lines_of, s
 from support import eventually, in_thread, seconds
 
 import kubews
+from kubews import podlogs
 from kubews.testing import Faults, LocalCluster
 
 HOME = str(Path(kubews.__file__).parent)
@@ -397,6 +398,23 @@ def test_a_cut_that_lasts_is_a_loss(local: LocalCluster) -> None:
                 with pytest.raises(kubews.ConnectionLost):
                     log.read()
                 assert log.reason == "lost"
+
+
+def test_a_loss_of_one_of_several_can_be_passed_over(local: LocalCluster) -> None:
+    failures: list[Exception] = []
+    with added(local, None) as pod, added(local, f"{WAIT}echo late") as other:
+        local.write_log(pod.name, "one\n")
+        both = [each.in_container(each.choose_container(each.get())) for each in (pod, other)]
+        with podlogs.merge(
+            both, prefix=False, follow=True, patience=0.3, failed=failures.append
+        ) as log:
+            assert log.readline() == b"one\n"
+            with unavailable(local, pod, log.sources[0]):
+                assert eventually(lambda: failures, 20)
+            go(other)
+            assert log.read() == b"late\n"
+            assert [each.reason for each in log.sources] == ["lost", "ended"]
+    assert re.search("does not go on: .*503", str(failures))
 
 
 def test_without_patience_a_cut_is_a_loss_and_the_end_is_none(local: LocalCluster) -> None:

@@ -39,6 +39,11 @@ def add_arguments(parser: Parser) -> None:
     parser.add_switch("--timestamps", help="the time before each line")
     parser.add_switch("--prefix", help="pod and container before each line")
     parser.add_switch("--all-containers", help="of all containers of the pod, or of each pod")
+    parser.add_switch("--all-pods", help="of all pods of a Deployment and so on; with --prefix")
+    parser.add_switch("--ignore-errors", help="go on with the others when a log is lost")
+    parser.add_switch(
+        "--insecure-skip-tls-verify-backend", help="whatever the kubelet's certificate says"
+    )
     add = parser.add_argument
     add("-l", "--selector", metavar="LABELS", help="of all pods with these labels, as app=web")
     add("-c", "--container", metavar="NAME", help="the container; see kubews exec -h")
@@ -117,6 +122,7 @@ def _query(options: argparse.Namespace, parser: Parser) -> dict[str, Any]:
         "tail": None if tail == -1 else tail,
         "since": _moment(options.since_time, parser) or options.since or None,
         "limit_bytes": options.limit_bytes or None,
+        "insecure_skip_tls_verify_backend": options.insecure_skip_tls_verify_backend,
     }
 
 
@@ -159,8 +165,19 @@ def _selected(options: argparse.Namespace) -> list[Target]:
 def _named(options: argparse.Namespace) -> list[Target]:
     from kubews import podlogs
     from kubews.cli import pods
+    from kubews.transport.deadline import Deadline
 
     client = pods.make_client(options)
+    if options.all_pods:
+        every = pods.NotingPod(client, options.names[0], container=options.container)
+        found = every.pods(Deadline(options.pod_running_timeout))
+        return [
+            container
+            for pod, document in found
+            for container in podlogs.containers_of(
+                pod, document, all_of_them=options.all_containers
+            )
+        ]
     named = pods.CountingPod(client, options.names[0], container=options.container)
     pod = pods.chosen(named, options.pod_running_timeout, running=False)
     return podlogs.containers_of(pod, pod.get(), all_of_them=options.all_containers)
@@ -173,9 +190,15 @@ def _opened(
     from kubews.transport.deadline import Deadline
 
     wait = Deadline(options.pod_running_timeout) if options.follow else podlogs.AT_ONCE
-    if len(containers) > 1 or options.prefix:
-        return podlogs.merge(containers, prefix=options.prefix, wait_ready=wait, **wanted)
+    prefix = options.prefix or options.all_pods
+    failed = _note if options.ignore_errors else None
+    if len(containers) > 1 or prefix or failed:
+        return podlogs.merge(containers, prefix=prefix, wait_ready=wait, failed=failed, **wanted)
     return podlogs.of_container(containers[0], wait_ready=wait, **wanted)
+
+
+def _note(error: Exception) -> None:
+    say(f"error: {error}")
 
 
 def _print(log: Logs[bytes], *, at_once: bool) -> None:

@@ -60,6 +60,36 @@ def test_stamps_and_prefixes(ticker: str, commands: Commands, program: Sequence[
         assert len(first + second) == 45
 
 
+@pytest.fixture(scope="module")
+def crowd(cluster: AnyCluster) -> str:
+    """A deployment of three pods that say something."""
+    for number in range(3):
+        name = f"crowd-{number}"
+        script = f"echo this is {number}; exec sleep 100000"
+        cluster.add_pod(name, {"app": ["sh", "-c", script]}, labels={"app": "crowd"})
+    cluster.add_workload("deploy/crowd", selector={"app": "crowd"})
+    return "deploy/crowd"
+
+
+@both
+def test_all_pods_of_a_deployment(crowd: str, commands: Commands, program: Sequence[str]) -> None:
+    expected = [f"[pod/crowd-{number}/app] this is {number}".encode() for number in range(3)]
+    for flags in (["--all-pods"], ["--all-pods", "--all-containers", "--tail=2"]):
+        said = commands.run("logs", crowd, *flags, program=program)
+        # kubectl has no order.
+        assert (sorted(said.out.splitlines()), said.err, said.code) == (expected, [], 0)
+
+
+def test_an_error_of_one_is_passed_over(
+    crowd: str, local: LocalCluster, commands: Commands
+) -> None:
+    for flags, passed in (([], False), (["--ignore-errors"], True)):
+        local.next_faults(Faults(match="crowd-1/log", response=b"HTTP/1.1 503 No\r\n\r\n"))
+        said = commands.run("logs", "-l", "app=crowd", *flags)
+        assert (said.err, said.code) == (["error"], 0 if passed else 1)
+        assert said.out == (b"this is 0\nthis is 2\n" if passed else b"")
+
+
 def test_several_are_followed_through_a_cut(local: LocalCluster, commands: Commands) -> None:
     for name in ("cut-0", "cut-1"):
         local.add_pod(name, labels={"app": "cut"})
