@@ -388,13 +388,15 @@ def test_a_query_is_refused_and_the_way_round_works(web: Pod) -> None:
         chat.close()
 
 
-def test_a_pod_that_refuses_a_websocket(web: Pod) -> None:
+def test_a_pod_that_refuses_a_websocket(cluster: AnyCluster, web: Pod) -> None:
     with pytest.raises(errors.Forbidden, match="not for you") as caught:
         web.websocket("/chat/closed")
     assert caught.value.body == "not for you"
     assert "verb" not in str(caught.value)  # the API server had nothing against it
     with pytest.raises(errors.ServerError, match="invalid upgrade response: status code 200"):
         web.websocket("/echo")
+    if isinstance(cluster, LocalCluster):
+        cluster.wait_idle(seconds(10))
 
 
 # -- services and nodes

@@ -231,7 +231,7 @@ def _pass(connection: Connection, backend: Backend, *, both: bool) -> None:
         if said:
             connection.wire.send_all(said)
         elif not data and not backend.ended:
-            backend.wait(select.POLLIN if both and not backend.full else 0)
+            backend.wait(HANGUP if not both else 0 if backend.full else select.POLLIN)
 
 
 def _error(message: str) -> Refused:
