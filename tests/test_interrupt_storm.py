@@ -32,6 +32,9 @@ LOST_NUMBERS = 1 / 100
 # ``fileno`` and ``detach_fd`` do little else but make numbers, two at a time.
 LOST_PAIRS = 1 / 3
 
+# Of the kinds of calls, those that a storm must have hit.
+_ENOUGH = 16
+
 
 def lost(interrupts: int) -> int:
     """Return how many descriptors so many interrupts may lose; 2 of the 16 calls make pairs."""
@@ -320,7 +323,10 @@ def ride(pod: Pod, interrupts: int, seed: int) -> None:
         tour = Tour(pod, weather)
         choice = random.Random(seed)
         steps = 0
-        while weather.counts.total() < interrupts:
+        # Short calls are hit by chance: it blows until nearly all were, or for twice as long.
+        while (total := weather.counts.total()) < interrupts or (
+            len(weather.counts) < _ENOUGH and total < 2 * interrupts
+        ):
             choice.choice(tour.steps)()
             steps += 1
             if steps % 50 == 0:
@@ -332,7 +338,7 @@ def ride(pod: Pod, interrupts: int, seed: int) -> None:
     print(
         f"{weather.counts.total()} interrupts of {steps} calls in {took:.0f} s: {dict(weather.counts)}"
     )
-    assert len(weather.counts) >= 16
+    assert len(weather.counts) >= _ENOUGH
 
 
 quiet = pytest.mark.filterwarnings(
@@ -342,7 +348,7 @@ quiet = pytest.mark.filterwarnings(
 
 @quiet
 @pytest.mark.half_close
-@pytest.mark.descriptors_may_leak(lost(330))
+@pytest.mark.descriptors_may_leak(lost(2 * 330))
 def test_a_short_storm_over_every_call_r49(pod: Pod) -> None:
     """R-49: the short form of the next one."""
     ride(pod, 330, 1)
@@ -351,7 +357,7 @@ def test_a_short_storm_over_every_call_r49(pod: Pod) -> None:
 @quiet
 @pytest.mark.long
 @pytest.mark.half_close
-@pytest.mark.descriptors_may_leak(lost(6000))
+@pytest.mark.descriptors_may_leak(lost(2 * 6000))
 def test_a_storm_over_every_call_r49(pod: Pod) -> None:
     """R-49: 6000 interrupts."""
     ride(pod, 6000, 2)
