@@ -11,7 +11,7 @@ from support import echo, put, seconds
 from transport.peers import data, opened
 
 import kubews
-from kubews import PIPE, Pod
+from kubews import PIPE, Client, Pod
 from kubews.session import Session
 from kubews.streams import Stream
 from kubews.testing import FOREVER, Faults
@@ -255,6 +255,24 @@ def test_what_came_before_a_reset_counts(pod: Pod) -> None:
             ["sh", "-c", "echo out; exit 3"], input=b"x" * 3_000_000, capture_output=True
         )
         assert (done.returncode, done.stdout) == (3, b"out\n")
+
+
+@pytest.mark.parametrize("left", [3 << 20, 8 << 20])
+def test_a_pause_shortly_before_the_end_loses_nothing_r1_r25(
+    client: Client, monkeypatch: pytest.MonkeyPatch, left: int
+) -> None:
+    """R-1, R-25: the command has ended, the servers have closed, and much of its output is on its way."""
+    monkeypatch.setattr("kubews.client.PING_INTERVAL", 0.05)
+    with Client(client.config) as pinging:
+        size, count = 32 << 20, 0
+        command = ["head", "-c", str(size), "/dev/zero"]
+        with pinging.pod("web-0").popen(command, stdout=PIPE, bufsize=0) as process:
+            while size - count > left:
+                count += len(process.stdout.read(1 << 18))
+            time.sleep(1)
+            while piece := process.stdout.read(1 << 18):
+                count += len(piece)
+            assert (count, process.wait(seconds(10))) == (size, 0)
 
 
 @pytest.mark.half_close

@@ -35,6 +35,10 @@ class Heartbeat:
         """Note that a frame came, or that silence is this side's own doing."""
         self._last = time.monotonic()
 
+    def silent(self, seconds: float) -> bool:
+        """Tell whether nothing has come for so long, though this side has read."""
+        return time.monotonic() - self._last >= seconds
+
     def sending(self) -> None:
         """Note that bytes for the peer's process go out."""
         self._sent += 1
@@ -57,4 +61,4 @@ class Heartbeat:
     @property
     def dead(self) -> bool:
         """Whether the peer owes a sign of life for longer than ``DEAD_AFTER``."""
-        return self._confirmed == self._sent and time.monotonic() - self._last >= DEAD_AFTER
+        return self._confirmed == self._sent and self.silent(DEAD_AFTER)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import selectors
 import time
 from abc import ABC, abstractmethod
@@ -354,16 +355,21 @@ class Link(ABC):
     def _arm_ping(self) -> None:
         if self._ping_interval is not None:
             due = time.monotonic() + 2 * self._ping_interval
-            self._pinger = self._loop.call_later(self._ping_interval, lambda: self._ping(due))
+            ping = functools.partial(self._ping, self._ping_interval, due)
+            self._pinger = self._loop.call_later(self._ping_interval, ping)
 
-    def _ping(self, due: float) -> None:
+    def _ping(self, interval: float, due: float) -> None:
         # So late only if this process was stopped (Ctrl-Z): then the peer has not even been asked.
         if self._paused or self._outbox or time.monotonic() > due:
             self._heartbeat.alive()
         elif self._heartbeat.dead:
             self._finish(f"no sign of life from the server for {DEAD_AFTER:.0f} s")
             return
-        self._outbox.put_control(self._ping_to_send())
+        # Only into silence. A server has closed its side when the process has ended, and whatever reaches
+        # it then is answered with a reset, or makes a proxy give up: what is still on its way here, or
+        # waits to be taken, would be lost (apimachinery ``upgradeaware.go: tryUpgrade``, x/net ``Conn.Close``).
+        if self._heartbeat.silent(interval / 2):
+            self._outbox.put_control(self._ping_to_send())
         self._arm_ping()
         self._advance(0)
 
