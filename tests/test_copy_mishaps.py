@@ -112,6 +112,7 @@ def test_what_is_no_file_is_read_when_it_is_named_r47(pod: Pod, place: str, tmp_
     assert pod.check_output(["stat", "-c", "%a %s", place]) == b"751 0\n"
 
 
+@pytest.mark.half_close
 def test_a_file_object_that_does_not_block_is_refused_r46(pod: Pod, place: str) -> None:
     reading, writing = os.pipe()
     os.set_blocking(reading, False)

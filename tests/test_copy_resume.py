@@ -107,14 +107,17 @@ def test_servers_that_cannot_end_an_input_go_on_too_r47(
     old_pod: Pod, place: str, tmp_path: Path
 ) -> None:
     (tmp_path / "f").write_bytes(os.urandom(SIZE))
-    there = directory_of(old_pod)
-    before = set(os.listdir(there))
+
+    def there() -> set[bytes]:
+        return set(old_pod.check_output(["ls", "-A"]).splitlines())
+
+    before = there()
     with pytest.raises(KeyboardInterrupt):
         old_pod.copy_to(tmp_path / "f", place, resume=True, progress=interrupt_after(600_000))
-    assert set(os.listdir(there)) - before
+    assert there() - before
     old_pod.copy_to(tmp_path / "f", place, resume=True)
-    assert (there / place).read_bytes() == (tmp_path / "f").read_bytes()
-    assert set(os.listdir(there)) - before == {place}
+    assert old_pod.check_output(["cat", place]) == (tmp_path / "f").read_bytes()
+    assert there() - before == {place.encode()}
 
 
 def both_ways(
