@@ -136,8 +136,9 @@ class _Merge:
                 source.error = exc
             elif not self.closed:
                 self._failed(exc)
-        source.done = True
-        self.readers.wake_all()
+        finally:
+            source.done = True
+            self.readers.wake_all()
 
     def _put(self, source: _Source, line: tuple[int, float, bytes]) -> None:
         def room() -> Optional[bool]:

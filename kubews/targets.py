@@ -208,19 +208,29 @@ class Target:
             deadline: as for ``resolve``.
 
         Raises:
-            KubewsError: as for ``resolve``; there may be no pod.
+            NotReady: there is none.
+            KubewsError: as for ``resolve``.
 
         Threads: blocks.
         """
         if self._kind is choice.POD:
             return [(self, self._read(pod_path(self.namespace, self.name), deadline))]
-        return [(self._pinned(each), each) for each in self._candidates(deadline)[2]]
+        _, selector, found = self._candidates(deadline)
+        if not found:
+            raise NotReady(refusals.candidates(self.where, selector, found))
+        origin = f"{self._kind.short}/{self.name}"
+        return [
+            (self._copy(choice.POD, documents.name_of(each), self.container, origin), each)
+            for each in found
+        ]
 
     def in_container(self, container: str) -> Self:
         """Return a handle of the same with another container."""
         return self._copy(self._kind, self.name, container, self._chosen_for)
 
-    def _copy(self, kind: choice.Kind, name: str, container: str, chosen_for: str) -> Self:
+    def _copy(
+        self, kind: choice.Kind, name: str, container: Optional[str], chosen_for: str
+    ) -> Self:
         copy = type(self)(self.client, name, namespace=self.namespace, container=container)
         copy._kind = kind
         copy._chosen_for = chosen_for

@@ -101,7 +101,8 @@ def test_on_the_way_there_r8_r47(pod: Pod, severing: Severing, place: str, tmp_p
             cut = isinstance(exc, TruncatedTransfer)
             told += cut
             severing.left = None
-            assert pod.check_output(["cat", there]) == b"as before"
+            # Where the answer of the last step is cut, it is done and nobody is told.
+            assert pod.check_output(["cat", there]) in (b"as before", data)
             severing.left = left if cut else None
             pod.copy_to(source, there, resume=True)
         severing.left = None

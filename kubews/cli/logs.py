@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
+import time
 from typing import TYPE_CHECKING, Any, Optional
 
 from kubews.cli.arguments import Parser, add_running_timeout, duration
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
     import datetime
 
     from kubews import Logs
+    from kubews.documents import Json
     from kubews.targets import Target
+    from kubews.transport.deadline import Deadline
 
 USAGE = "[-f] [-p] (POD | TYPE/NAME) [-c CONTAINER] [flags]"
 
@@ -29,6 +32,7 @@ _REQUIRED = (
     "expected 'logs [-f] [-p] (POD | TYPE/NAME) [-c CONTAINER]'.\n"
     "POD or TYPE/NAME is a required argument for the logs command"
 )
+_POLL = 0.2  # seconds between two looks for a pod
 _SELECTOR_TAIL = 10  # kubectl's, of each log, if a selector is given
 
 
@@ -170,10 +174,9 @@ def _named(options: argparse.Namespace) -> list[Target]:
     client = pods.make_client(options)
     if options.all_pods:
         every = pods.NotingPod(client, options.names[0], container=options.container)
-        found = every.pods(Deadline(options.pod_running_timeout))
         return [
             container
-            for pod, document in found
+            for pod, document in _all_pods(every, Deadline(options.pod_running_timeout))
             for container in podlogs.containers_of(
                 pod, document, all_of_them=options.all_containers
             )
@@ -181,6 +184,19 @@ def _named(options: argparse.Namespace) -> list[Target]:
     named = pods.CountingPod(client, options.names[0], container=options.container)
     pod = pods.chosen(named, options.pod_running_timeout, running=False)
     return podlogs.containers_of(pod, pod.get(), all_of_them=options.all_containers)
+
+
+def _all_pods(target: Target, deadline: Deadline) -> list[tuple[Target, Json]]:
+    """Return all pods of a Deployment and so on, as soon as there is one."""
+    from kubews.errors import NotReady
+
+    while True:
+        try:
+            return target.pods(deadline)
+        except NotReady:
+            if deadline.expired():
+                raise
+        time.sleep(_POLL)
 
 
 def _opened(

@@ -80,6 +80,27 @@ def test_all_pods_of_a_deployment(crowd: str, commands: Commands, program: Seque
         assert (sorted(said.out.splitlines()), said.err, said.code) == (expected, [], 0)
 
 
+@both
+def test_without_a_pod_there_is_no_log(
+    cluster: AnyCluster, commands: Commands, program: Sequence[str]
+) -> None:
+    name = "awaited-by-kubews" if program == PROGRAMS["kubews"] else "awaited-by-kubectl"
+    cluster.add_workload(f"deploy/{name}", selector={"app": name})
+    arguments = ("logs", f"deploy/{name}", "--all-pods", "--pod-running-timeout=300ms")
+    assert commands.run(*arguments, program=program) == (b"", ["error"], 1)
+
+
+def test_pods_are_waited_for(local: LocalCluster, commands: Commands) -> None:
+    local.add_workload("deploy/awaited", selector={"app": "awaited"})
+    arguments = ("logs", "-f", "deploy/awaited", "--all-pods", "--all-containers")
+    with commands.start(*arguments) as process:
+        say = {each: ["sh", "-c", f"echo {each}"] for each in ("a", "b")}
+        local.add_pod("awaited-0", say, labels={"app": "awaited"})
+        out, err = process.communicate(timeout=seconds(60))
+    lines = [f"[pod/awaited-0/{each}] {each}".encode() for each in ("a", "b")]
+    assert (sorted(out.splitlines()), err, process.returncode) == (lines, b"", 0)
+
+
 def test_an_error_of_one_is_passed_over(
     crowd: str, local: LocalCluster, commands: Commands
 ) -> None:
