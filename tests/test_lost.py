@@ -262,13 +262,15 @@ def test_a_pause_shortly_before_the_end_loses_nothing_r1_r25(
     client: Client, monkeypatch: pytest.MonkeyPatch, left: int
 ) -> None:
     """R-1, R-25: the command has ended, the servers have closed, and much of its output is on its way."""
-    monkeypatch.setattr("kubews.client.PING_INTERVAL", 0.05)
+    monkeypatch.setattr("kubews.client.PING_INTERVAL", 0.4)
     with Client(client.config) as pinging:
         size, count = 32 << 20, 0
         command = ["head", "-c", str(size), "/dev/zero"]
         with pinging.pod("web-0").popen(command, stdout=PIPE, bufsize=0) as process:
             while size - count > left:
-                count += len(process.stdout.read(1 << 18))
+                piece = process.stdout.read(1 << 18)
+                assert piece, "the server has cut it and says that it was well"
+                count += len(piece)
             time.sleep(1)
             while piece := process.stdout.read(1 << 18):
                 count += len(piece)

@@ -368,7 +368,8 @@ class Link(ABC):
         # Only into silence. A server has closed its side when the process has ended, and whatever reaches
         # it then is answered with a reset, or makes a proxy give up: what is still on its way here, or
         # waits to be taken, would be lost (apimachinery ``upgradeaware.go: tryUpgrade``, x/net ``Conn.Close``).
-        if self._heartbeat.silent(interval / 2):
+        # Behind input a moment of silence will do, between two screens of ``top``.
+        if self._heartbeat.silent(interval / (50 if self._heartbeat.owes else 2)):
             self._outbox.put_control(self._ping_to_send())
         self._arm_ping()
         self._advance(0)
