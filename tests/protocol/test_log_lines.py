@@ -118,6 +118,19 @@ def test_a_clock_that_was_set_back_is_a_gap() -> None:
     assert repeated.gap
 
 
+def test_a_clock_that_goes_back_step_by_step() -> None:
+    """What is older than a second that was forgotten is not asked for again."""
+    given_out = Given()
+    for second in (5, 8, 6, 4):
+        given_out.take(line(second, "x"))
+    assert given_out.since == "2020-09-13T12:26:46Z"
+    repeated = given_out.repeated()
+    for count, second in enumerate((8, 6)):
+        assert (repeated.position, repeated.done) == (count, False)
+        assert repeated.has(line(second, "x"))
+    assert (repeated.position, repeated.done, repeated.gap) == (2, True, False)
+
+
 def test_stamps_of_a_node_elsewhere() -> None:
     given_out = Given()
     assert (given_out.since, given_out.stamp) == ("", "")
