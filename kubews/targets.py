@@ -218,11 +218,7 @@ class Target:
         _, selector, found = self._candidates(deadline)
         if not found:
             raise NotReady(refusals.candidates(self.where, selector, found))
-        origin = f"{self._kind.short}/{self.name}"
-        return [
-            (self._copy(choice.POD, documents.name_of(each), self.container, origin), each)
-            for each in found
-        ]
+        return [(self._selected(each, self.container), each) for each in found]
 
     def in_container(self, container: str) -> Self:
         """Return a handle of the same with another container."""
@@ -237,7 +233,9 @@ class Target:
         return copy
 
     def _pinned(self, pod: Json) -> Self:
-        container = self.container or self.choose_container(pod)
+        return self._selected(pod, self.container or self.choose_container(pod))
+
+    def _selected(self, pod: Json, container: Optional[str]) -> Self:
         name = documents.name_of(pod)
         return self._copy(choice.POD, name, container, f"{self._kind.short}/{self.name}")
 

@@ -28,7 +28,6 @@ class Heartbeat:
         self._last = time.monotonic()
         self._number = 0
         self._sent = 0
-        self._asked = 0
         self._confirmed = 0
         self._sent_at_ping: dict[bytes, int] = {}
 
@@ -39,7 +38,8 @@ class Heartbeat:
     @property
     def owes(self) -> bool:
         """Whether bytes went out that no ping has followed: until one is answered, silence proves nothing."""
-        return self._asked != self._sent
+        asked = next(reversed(self._sent_at_ping.values()), self._confirmed)
+        return asked != self._sent
 
     def silent(self, seconds: float) -> bool:
         """Tell whether nothing has come for so long, though this side has read."""
@@ -52,7 +52,6 @@ class Heartbeat:
     def ping(self) -> bytes:
         """Return the payload of a ping that goes out behind everything noted so far."""
         self._number += 1
-        self._asked = self._sent
         payload = self._number.to_bytes(4, "big")
         self._sent_at_ping[payload] = self._sent
         if len(self._sent_at_ping) > _MAX_PINGS:
