@@ -1,4 +1,7 @@
-"""Bring a real Kubernetes up on this machine: ``python -m tests.cluster up|down|status``."""
+"""Bring a real Kubernetes up on this machine: ``python -m tests.cluster up|down|status|packages``.
+
+``packages`` only installs the Debian packages, which other tests have a use for, too.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,15 @@ import argparse
 import signal
 import sys
 
-from . import Cluster, ClusterError, down, up
+from . import Cluster, ClusterError, down, packages, up
 from .layout import DEFAULT_VERSION, versions
+from .locking import locked
 
 
 def main() -> int:
     """Parse the command line and do what it asks for; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.cluster", description=__doc__)
-    parser.add_argument("action", choices=["up", "down", "status"])
+    parser.add_argument("action", choices=["up", "down", "status", "packages"])
     parser.add_argument(
         "--version", choices=versions(), default=DEFAULT_VERSION, help="default: %(default)s"
     )
@@ -25,6 +29,9 @@ def main() -> int:
             print(f"export KUBECONFIG={up(options.version).kubeconfig}")
         elif options.action == "down":
             down(options.version)
+        elif options.action == "packages":
+            with locked():
+                packages.install()
         else:
             return _status(Cluster(options.version))
     except ClusterError as exc:

@@ -238,7 +238,7 @@ def up(version: str = DEFAULT_VERSION) -> Cluster:
             return cluster
         if cluster.state() != "down":
             cluster.stop()
-        packages.install(cache() / "logs" / "packages.log")
+        packages.install()
         binaries.kubernetes(cluster.layout)
         _guarded(cluster, cluster.start)
     return cluster

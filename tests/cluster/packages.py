@@ -9,6 +9,7 @@ from pathlib import Path
 
 from .commands import program, run, succeeds
 from .errors import ClusterError, say
+from .layout import cache
 
 _PACKAGES = (
     "etcd-server",
@@ -28,11 +29,8 @@ _ENV = {"DEBIAN_FRONTEND": "noninteractive"}
 CNI_PLUGINS = Path("/usr/lib/cni")
 
 
-def install(log: Path) -> None:
+def install() -> None:
     """Install what is missing, without starting what comes with it.
-
-    Args:
-        log: for apt's output.
 
     Raises:
         ClusterError: this is no Debian, or apt failed.
@@ -42,6 +40,7 @@ def install(log: Path) -> None:
     missing = [name for name in _PACKAGES if not _installed(name)]
     if not missing:
         return
+    log = cache() / "logs" / "packages.log"
     say(f"installing {' '.join(missing)}; the log is {log}")
     wait = ["-o", "DPkg::Lock::Timeout=120"]
     with _no_service_starts():
