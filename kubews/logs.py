@@ -23,6 +23,7 @@ from kubews.protocol.logs import LOG
 from kubews.session import Session
 from kubews.targets import Target
 from kubews.transport.deadline import Deadline
+from kubews.transport.pipe import Taken
 from kubews.transport.wait import Expired, fresh
 
 _CHUNK = 65536
@@ -168,12 +169,12 @@ class ContainerLogs(Logs[Line]):
 
     def _receive(self, deadline: Deadline) -> None:
         pipe = self._session.connection.pipes[LOG]
-        taken: list[bytes] = []
+        taken: Taken = []
         try:
-            pipe.take(_CHUNK, deadline, taken)
+            data = pipe.take(_CHUNK, deadline, taken)
             whole: deque[bytes] = deque()
-            begun = [*self._begun, *taken]
-            if b"\n" in taken[0]:
+            begun = [*self._begun, data]
+            if b"\n" in data:
                 *lines, rest = b"".join(begun).split(b"\n")
                 whole = deque(line + b"\n" for line in lines)
                 begun = [rest]

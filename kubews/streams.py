@@ -13,7 +13,7 @@ from kubews.bridge import InputBridge, OutputBridge
 from kubews.errors import ConnectionLost, HalfCloseUnsupported, ReadTimeout, StreamBroken
 from kubews.transport.deadline import NEVER, Deadline
 from kubews.transport.outbox import Unsent
-from kubews.transport.pipe import Pipe
+from kubews.transport.pipe import Pipe, Taken
 from kubews.transport.wait import fresh
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Stream(io.RawIOBase):
         Threads: blocks.
         """
         pipe, view = self._reading(), memoryview(b).cast("B")
-        taken: list[int] = []
+        taken: Taken = []
         try:
             if self._bridge is not None:
                 return self._readinto_bridge(self._bridge.end, b)  # type: ignore[no-any-return]
@@ -76,7 +76,7 @@ class Stream(io.RawIOBase):
                 return 0
             raise
         except BaseException:  # Ctrl-C behind the call
-            pipe.put_back(bytes(view[: sum(taken)]))
+            pipe.put_back(b"".join(taken))
             raise
 
     def read(self, size: Optional[int] = -1) -> bytes:
@@ -90,7 +90,7 @@ class Stream(io.RawIOBase):
             return super().read(size)
         # The inherited one fills a buffer with zeros first.
         pipe = self._reading()
-        taken: list[bytes] = []
+        taken: Taken = []
         try:
             return pipe.take(size, NEVER, taken)
         except ConnectionLost:
@@ -166,7 +166,7 @@ class Stream(io.RawIOBase):
         Threads: blocks.
         """
         deadline = Deadline(timeout)
-        taken: list[bytes] = []
+        taken: Taken = []
         pipe = self._reading()
         try:
             if self._bridge is not None and self._wait_bridge(self._bridge.end, deadline):

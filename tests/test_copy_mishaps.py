@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -303,6 +304,21 @@ def test_a_checksum_that_is_not_told_is_no_checksum_r46(programs: Programs, tmp_
         with pytest.raises(CopyError, match=r"could not be verified: cksum .*checksum=False"):
             call()
     assert pod.copy_from("f", tmp_path / "g", checksum=False).verified == "size"
+
+
+def test_of_a_file_that_grows_what_was_there_is_verified_r46(
+    programs: Programs, tmp_path: Path
+) -> None:
+    cksum, head = shutil.which("cksum"), shutil.which("head")
+    cut = f'echo cut >>heads; exec {head} "$@"'
+    pod = programs(PROGRAMS, cksum=f"echo more >>f; exec {cksum}", head=cut)
+    there = directory_of(pod)
+    for name in ("f", "g"):  # only the first one grows
+        data = os.urandom(100_000)
+        (there / name).write_bytes(data)
+        assert pod.copy_from(name, tmp_path / name).verified == "cksum"
+        assert (tmp_path / name).read_bytes()[:100_000] == data
+    assert (there / "heads").read_text() == "cut\n"
 
 
 def test_a_checksum_that_is_insisted_on_is_compared_or_refused_r46(

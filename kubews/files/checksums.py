@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import zlib
 from collections.abc import Callable
-from typing import NamedTuple, Optional, Protocol
+from typing import NamedTuple, Optional, Protocol, Union
 
 # The bits of each byte in the other order: zlib's CRC is that of POSIX seen in a mirror.
 _MIRROR = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
@@ -22,7 +22,7 @@ class Digest(Protocol):
     Threads: one.
     """
 
-    def update(self, data: bytes, /) -> None:
+    def update(self, data: Union[bytes, bytearray], /) -> None:
         """Take more."""
 
     def hexdigest(self) -> str:
@@ -38,7 +38,7 @@ class Cksum:
     def __init__(self) -> None:
         self._crc, self._size = _ONES, 0  # zlib begins and ends with ones, POSIX begins with zeros
 
-    def update(self, data: bytes) -> None:
+    def update(self, data: Union[bytes, bytearray]) -> None:
         """Take more."""
         self._crc = zlib.crc32(data.translate(_MIRROR), self._crc)
         self._size += len(data)

@@ -7,7 +7,7 @@ import io
 import os
 import stat
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING, Optional, Union
 
 from kubews.files import parts
 from kubews.files.places import NO_LINK, Place, restore
@@ -86,7 +86,7 @@ class Arriving:
         while data := self._file.read(_PIECE):
             yield data
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: Union[bytes, bytearray]) -> None:
         """Append; a whole piece of zeros becomes a hole."""
         self.size += len(data)
         if data and not data[0] and not data[-1] and data.count(0) == len(data):

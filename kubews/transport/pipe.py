@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable
 from typing import Optional, TypeVar, Union
 
@@ -23,6 +22,8 @@ _PEEK = 65536
 
 T = TypeVar("T")
 _Chunk = Union[memoryview, bytearray]
+#: What ``Pipe.take`` has taken, in pieces.
+Taken = list[_Chunk]
 
 
 class Pipe:
@@ -40,7 +41,7 @@ class Pipe:
         self, *, limit: Optional[int] = DEFAULT_LIMIT, changed: Callable[[], None] = nothing
     ) -> None:
         self._lock = threading.RLock()
-        self._chunks: deque[_Chunk] = deque()
+        self._chunks: list[_Chunk] = []
         # Every byte ever put in and taken out: the loop looks at the size for each batch, and there may be
         # 100 000 chunks to count.
         self._fed = 0
@@ -132,14 +133,14 @@ class Pipe:
         """The exception that ended the bytes, if one did."""
         return self._exc
 
-    def take(self, size: int, deadline: Deadline, taken: Optional[list[bytes]] = None) -> bytes:
+    def take(self, size: int, deadline: Deadline, taken: Optional[Taken] = None) -> bytes:
         """Take at least one byte, at most ``size``; ``b""`` only at the end (or for size 0).
 
         Args:
             size: bytes.
             deadline: when to give up.
-            taken: an empty list, which then holds what is returned. Up to Python 3.10 signals are handled
-                also behind a call: whom Ctrl-C stops there finds in it what has to be put back.
+            taken: an empty list, which then holds the pieces of what is returned. Up to Python 3.10 signals
+                are handled also behind a call: whom Ctrl-C stops there finds in it what has to be put back.
 
         Raises:
             Expired: nothing came in time; nothing was taken.
@@ -151,20 +152,13 @@ class Pipe:
             return b""
         taken = [] if taken is None else taken
         try:
-            found = wait_for(
-                self._lock, self.readers, lambda: self._take(size, taken), deadline, self._changed
-            )
-            if found is None:
-                raise Expired
-            self._changed()
+            self._wait_take(size, deadline, taken)
+            return b"".join(taken)
         except BaseException:  # Ctrl-C on the way out
-            if taken:
-                self.put_back(taken[0])
-                del taken[:]
+            self._put_back_pieces(taken)
             raise
-        return taken[0] if taken else b""
 
-    def readinto(self, b: memoryview, deadline: Deadline, taken: Optional[list[int]] = None) -> int:
+    def readinto(self, b: memoryview, deadline: Deadline, taken: Optional[Taken] = None) -> int:
         """Take at least one byte, at most ``len(b)``.
 
         Args:
@@ -185,18 +179,15 @@ class Pipe:
             return 0
         taken = [] if taken is None else taken
         try:
-            found = wait_for(
-                self._lock, self.readers, lambda: self._copy(b, taken), deadline, self._changed
-            )
-            if found is None:
-                raise Expired
-            self._changed()
+            self._wait_take(len(b), deadline, taken)
+            end = 0
+            for piece in taken:
+                start, end = end, end + len(piece)
+                b[start:end] = piece
         except BaseException:  # Ctrl-C on the way out
-            if taken:
-                self.put_back(bytes(b[: taken[0]]))
-                del taken[:]
+            self._put_back_pieces(taken)
             raise
-        return taken[0] if taken else 0
+        return end
 
     def peek(self, deadline: Deadline) -> bytes:
         """Return buffered bytes without taking them; wait while there are none.
@@ -254,7 +245,7 @@ class Pipe:
                 while not taken:
                     before = self._taken
                     data = b"".join(self._chunks)
-                    self._replace(before, deque(), self._fed, taken, [data])
+                    self._replace(before, [], self._fed, taken, [data])
             self._changed()
         except BaseException:  # Ctrl-C on the way out
             if taken:
@@ -268,7 +259,7 @@ class Pipe:
         with self._lock:
             while not done and data and not self._discard:
                 before = self._taken
-                chunks = deque((memoryview(data), *self._chunks))
+                chunks = [memoryview(data), *self._chunks]
                 self._replace(before, chunks, before - len(data), done, [True])
         self.readers.wake_all()
 
@@ -284,7 +275,7 @@ class Pipe:
             if self._chunks:
                 self._rob()
             self._discard = True
-            chunks: deque[_Chunk] = deque()
+            chunks: list[_Chunk] = []
             # Invariant: no call between the two, as in _commit.
             self._chunks = chunks
             self._taken = self._fed
@@ -306,50 +297,75 @@ class Pipe:
         self.readers.tickets.clear()
         if lost is not None:
             # What is buffered is the parent's to read.
-            self._chunks = deque()
+            self._chunks = []
             self._taken = self._fed
             self._ended, self._exc = True, lost
 
-    def _copy(self, b: memoryview, taken: list[int]) -> Optional[int]:
+    def _wait_take(self, size: int, deadline: Deadline, taken: Taken) -> None:
+        """Wait for bytes and take them. They are copied by the caller, without the lock."""
+        found = wait_for(
+            self._lock, self.readers, lambda: self._take(size, taken), deadline, self._changed
+        )
+        if found is None:
+            raise Expired
+        self._changed()
+
+    def _put_back_pieces(self, taken: Taken) -> None:
+        if taken:
+            self.put_back(b"".join(taken))
+            del taken[:]
+
+    def _take(self, size: int, taken: Taken) -> Optional[int]:
         while self._chunks:
-            head = self._chunks[0]
-            count = min(len(b), len(head))
-            b[:count] = head[:count]
-            self._commit(head, count, taken, [count])
+            before, chunks = self._taken, self._chunks
+            pieces: Taken = []
+            count = 0
+            for chunk in chunks:
+                pieces.append(chunk[: size - count])
+                count += len(pieces[-1])
+                if count == size:
+                    break
+            rest = memoryview(chunk)[len(pieces[-1]) :]
+            self._commit(before, chunks, pieces, rest, count, taken)
             if taken:
                 return count
         return self._end()
 
-    def _take(self, size: int, taken: list[bytes]) -> Optional[int]:
-        while self._chunks:
-            head = self._chunks[0]
-            data = bytes(head[:size])
-            self._commit(head, len(data), taken, [data])
-            if taken:
-                return len(data)
-        return self._end()
+    def _commit(
+        self,
+        before: int,
+        chunks: list[_Chunk],
+        pieces: Taken,
+        rest: memoryview,
+        count: int,
+        taken: Taken,
+    ) -> None:
+        """Take ``pieces`` off the front and note them in ``taken``, unless they are not there any more.
 
-    def _commit(self, head: _Chunk, count: int, taken: list[T], value: list[T]) -> None:
-        """Take ``count`` bytes off the head and note it in ``taken``, unless it is not the head any more.
+        Then all is done or nothing: no call stands between the statements, and a signal handler, which may
+        raise or take from this very pipe, runs only at a call. So Ctrl-C finds ``taken`` either empty or
+        full.
 
-        What is to be taken has been copied before. Then all is done or nothing: no call stands between
-        the statements, and a signal handler, which may raise or take from this very pipe, runs only at a
-        call. So Ctrl-C finds ``taken`` either empty or full.
+        Args:
+            before: the bytes taken ever when the pieces were chosen.
+            chunks: the list they were chosen from; who puts back makes a new one.
+            pieces: all but the last are whole chunks.
+            rest: of the last chunk.
+            count: the bytes in ``pieces``.
+            taken: an empty list.
         """
         owner = threading.current_thread()
-        chunks = self._chunks
-        rest = memoryview(head)[count:]
-        if chunks and chunks[0] is head:
+        whole = len(pieces) - bool(rest)
+        if self._taken == before and self._chunks is chunks:
             if rest:
-                chunks[0] = rest
-            else:
-                del chunks[0]
+                chunks[whole] = rest
+            del chunks[:whole]
             self._taken += count
             self.owner = owner
-            taken += value
+            taken += pieces
 
     def _replace(
-        self, before: int, chunks: deque[_Chunk], after: int, done: list[T], value: list[T]
+        self, before: int, chunks: list[_Chunk], after: int, done: list[T], value: list[T]
     ) -> None:
         """As ``_commit``, for all chunks, unless something was taken since ``before`` was read."""
         if self._taken == before:

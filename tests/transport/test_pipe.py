@@ -64,6 +64,21 @@ def test_readinto() -> None:
     assert buffer == b".abcdef."
 
 
+def test_a_read_goes_on_over_the_end_of_a_frame() -> None:
+    """As of a pipe of the system: as many bytes as are there, in however many pieces they came."""
+    pipe = Pipe()
+    frames = [bytes([number]) * 5000 for number in range(4)]
+    for frame in frames:
+        pipe.feed(memoryview(frame))
+    assert pipe.take(7000, NEVER) == frames[0] + frames[1][:2000]
+    buffer = bytearray(3500)
+    assert pipe.readinto(memoryview(buffer), NEVER) == 3500
+    assert buffer == frames[1][2000:] + frames[2][:500]
+    pipe.put_back(b"back")
+    assert pipe.take(100_000, NEVER) == b"back" + frames[2][500:] + frames[3]
+    assert pipe.size == 0
+
+
 def test_zero_length() -> None:
     """Asking for nothing gives nothing at once, and an empty chunk is no end."""
     pipe = Pipe()
