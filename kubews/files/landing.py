@@ -89,8 +89,9 @@ class Landing:
 
     def settle(self, arriving: Arriving) -> None:
         """Give a file that is whole its mode, time and name."""
-        inode = arriving.finish()
-        if not self._fresh:  # else all that is there has arrived
+        inode = None if self._fresh else arriving.inode()  # else all that is there has arrived
+        arriving.finish()
+        if inode is not None:
             self._arrived.add(inode)
 
     def hard_link(self, name: Name, target: Name) -> bool:

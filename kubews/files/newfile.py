@@ -51,13 +51,13 @@ class Arriving:
         self._temporary: Optional[str] = None
         self._hole = False  # at the end
         first = 0o666 if mode is None else 0o600
-        self._file = (part and self._left_over(part)) or self._create(first, fresh)
+        left = self._left_over(part) if part else None
+        self._file = left or self._create(first, fresh)
         #: Bytes so far.
-        self.size = self._file.seek(0, os.SEEK_END)
+        self.size = left.seek(0, os.SEEK_END) if left else 0
 
     def _create(self, mode: int, fresh: bool) -> io.FileIO:
-        temporary = self._part.new_name() if self._part else parts.new_name()
-        for name in (self._name,) * fresh + (temporary,):
+        for name in self._names(fresh):
             with contextlib.suppress(FileExistsError):
                 descriptor = os.open(self._place.at(name), _NEW, mode, **self._place.here)
                 self._temporary = name
@@ -65,6 +65,11 @@ class Arriving:
                     _lock(descriptor)
                 return io.FileIO(descriptor, "r+")
         raise FileExistsError(17, os.strerror(17), self._name)
+
+    def _names(self, fresh: bool) -> Iterator[str]:
+        if fresh:
+            yield self._name
+        yield self._part.new_name() if self._part else parts.new_name()
 
     def _left_over(self, part: Part) -> Optional[io.FileIO]:
         """Return what there is of this version of the source; what there is of others is removed."""
@@ -104,8 +109,12 @@ class Arriving:
         self._file.truncate()
         self.size, self._hole = 0, False
 
-    def finish(self) -> int:
-        """Give the file its mode, its time and its name; return its inode.
+    def inode(self) -> int:
+        """Return its number, which a second name of it has, too."""
+        return os.fstat(self._file.fileno()).st_ino
+
+    def finish(self) -> None:
+        """Give the file its mode, its time and its name.
 
         Raises:
             OSError: a directory has the name, or the disk is full.
@@ -114,12 +123,10 @@ class Arriving:
         if self._hole:
             self._file.truncate(self.size)
         restore(self._file.fileno(), self._place, self._temporary, self._mode, self._mtime)
-        inode = os.fstat(self._file.fileno()).st_ino
         self._file.close()  # before: it may tell of a full disk
         if self._temporary != self._name:
             self._place.rename(self._temporary, self._name)
         self._temporary = None
-        return inode
 
     def __enter__(self) -> Self:
         return self
