@@ -76,7 +76,7 @@ class Stream(io.RawIOBase):
                 return 0
             raise
         except BaseException:  # Ctrl-C behind the call
-            pipe.put_back(b"".join(taken))
+            pipe.put_back(*taken)
             raise
 
     def read(self, size: Optional[int] = -1) -> bytes:
@@ -98,7 +98,7 @@ class Stream(io.RawIOBase):
                 return b""
             raise
         except BaseException:  # Ctrl-C behind the call
-            pipe.put_back(b"".join(taken))
+            pipe.put_back(*taken)
             raise
 
     def readall(self) -> bytes:
@@ -130,7 +130,7 @@ class Stream(io.RawIOBase):
             pipe.put_back(exc.partial)
             raise
         except BaseException:
-            pipe.put_back(b"".join(pieces))
+            pipe.put_back(*pieces)
             raise
 
     def peek(self, size: int = 0) -> bytes:
@@ -175,7 +175,7 @@ class Stream(io.RawIOBase):
         except TimeoutError as exc:
             raise ReadTimeout(f"nothing came from {self!r} in {timeout} s") from exc
         except BaseException:  # Ctrl-C behind the call
-            pipe.put_back(b"".join(taken))
+            pipe.put_back(*taken)
             raise
 
     @property

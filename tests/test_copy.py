@@ -203,6 +203,20 @@ def test_a_large_file_in_constant_memory_r47(
         assert not other.read(1)
 
 
+def test_holes_stay_holes_wherever_the_pieces_of_the_stream_end_r44(
+    local: LocalCluster, pod: Pod, place: str, tmp_path: Path
+) -> None:
+    source, target = directory_of(pod) / place, tmp_path / "target"
+    with open(source, "wb") as file:
+        for _ in range(40):
+            file.write(os.urandom(32 << 10))
+            file.seek(96 << 10, os.SEEK_CUR)
+        file.write(b"x" + bytes(100_000))
+    pod.copy_from(place, target)
+    assert target.read_bytes() == source.read_bytes()
+    assert target.stat().st_blocks <= source.stat().st_blocks
+
+
 # -- cuts
 
 

@@ -53,6 +53,7 @@ FORBIDDEN_IN_PROTOCOL = {"socket", "ssl", "threading", "time", "logging", "webso
 EXTRAS = {
     "expect.py": "pexpect",
     "transport/wire.py": "websockets",
+    "files/checksums.py": "fastcrc",
     "transport/proxied.py": "python_socks",
 }
 

@@ -6,6 +6,7 @@ proved whole, and it takes a tenth of the time of SHA-256, which would be longer
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import zlib
 from collections.abc import Callable
@@ -36,18 +37,39 @@ class Cksum:
     """
 
     def __init__(self) -> None:
-        self._crc, self._size = _ONES, 0  # zlib begins and ends with ones, POSIX begins with zeros
+        self._add = _compiled() or add
+        self._crc, self._size = _ONES, 0
 
     def update(self, data: Union[bytes, bytearray]) -> None:
         """Take more."""
-        self._crc = zlib.crc32(data.translate(_MIRROR), self._crc)
+        self._crc = self._add(data, self._crc)
         self._size += len(data)
 
     def hexdigest(self) -> str:
         """Return the first number that ``cksum`` prints: behind the data it has seen their size."""
         length = self._size.to_bytes(-(-self._size.bit_length() // 8), "little")
-        crc = zlib.crc32(length.translate(_MIRROR), self._crc) ^ _ONES
-        return str(int(f"{crc:032b}"[::-1], 2) ^ _ONES)
+        return str(self._add(length, self._crc))
+
+
+def add(data: Union[bytes, bytearray], crc: int) -> int:
+    """Return the CRC of POSIX of some data behind others, whose CRC is given: ``_ONES`` for none."""
+    return _mirrored(zlib.crc32(data.translate(_MIRROR), _mirrored(crc)))
+
+
+def _mirrored(crc: int) -> int:
+    return int(f"{crc:032b}"[::-1], 2)
+
+
+@functools.cache
+def _compiled() -> Optional[Callable[[Union[bytes, bytearray], int], int]]:
+    """Return what does the same without turning each byte first (the extra ``speed``), or None."""
+    try:
+        from fastcrc.crc32 import cksum
+
+        cksum(bytearray(), _ONES)  # a release that is too old takes bytes only
+    except (ImportError, TypeError):
+        return None
+    return cksum
 
 
 class Checksum(NamedTuple):

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | NO_LINK
 _PIECE = 256 << 10
+_BLOCK = 32 << 10  # zeros at a multiple of it become a hole
 
 
 class Arriving:
@@ -92,14 +93,21 @@ class Arriving:
             yield data
 
     def write(self, data: Union[bytes, bytearray]) -> None:
-        """Append; a whole piece of zeros becomes a hole."""
-        self.size += len(data)
-        if data and not data[0] and not data[-1] and data.count(0) == len(data):
-            self._file.seek(len(data), os.SEEK_CUR)
-            self._hole = True
-            return
-        self._hole = False
-        view = memoryview(data)
+        """Append; blocks of zeros become holes."""
+        view, begun, end = memoryview(data), 0, 0
+        while end < len(data):
+            start, end = end, min(len(data), end + _BLOCK - self.size % _BLOCK)
+            self.size += end - start
+            self._hole = (
+                not data[start] and not data[end - 1] and data.count(0, start, end) == end - start
+            )
+            if self._hole:
+                self._write(view[begun:start])
+                self._file.seek(end - start, os.SEEK_CUR)
+                begun = end
+        self._write(view[begun:])
+
+    def _write(self, view: memoryview) -> None:
         while view:
             view = view[self._file.write(view) :]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable
 from typing import Optional, TypeVar, Union
 
@@ -16,6 +17,9 @@ DEFAULT_LIMIT = 4 << 20
 # cost some 350 bytes of memory each.
 _SMALL = 2048
 _TAIL = 16384
+
+# As many chunks are taken at once: the lock is held meanwhile.
+_MOST = 64
 
 # A reader of lines peeks for each of them, and a frame of a v4 server has no largest size.
 _PEEK = 65536
@@ -41,7 +45,7 @@ class Pipe:
         self, *, limit: Optional[int] = DEFAULT_LIMIT, changed: Callable[[], None] = nothing
     ) -> None:
         self._lock = threading.RLock()
-        self._chunks: list[_Chunk] = []
+        self._chunks: deque[_Chunk] = deque()
         # Every byte ever put in and taken out: the loop looks at the size for each batch, and there may be
         # 100 000 chunks to count.
         self._fed = 0
@@ -76,9 +80,7 @@ class Pipe:
             tail = self._chunks[-1] if self._chunks else None
             if len(chunk) >= _SMALL:
                 self._chunks.append(chunk)
-            elif isinstance(tail, bytearray) and len(tail) < _TAIL:
-                tail += chunk
-            else:
+            elif not (isinstance(tail, bytearray) and len(tail) < _TAIL and _appended(tail, chunk)):
                 self._chunks.append(bytearray(chunk))
 
     def wake(self) -> None:
@@ -155,7 +157,7 @@ class Pipe:
             self._wait_take(size, deadline, taken)
             return b"".join(taken)
         except BaseException:  # Ctrl-C on the way out
-            self._put_back_pieces(taken)
+            self._undo(taken)
             raise
 
     def readinto(self, b: memoryview, deadline: Deadline, taken: Optional[Taken] = None) -> int:
@@ -185,7 +187,7 @@ class Pipe:
                 start, end = end, end + len(piece)
                 b[start:end] = piece
         except BaseException:  # Ctrl-C on the way out
-            self._put_back_pieces(taken)
+            self._undo(taken)
             raise
         return end
 
@@ -245,7 +247,7 @@ class Pipe:
                 while not taken:
                     before = self._taken
                     data = b"".join(self._chunks)
-                    self._replace(before, [], self._fed, taken, [data])
+                    self._replace(before, deque(), self._fed, taken, [data])
             self._changed()
         except BaseException:  # Ctrl-C on the way out
             if taken:
@@ -253,14 +255,16 @@ class Pipe:
             raise
         return taken[0]
 
-    def put_back(self, data: bytes) -> None:
-        """Undo a take: put bytes in front of what is buffered."""
+    def put_back(self, *pieces: Union[bytes, _Chunk]) -> None:
+        """Undo a take: put bytes in front of what is buffered. Nothing is copied."""
         done: list[bool] = []
+        views = [memoryview(piece) for piece in pieces if piece]
+        size = sum(map(len, views))
         with self._lock:
-            while not done and data and not self._discard:
+            while not done and size and not self._discard:
                 before = self._taken
-                chunks = [memoryview(data), *self._chunks]
-                self._replace(before, chunks, before - len(data), done, [True])
+                chunks: deque[_Chunk] = deque((*views, *self._chunks))
+                self._replace(before, chunks, before - size, done, [True])
         self.readers.wake_all()
 
     def discard(self, lost: Optional[Exception] = None) -> None:
@@ -275,7 +279,7 @@ class Pipe:
             if self._chunks:
                 self._rob()
             self._discard = True
-            chunks: list[_Chunk] = []
+            chunks: deque[_Chunk] = deque()
             # Invariant: no call between the two, as in _commit.
             self._chunks = chunks
             self._taken = self._fed
@@ -297,7 +301,7 @@ class Pipe:
         self.readers.tickets.clear()
         if lost is not None:
             # What is buffered is the parent's to read.
-            self._chunks = []
+            self._chunks = deque()
             self._taken = self._fed
             self._ended, self._exc = True, lost
 
@@ -310,62 +314,49 @@ class Pipe:
             raise Expired
         self._changed()
 
-    def _put_back_pieces(self, taken: Taken) -> None:
+    def _undo(self, taken: Taken) -> None:
         if taken:
-            self.put_back(b"".join(taken))
+            self.put_back(*taken)
             del taken[:]
 
     def _take(self, size: int, taken: Taken) -> Optional[int]:
-        while self._chunks:
-            before, chunks = self._taken, self._chunks
-            pieces: Taken = []
-            count = 0
-            for chunk in chunks:
-                pieces.append(chunk[: size - count])
-                count += len(pieces[-1])
-                if count == size:
-                    break
-            rest = memoryview(chunk)[len(pieces[-1]) :]
-            self._commit(before, chunks, pieces, rest, count, taken)
-            if taken:
-                return count
-        return self._end()
+        count, end = 0, None
+        while count < size and len(taken) < _MOST:
+            before, head = self._taken, self._chunks[0] if self._chunks else None
+            if head is None or end not in (None, before):
+                break  # a signal handler has taken what comes next
+            piece = head[: size - count]
+            if self._commit(head, piece, taken):
+                count, end = count + len(piece), before + len(piece)
+        return count or self._end()
 
-    def _commit(
-        self,
-        before: int,
-        chunks: list[_Chunk],
-        pieces: Taken,
-        rest: memoryview,
-        count: int,
-        taken: Taken,
-    ) -> None:
-        """Take ``pieces`` off the front and note them in ``taken``, unless they are not there any more.
+    def _commit(self, head: _Chunk, piece: _Chunk, taken: Taken) -> bool:
+        """Take a piece off the head and note it in ``taken``, unless it is not the head any more.
 
         Then all is done or nothing: no call stands between the statements, and a signal handler, which may
-        raise or take from this very pipe, runs only at a call. So Ctrl-C finds ``taken`` either empty or
-        full.
-
-        Args:
-            before: the bytes taken ever when the pieces were chosen.
-            chunks: the list they were chosen from; who puts back makes a new one.
-            pieces: all but the last are whole chunks.
-            rest: of the last chunk.
-            count: the bytes in ``pieces``.
-            taken: an empty list.
+        raise or take from this very pipe, runs only at a call and, up to Python 3.10, at a jump. So Ctrl-C
+        finds in ``taken`` what was taken.
         """
         owner = threading.current_thread()
-        whole = len(pieces) - bool(rest)
-        if self._taken == before and self._chunks is chunks:
-            if rest:
-                chunks[whole] = rest
-            del chunks[:whole]
+        count, value = len(piece), [piece]
+        rest = memoryview(head)[count:]
+        if rest:
+            if self._chunks and self._chunks[0] is head:
+                self._chunks[0] = rest
+                self._taken += count
+                self.owner = owner
+                taken += value
+                return True
+        elif self._chunks and self._chunks[0] is head:
+            del self._chunks[0]
             self._taken += count
             self.owner = owner
-            taken += pieces
+            taken += value
+            return True
+        return False
 
     def _replace(
-        self, before: int, chunks: list[_Chunk], after: int, done: list[T], value: list[T]
+        self, before: int, chunks: deque[_Chunk], after: int, done: list[T], value: list[T]
     ) -> None:
         """As ``_commit``, for all chunks, unless something was taken since ``before`` was read."""
         if self._taken == before:
@@ -389,3 +380,12 @@ class Pipe:
         if self._exc is not None:
             raise fresh(self._exc)
         return 0
+
+
+def _appended(tail: bytearray, chunk: memoryview) -> bool:
+    """Append to a tail, unless a view of it is alive: in the traceback of a reader that Ctrl-C has stopped."""
+    try:
+        tail += chunk
+    except BufferError:
+        return False
+    return True

@@ -68,11 +68,12 @@ def main() -> None:
         "--profile", action="store_true", help="show the functions that take the time instead"
     )
     parser.add_argument(
-        "--pure", action="store_true", help="mask in Python, as without the extra `speed`"
+        "--pure", action="store_true", help="mask and sum in Python, as without the extra `speed`"
     )
     options = parser.parse_args()
     if options.pure:
-        sys.modules["websockets.speedups"] = None  # type: ignore[assignment]  # cannot be imported
+        for name in ("websockets.speedups", "fastcrc"):
+            sys.modules[name] = None  # type: ignore[assignment]  # cannot be imported
     if options.rounds < 1 or options.size < 1:
         parser.error("--rounds and --size are at least 1")
     faulthandler.dump_traceback_later(_TIME_LIMIT, exit=True)

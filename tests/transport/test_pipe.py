@@ -79,6 +79,24 @@ def test_a_read_goes_on_over_the_end_of_a_frame() -> None:
     assert pipe.size == 0
 
 
+def test_a_view_of_the_tail_that_is_alive_does_not_stop_the_loop() -> None:
+    """A reader that Ctrl-C stops leaves one in its traceback, and a bytearray does not grow meanwhile."""
+    pipe = Pipe()
+    feed(pipe, b"ab")
+    alive = memoryview(pipe._chunks[-1])
+    feed(pipe, b"cd")
+    assert alive == b"ab"
+    assert pipe.take(100, NEVER) == b"abcd"
+
+
+def test_a_read_leaves_the_lock_after_some_frames() -> None:
+    pipe = Pipe(limit=None)
+    for number in range(200):
+        pipe.feed(memoryview(bytes([number]) * 2048))
+    assert len(pipe.take(1 << 30, NEVER)) == 64 * 2048
+    assert pipe.size == 136 * 2048
+
+
 def test_zero_length() -> None:
     """Asking for nothing gives nothing at once, and an empty chunk is no end."""
     pipe = Pipe()
