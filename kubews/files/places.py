@@ -81,10 +81,11 @@ def restore(
     mtime: Optional[float],
 ) -> None:
     """Give something in a place a mode and a time, by its descriptor where there is one."""
-    path = os.path.join(place.path, name)
 
     def which(call: object) -> Union[int, str]:
-        return path if descriptor is None or call not in os.supports_fd else descriptor
+        if descriptor is None or call not in os.supports_fd:
+            return os.path.join(place.path, name)
+        return descriptor
 
     if mode is not None:
         os.chmod(which(os.chmod), mode & MODES)
