@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import socket
 from pathlib import Path
 from typing import Any
 
 from clusters import AnyCluster
-from support import eventually, seconds
+from support import eventually, seconds, unused_port
 
 from kubews import Client, Config, Pod
 from kubews.config import User
@@ -80,8 +79,7 @@ class Place:
     def _add_pod(self) -> None:
         command = ["python3", "-u", "-c", _SERVER]
         if isinstance(self.cluster, LocalCluster):  # all its pods share the ports of this machine
-            with socket.create_server(("127.0.0.1", 0)) as listener:
-                free = listener.getsockname()[1]
+            free = unused_port()
             self.cluster.add_pod("web-0", {"app": [*command, str(free)]}, listens={PORT: free})
         else:
             self.cluster.add_pod("web-0", {"app": [*command, str(PORT)]})

@@ -7,7 +7,9 @@ import gc
 import hashlib
 import logging
 import os
+import secrets
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -39,6 +41,18 @@ def eventually(condition: Callable[[], Any], timeout: float = 5.0) -> bool:
             return False
         time.sleep(0.002)
     return True
+
+
+def unused_port() -> int:
+    """Return a port of this machine that nothing listens at.
+
+    It is below those that the kernel gives to connections (``ip_local_port_range``), one of which could have
+    it before whoever is to listen there has begun.
+    """
+    while True:
+        port = 25_000 + secrets.randbelow(7_000)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 def in_thread(function: Callable[..., Any], *args: Any) -> Future:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from clusters import AnyCluster
-from support import eventually, seconds
+from support import eventually, seconds, unused_port
 
 import kubews
 from kubews import DEVNULL, PIPE
@@ -78,8 +77,7 @@ def serve_http(cluster: AnyCluster, name: str, port: int) -> None:
     """Add a pod that serves pages at a port; in a LocalCluster another port of this machine is behind it."""
     script = "import http.server as h; h.HTTPServer(('', {}), h.SimpleHTTPRequestHandler).serve_forever()"
     if isinstance(cluster, LocalCluster):
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            real = listener.getsockname()[1]
+        real = unused_port()
         cluster.add_pod(name, {"app": ["python3", "-c", script.format(real)]}, listens={port: real})
     else:
         cluster.add_pod(name, {"app": ["python3", "-c", script.format(port)]})

@@ -15,7 +15,7 @@ from typing import IO
 import pytest
 from clusters import AnyCluster
 from programs import PROGRAMS, Commands
-from support import in_thread, seconds
+from support import in_thread, seconds, unused_port
 
 from kubews.testing import LocalCluster, ServicePort
 
@@ -132,9 +132,7 @@ def test_names_and_services(
 def test_a_connection_that_is_refused_is_told_and_the_others_go_on(
     local: LocalCluster, commands: Commands, greeter: int
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as unused:
-        nothing = unused.getsockname()[1]
-    local.add_pod("half", listens={80: greeter, 81: nothing})
+    local.add_pod("half", listens={80: greeter, 81: unused_port()})
     arguments = ("port-forward", "half", ":80", ":81", "--address=127.0.0.1")
     with commands.start(*arguments) as process:
         good, bad = (port_of(read_line(process.stdout))[0] for _ in range(2))

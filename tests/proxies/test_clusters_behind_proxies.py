@@ -8,7 +8,6 @@ import hashlib
 import io
 import logging
 import os
-import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +16,7 @@ from urllib.parse import quote
 import pytest
 from faults import Relay
 from proxying import KINDS, PASSWORD, USER, RealProxy
-from support import echo, eventually, in_thread, seconds
+from support import echo, eventually, in_thread, seconds, unused_port
 
 from kubews import DEVNULL, PIPE, Client, Config, ConnectFailed, ConnectionLost, Pod
 from kubews.config.cluster import Cluster
@@ -90,8 +89,7 @@ def test_port_forward_is_exact_both_ways_r29(behind: Pod) -> None:
 
 
 def test_what_a_pod_serves_is_exact_both_ways_r29(behind: Pod) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    port = unused_port()
     script = (Path(__file__).parent.parent / "web_server.py").read_text()
     command = ["timeout", "60", "python3", "-c", script, str(port)]
     with behind.popen(command, stdin=DEVNULL, signals=True) as server:

@@ -17,7 +17,7 @@ import proxying
 import pytest
 from faults import Relay, reset
 from proxying import PASSWORD, USER, RealProxy
-from support import answer, seconds
+from support import answer, seconds, unused_port
 
 from kubews import errors
 from kubews.config import proxies
@@ -59,9 +59,7 @@ def refused(url: str, *target: tuple[str, int], timeout: float = 10) -> errors.C
 @pytest.fixture
 def nobody() -> tuple[str, int]:
     """An address where nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        address: tuple[str, int] = listener.getsockname()
-    return address
+    return "127.0.0.1", unused_port()
 
 
 # -- real proxies

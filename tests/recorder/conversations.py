@@ -50,8 +50,8 @@ PODS: Mapping[str, Mapping[str, Any]] = {
     "nowhere": {"containers": {"main": ["sh", "-c", 'rmdir "$PWD"; exec sleep 1000']}},
     "files": {"containers": {"main": ["sh", "-c", _FILES]}},
 }
-#: Those that start in a directory of their own, and what in there is gone once they have done so.
-PREPARED = {"nowhere": "", "files": "draft"}
+#: Those that start in a directory of their own, and what in there is made and then is gone once they have done so.
+PREPARED = {"nowhere": (None, ""), "files": ("folder", "draft")}
 
 Script = Callable[["Talk"], Any]
 

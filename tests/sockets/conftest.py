@@ -12,7 +12,7 @@ import pytest
 from clusters import AnyCluster
 from pod_server import Handler
 from serving import OFFERS, POD, PORT, SCRIPT, choose_protocol
-from support import eventually, seconds, time_limit
+from support import eventually, seconds, time_limit, unused_port
 
 from kubews import Client, Pod
 from kubews.testing import LocalCluster
@@ -27,8 +27,7 @@ def _time_limit(request: pytest.FixtureRequest) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def server(cluster: AnyCluster) -> int:
     """The port of a server in the pod; see ``pod_server``."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        free = listener.getsockname()[1]
+    free = unused_port()
     command = ["python3", "-u", "-c", SCRIPT]
     if isinstance(cluster, LocalCluster):  # all its pods share the ports of this machine
         cluster.add_pod(POD, {"app": [*command, str(free)]}, listens={PORT: free})

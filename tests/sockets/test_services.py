@@ -11,18 +11,10 @@ import urllib.request
 from collections.abc import Iterator
 
 import pytest
-from support import eventually, put, seconds
+from support import eventually, put, seconds, unused_port
 
 import kubews
 from kubews import DEVNULL, Pod
-
-FREE_PORT = (
-    "import socket; s = socket.socket(); s.bind(('127.0.0.1', 0)); print(s.getsockname()[1])"
-)
-
-
-def free_port(pod: Pod) -> int:
-    return int(pod.check_output(["python3", "-c", FREE_PORT]))
 
 
 def needs(pod: Pod, program: str) -> None:
@@ -47,7 +39,7 @@ def test_redis_without_a_local_port(pod: Pod, protocol: str) -> None:
     import redis
 
     needs(pod, "redis-server")
-    port = free_port(pod)
+    port = unused_port()
 
     class Connection(redis.Connection):
         def _connect(self) -> kubews.PodSocket:
@@ -78,7 +70,7 @@ def test_nginx_without_a_local_port_and_through_one(pod: Pod, protocol: str) -> 
     import requests
 
     needs(pod, "nginx")
-    port = free_port(pod)
+    port = unused_port()
     folder = pod.check_output("mktemp -d", shell=True, text=True).strip()
     pod.run(["chmod", "755", folder], check=True)  # workers are nobody
     put(pod, f"{folder}/page", b"hello from nginx")
@@ -113,7 +105,7 @@ def test_nginx_without_a_local_port_and_through_one(pod: Pod, protocol: str) -> 
 def test_postgresql_through_a_local_port(pod: Pod, protocol: str) -> None:
     """libpq takes no socket, only an address."""
     needs(pod, "initdb")
-    port = free_port(pod)
+    port = unused_port()
     with tempfile.TemporaryDirectory(prefix="kubews-pg-") as folder:
         os.chmod(folder, 0o777)
         data = f"{folder}/data"

@@ -17,6 +17,7 @@ import pytest
 from podservers import PodServer, count, echo, flood, greet, reset, slam
 from rawclient import SCALE
 from spdyclient import FIN, OPENED, SpdyClient, still_held
+from support import unused_port
 from websockets.frames import Opcode
 
 from kubews.protocol import spdy_frames as frames
@@ -208,8 +209,7 @@ def test_a_refused_port_is_told_at_once_and_alone(box: LocalCluster) -> None:
 
 
 def test_a_port_that_nobody_listens_on(box: LocalCluster) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = unused_port()
     with SpdyClient(box) as client:
         error, _ = client.connect(port)
         client.see((FIN, error))
@@ -224,8 +224,7 @@ def test_a_connection_to_itself_is_none(box: LocalCluster, monkeypatch: pytest.M
             self.bind(address)
             return super().connect_ex(address)
 
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = unused_port()
     with SpdyClient(box) as client:
         monkeypatch.setattr(forward.socket, "socket", FromThere)
         error, _ = client.connect(port)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import websocket
-from support import eventually, seconds
+from support import eventually, seconds, unused_port
 
 from kubews import ApiError, Pod
 from kubews.testing import LocalCluster
@@ -24,8 +23,7 @@ RECORDS = [json.loads(path.read_text()) for path in sorted((HERE / "transcripts"
 @pytest.fixture(scope="module")
 def box() -> Iterator[Pod]:
     """The pod of the recordings: a WebSocket server at 8765, a web server at 80, and nobody at 9."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        free = listener.getsockname()[1]
+    free = unused_port()
     command = ["python3", "-c", (HERE / "web_server.py").read_text(), str(free)]
     with LocalCluster() as cluster, cluster.client() as client:
         cluster.add_pod("box", {"app": command}, listens={8765: free, 80: free, 9: None})

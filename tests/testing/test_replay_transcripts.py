@@ -22,6 +22,7 @@ import pytest
 from podservers import PodServer, http, redis
 from rawclient import SCALE, RawClient, exec_target
 from recorder.conversations import PODS, PREPARED
+from support import eventually
 from websockets.frames import Frame, Opcode
 
 from kubews.testing import Faults, LocalCluster, handlers
@@ -101,7 +102,7 @@ def recorded_cluster(name: str) -> Iterator[LocalCluster]:
             for each in {"box", pod} & pods.keys()
         }
         if pod in PREPARED:
-            prepared(added[pod].directory / "main" / PREPARED[pod])
+            prepared(added[pod].directory / "main", *PREPARED[pod])
         cluster.add_pod("ticker3", {"main": None})
         cluster.add_user("admin-user", token="admin-token", groups=["system:masters"])
         cluster.add_user("bob", token="bobs-token")
@@ -157,13 +158,13 @@ def pod_servers(stack: ExitStack, record: dict[str, Any]) -> dict[int, int | Non
     return listens
 
 
-def prepared(path: Path) -> None:
+def prepared(directory: Path, made: str | None, gone: str) -> None:
     """Wait until a pod's command has made and removed what it shall."""
-    end = time.monotonic() + 5 * SCALE
-    while (path.exists() or not path.parent.exists()) and time.monotonic() < end:
-        time.sleep(0.01)
-    time.sleep(0.05)
-    assert not path.exists()
+
+    def done() -> bool:
+        return (made is None or (directory / made).exists()) and not (directory / gone).exists()
+
+    assert eventually(done, 20)
 
 
 def load(name: str) -> dict[str, Any]:
