@@ -277,7 +277,8 @@ class Client:
                 # In here, where Ctrl-C closes the socket: to log takes its time.
                 _log.debug("%s: connected, %s", what, wire.subprotocol)
             except BaseException as exc:
-                _log.debug("%s: no stream: %s", what, exc)
+                # Its text: who keeps a record is not to keep all that the frames hold.
+                _log.debug("%s: no stream: %s", what, str(exc))
                 raise
             return wire
 
@@ -419,4 +420,4 @@ def _log_end(what: str, connection: Connection) -> None:
         status = connection.status.get(Deadline(0))
         _log.debug("%s: ended, %s", what, status.reason or "Success")
     except (KubewsError, TimeoutError) as exc:
-        _log.debug("%s: %s", what, exc)
+        _log.debug("%s: %s", what, str(exc))

@@ -294,7 +294,7 @@ class Resumption:
                     # The last try has little time, so that it may say nothing else.
                     raise (before if isinstance(exc, ConnectTimeout) and before else exc) from None
                 before = exc
-                _log.debug("the log of %s: %s; trying again", self._pod.where, exc)
+                _log.debug("the log of %s: %s; trying again", self._pod.where, str(exc))
             pause = min(max(2 * pause, _PAUSE), _LONGEST_PAUSE)
 
     def _wait(self, pause: float) -> None:

@@ -444,7 +444,7 @@ def test_a_child_gets_all_that_an_ended_process_has_left_behind(end: str) -> Non
         stdout.close()
         started = time.monotonic()
         connection.close(0.1) if end == "close" else connection.abort()
-        assert time.monotonic() - started < seconds(0.5)
+        assert time.monotonic() - started < seconds(3)  # and not until the child has read
         connection.closed.get(Deadline(seconds(10)))
         with open(descriptor, "rb") as file:
             assert len(file.read()) == 500_000

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kubews.files import checksums
@@ -45,6 +45,7 @@ def test_it_is_what_cksum_says_r46(speed: str, size: int) -> None:
     assert summed([data]) == summed([bytearray(data[:99]), data[99:]]) == told(data)  # type: ignore[list-item]
 
 
+@settings(deadline=None, derandomize=True, database=None)
 @given(st.lists(st.binary(max_size=300)))
 def test_pieces_make_no_difference_and_neither_does_the_extra_r46(pieces: list[bytes]) -> None:
     compiled = checksums._compiled()

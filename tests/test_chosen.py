@@ -352,11 +352,11 @@ def test_wait_ready_waits_on_where_pods_have_ended(farm, farm_client: Client) ->
 @LOCAL
 def test_a_server_that_is_silent_when_it_is_asked(farm, farm_client: Client) -> None:
     farm.next_faults(Faults(match="/deployments/web", response_delay=FOREVER))
-    with pytest.raises(NotReady, match=r"the server has not told, after 0\.3 s"):
-        farm_client.pod("deploy/web").run(["true"], wait_ready=0.3)
+    with pytest.raises(NotReady, match=r"the server has not told, after 1\.5 s"):
+        farm_client.pod("deploy/web").run(["true"], wait_ready=1.5)
     farm.next_faults(Faults(match="labelSelector", response_delay=FOREVER))
     with pytest.raises(kubews.ConnectTimeout):
-        farm_client.pod("deploy/web").run(["true"], connect_timeout=0.3)
+        farm_client.pod("deploy/web").run(["true"], connect_timeout=1.5)
 
 
 @LOCAL

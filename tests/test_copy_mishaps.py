@@ -379,11 +379,13 @@ def test_ctrl_c_while_a_file_is_opened_leaves_no_connection(
     pod = programs(PROGRAMS, sh='case $2 in *umask*) exec sleep 1000;; esac; exec /bin/sh "$@"')
     before = resources()
 
+    def writes() -> bool:
+        return any("umask" in str(each.command) for each in local.execs)
+
+    assert eventually(lambda: not writes(), 20)  # one of another test, just killed
+
     def interrupt() -> None:
-        assert eventually(
-            lambda: any("umask" in str(each.command) for each in local.execs),
-            20,
-        )
+        assert eventually(writes, 20)
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     interrupting = in_thread(interrupt)

@@ -65,7 +65,7 @@ def test_a_dialogue_with_an_interpreter(python: spawn) -> None:
 def test_time_limits_say_what_came(python: spawn) -> None:
     python.send("'never'")
     with pytest.raises(pexpect.TIMEOUT, match=r"before \(last 100 chars\): \"'never'\""):
-        python.expect_exact("else", timeout=0.3)
+        python.expect_exact("else", timeout=2)  # in which the echo comes
     assert python.expect_exact(["else", pexpect.TIMEOUT], timeout=0) == 1
     python.sendcontrol("c")
     python.expect_exact("KeyboardInterrupt")

@@ -9,6 +9,7 @@ import socket
 from collections.abc import Iterator, Sequence
 
 import pytest
+from support import unused_port
 
 from kubews import listeners
 from kubews.errors import ConfigError
@@ -70,13 +71,13 @@ def test_an_address_that_stands_twice() -> None:
 
 @ipv6
 def test_all_of_ipv6_leaves_ipv4_to_others() -> None:
-    with listening("::") as socks, listening("0.0.0.0", port=ports(socks).pop()) as others:
+    port = unused_port()
+    with listening("::", port=port) as socks, listening("0.0.0.0", port=port) as others:
         assert ports(socks) == ports(others)
 
 
 def test_a_port_that_is_asked_for() -> None:
-    with listening("127.0.0.1") as socks:
-        port = ports(socks).pop()
+    port = unused_port()
     with listening("127.0.0.1", "127.0.0.2", port=port) as socks:
         assert ports(socks) == {port}
 

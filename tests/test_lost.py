@@ -196,9 +196,9 @@ def test_output_that_still_flows_after_the_status_is_not_cut_r12(
     pod: Pod, local, monkeypatch
 ) -> None:
     """R-12: the time to wait for what is on the way counts silence, not output."""
-    monkeypatch.setattr("kubews.transport.link._GRACE", 0.3)
+    monkeypatch.setattr("kubews.transport.link._GRACE", 1.0)
     local.next_faults(Faults(early_status=True))
-    script = "for i in 1 2 3 4 5 6 7 8; do echo $i; sleep 0.1; done"
+    script = "for i in 1 2 3 4 5 6 7 8; do echo $i; sleep 0.2; done"
     assert pod.check_output(script, shell=True).split() == [b"%d" % i for i in range(1, 9)]
 
 

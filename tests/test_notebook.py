@@ -42,6 +42,15 @@ class Kernel:
     def interrupt(self) -> None:
         self._manager.interrupt_kernel()
 
+    def begun(self, identifier: str) -> None:
+        """Wait until a cell has written something: who is idle does not hear of an interrupt."""
+        end = time.monotonic() + seconds(30)
+        while True:
+            message = self._client.get_iopub_msg(timeout=max(0.1, end - time.monotonic()))
+            ours = message["parent_header"].get("msg_id") == identifier
+            if ours and message["msg_type"] == "stream":
+                return
+
     def finish(self, identifier: str) -> tuple[str, dict[str, str]]:
         """Wait for a cell; return how it ended, and what it wrote to each stream."""
         written = {"stdout": "", "stderr": ""}
@@ -92,12 +101,15 @@ def test_a_notebook_r49(kernel: Kernel, pod: Pod) -> None:
     assert kernel.run("q = pod.popen(['sleep', '1000'], stdin=PIPE, stdout=PIPE)")[0] == "ok"
     for call in ("q.stdout.read()", "q.wait()", "q.communicate()", "pod.run(['sleep', '1000'])"):
         cell = kernel.start(f"print('in', flush=True)\n{call}")
+        kernel.begun(cell)
         time.sleep(0.3)
         begin = time.monotonic()
         kernel.interrupt()
         assert kernel.finish(cell)[0] == "KeyboardInterrupt", call
         assert time.monotonic() - begin < seconds(2)
-    cell = kernel.start("p.stdin.write(b'a\\n'); p.stdout.readline(); p.stdout.readline()")
+    first = "p.stdin.write(b'a\\n'); print(p.stdout.readline(), flush=True)"
+    cell = kernel.start(f"{first}; p.stdout.readline()")
+    kernel.begun(cell)
     time.sleep(0.3)
     kernel.interrupt()
     assert kernel.finish(cell)[0] == "KeyboardInterrupt"

@@ -20,7 +20,7 @@ import pytest
 import trustme
 import websocket
 from clusters import AnyCluster
-from support import eventually, in_thread, seconds, time_limit
+from support import eventually, in_thread, seconds, time_limit, unused_port
 
 import kubews
 from kubews import Client, Pod, errors
@@ -40,8 +40,7 @@ def _time_limit(request: pytest.FixtureRequest) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def server(cluster: AnyCluster) -> str:
     """The name of a pod that serves."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        free = listener.getsockname()[1]
+    free = unused_port()
     command = ["python3", "-c", SCRIPT]
     options: dict[str, Any] = {"ports": {"web": PORT}, "labels": {"app": NAME}}
     if isinstance(cluster, LocalCluster):  # all its pods share the ports of this machine
@@ -157,9 +156,9 @@ def test_a_body_that_is_cut_r8(web: Pod, cluster: AnyCluster) -> None:
 
 
 def test_a_body_that_does_not_come(web: Pod) -> None:
-    with web.request("GET", "/ticks?n=2&pause=30", timeout=0.5) as answer:
+    with web.request("GET", "/ticks?n=2&pause=30", timeout=1.5) as answer:
         assert answer.readline() == b"tick 0\n"
-        with pytest.raises(errors.ConnectionLost, match=r"nothing came for 0\.5 seconds"):
+        with pytest.raises(errors.ConnectionLost, match=r"nothing came for 1\.5 seconds"):
             answer.readline()
 
 
@@ -367,7 +366,7 @@ def test_a_websocket_in_two_threads(web: Pod) -> None:
 
 
 def test_a_websocket_that_is_silent_or_closed_elsewhere(web: Pod) -> None:
-    with contextlib.closing(web.websocket("/chat", timeout=0.2)) as chat:
+    with contextlib.closing(web.websocket("/chat", timeout=1)) as chat:
         assert chat.recv() == "hello, you"
         with pytest.raises(websocket.WebSocketTimeoutException):
             chat.recv()

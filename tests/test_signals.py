@@ -312,7 +312,7 @@ def test_nothing_else_differs(each: Pod) -> None:
     assert same(each, "pwd; echo $A", shell=True, cwd="/etc", env={"A": "b  c"}).stdout == (
         b"/etc\nb c\n"
     )
-    assert same(each, "echo err >&2; sleep 0.1; echo out", shell=True, stderr=STDOUT).stdout == (
+    assert same(each, "echo err >&2; sleep 0.5; echo out", shell=True, stderr=STDOUT).stdout == (
         b"err\nout\n"
     )
     assert same(each, "tty >/dev/null && printf 'a\\n\\nb'", shell=True, tty=True).stdout == (

@@ -42,7 +42,7 @@ def test_the_raw_stream_has_what_a_wrapper_needs(pod: Pod) -> None:
 
 def test_a_reader_is_woken_by_close_and_by_abort(pod: Pod) -> None:
     for end in ("close", "abort"):
-        with pod.popen(["sleep", "1"], stdout=PIPE, bufsize=0) as process:
+        with pod.popen(["sleep", "5"], stdout=PIPE, bufsize=0) as process:
             reading = in_thread(process.stdout.read, 1)
             time.sleep(0.1)
             assert reading.running

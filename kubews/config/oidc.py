@@ -133,7 +133,7 @@ class Source:
             self._on_file = self._oidc
         except (ConfigError, OSError) as exc:
             # They are good as long as this process lives; whoever comes later may have to log in.
-            _log.warning("could not persist new tokens of user %s: %s", oidc.entry, exc)
+            _log.warning("could not persist new tokens of user %s: %s", oidc.entry, str(exc))
 
     def _token_endpoint(self, timeout: Optional[float]) -> str:
         url = self._oidc.issuer.rstrip("/") + "/.well-known/openid-configuration"

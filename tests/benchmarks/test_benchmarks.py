@@ -14,7 +14,7 @@ PROGRAM = str(Path(__file__).parent)
 def _run(*options: str) -> str:
     command = [sys.executable, PROGRAM, "--size=1", "--rounds=1", *options]
     return subprocess.run(
-        command, check=True, capture_output=True, text=True, timeout=seconds(60)
+        command, check=True, capture_output=True, text=True, timeout=seconds(180)
     ).stdout
 
 

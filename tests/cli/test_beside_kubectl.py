@@ -6,6 +6,7 @@ from typing import NamedTuple, Optional
 
 import pytest
 from clusters import AnyCluster
+from logpods import said
 from programs import PROGRAMS, Commands, Said
 from support import in_thread
 
@@ -210,6 +211,10 @@ def pods(cluster: AnyCluster) -> None:
                 stdin_once=True,
                 **never,
             )
+    with cluster.client() as client:  # or one program might find less in a log than the other
+        said(client.pod("two", container="b"), 3)
+        for number in (0, 1):
+            said(client.pod(f"many-{number}"), 1)
 
 
 @pytest.mark.parametrize("line", LINES, ids=lambda line: " ".join(line.arguments))

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import pytest
 from clusters import AnyCluster
+from logpods import said as logged
 from programs import PROGRAMS, Commands
 from support import eventually, in_thread, seconds
 
@@ -22,6 +23,8 @@ def ticker(cluster: AnyCluster) -> str:
     """A pod that says a number every tenth of a second."""
     script = "i=0; while :; do i=$((i+1)); echo $i; sleep 0.1; done"
     cluster.add_pod("ticker", {"app": ["sh", "-c", script]}, labels={"app": "ticker"})
+    with cluster.client() as client:
+        logged(client.pod("ticker"), 2)  # or there might be less than somebody asks for
     return "ticker"
 
 

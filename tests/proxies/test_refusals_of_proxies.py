@@ -316,7 +316,7 @@ def test_a_proxy_that_says_nothing_is_waited_for_within_the_limit_r9(scheme: str
         error = refused(f"{scheme}://127.0.0.1:{address[1]}", timeout=0.3)
         assert isinstance(error, errors.ConnectTimeout)
         assert f"the proxy {scheme}://127.0.0.1:{address[1]}" in str(error)
-        assert time.monotonic() - begin < seconds(0.3) + 1
+        assert time.monotonic() - begin < seconds(0.3 + 4)
 
 
 @pytest.mark.parametrize("kind", ["http", "https", "socks5"])
@@ -326,7 +326,7 @@ def test_a_proxy_whose_answer_drips_r9(request: pytest.FixtureRequest, kind: str
         begin = time.monotonic()
         error = refused(proxy.url(relay.address[1]), timeout=0.5)
         assert isinstance(error, errors.ConnectTimeout)
-        assert time.monotonic() - begin < seconds(0.5) + 1
+        assert time.monotonic() - begin < seconds(0.5 + 4)
 
 
 # -- TLS to the proxy
@@ -363,7 +363,7 @@ def test_an_https_proxy_of_another_name(https_proxy: RealProxy) -> None:
 
 def test_an_http_proxy_that_is_taken_for_an_https_one() -> None:
     def talk(sock: Any) -> None:
-        sock.recv(1000)
+        sock.recv(65536)  # all of the hello, or closing would reset the connection
         sock.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
     with serving(talk) as address:

@@ -20,7 +20,7 @@ from kubews.testing import LocalCluster
 
 @pytest.fixture(autouse=True)
 def _time_limit(request: pytest.FixtureRequest) -> Iterator[None]:
-    with time_limit(900 if request.node.get_closest_marker("long") else 60):
+    with time_limit(900 if request.node.get_closest_marker("long") else 150):
         yield
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from clusters import AnyCluster, minor
-from support import seconds
+from support import seconds, unused_port
 
 from kubews import DEVNULL, PIPE, Pod
 from kubews.protocol.forwarding import OFFER
@@ -23,8 +23,8 @@ OFFERS = {"tunnel": OFFER, "pairs": OFFER[1:]}
 
 @contextlib.contextmanager
 def serve(pod: Pod) -> Iterator[int]:
-    """Run another server, whose port this is, for as long as the block."""
-    command = ["timeout", "100", "python3", "-u", "-c", SCRIPT, "0"]
+    """Run another server, whose port this is, for as long as the block; and then another may take the port."""
+    command = ["timeout", "100", "python3", "-u", "-c", SCRIPT, str(unused_port())]
     with pod.popen(command, stdin=DEVNULL, stdout=PIPE, text=True) as process:
         port = int(process.stdout.readline())
         try:

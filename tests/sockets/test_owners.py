@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from serving import SCRIPT
-from support import eventually, seconds
+from support import eventually, seconds, unused_port
 from test_socket_contract import read_all
 
 import kubews
@@ -25,8 +25,7 @@ def owners(cluster: Any) -> Any:
     command = ["python3", "-u", "-c", SCRIPT]
     options: dict[str, Any] = {"labels": labels, "ports": {"talk": PORT}}
     if isinstance(cluster, LocalCluster):  # all its pods share the ports of this machine
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            free = listener.getsockname()[1]
+        free = unused_port()
         cluster.add_pod("owned-b", {"app": [*command, str(free)]}, listens={PORT: free}, **options)
     else:
         cluster.add_pod("owned-b", {"app": [*command, str(PORT)]}, **options)

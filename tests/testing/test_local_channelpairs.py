@@ -96,11 +96,13 @@ def test_the_last_port_that_ends_ends_the_connection(box: LocalCluster) -> None:
         client.until(b"and on", 2)
         assert [client.channel(each)[2:] for each in (1, 3)] == [b"", b""]
     with RawClient(box) as client:
+        begun = time.monotonic()  # before it can have ended, however late this thread hears of it
         assert client.upgrade(target(GREET), [LEGACY]).status == 101
         client.until(b"hello\n", 0)
-        begun = time.monotonic()
+        heard = time.monotonic()
         assert client.run_out().close_codes() == [NORMAL]
-        assert 0.9 <= time.monotonic() - begun <= 1.1 + SCALE
+        assert time.monotonic() - begun >= 0.9
+        assert time.monotonic() - heard <= 1.0 + 3 * SCALE
 
 
 def test_errors_of_one_port_and_of_the_last(box: LocalCluster) -> None:

@@ -27,6 +27,16 @@ def wait_for_execs(cluster: LocalCluster, number: int) -> None:
     assert len(cluster.execs) == number
 
 
+# What a command waits for in its directory: ``go`` lets it go on.
+WAIT = "until [ -e go ]; do sleep 0.02; done; rm go; "
+
+
+def go(cluster: LocalCluster) -> None:
+    with RawClient(cluster) as client:
+        client.exec("touch", "go")
+        assert client.run_out().channel(STATUS) == SUCCESS
+
+
 @pytest.mark.parametrize(
     ("version", "offered", "answer"),
     [
@@ -262,13 +272,14 @@ def test_frames_of_v5_are_short(cluster: LocalCluster) -> None:
 
 def test_a_process_that_does_not_read_stops_the_pongs(cluster: LocalCluster) -> None:
     with RawClient(cluster) as client:
-        client.exec("sh", "-c", "read x; echo $x; sleep 1.2; wc -c", stdin=True)
+        client.exec("sh", "-c", f"read x; echo $x; {WAIT}wc -c", stdin=True)
         client.send(b"\0go\n")
         client.until(b"go\n")
         for _ in range(10):
             client.send(b"\0" + bytes(32 << 10))
         client.send(b"late", Opcode.PING)
         assert not client.pump(0.4)
+        go(cluster)
         client.send(b"\xff\0")
         client.run_out()
     assert b"late" in [bytes(f.data) for f in client.frames if f.opcode is Opcode.PONG]
@@ -285,10 +296,11 @@ def test_input_pings_and_close_are_handled_in_order(cluster: LocalCluster) -> No
         Frame(Opcode.CLOSE, b"\x03\xe9"),
     ]
     with RawClient(cluster) as client:
-        client.exec("sh", "-c", "echo up; sleep 0.4; wc -c > count", stdin=True)
+        client.exec("sh", "-c", f"echo up; {WAIT}wc -c > count", stdin=True)
         client.until(b"up\n")
         client.sock.sendall(b"".join(frame.serialize(mask=True) for frame in frames))
         assert not client.pump(0.2)  # neither the pong nor the answer to the Close
+        go(cluster)
         client.run_out()
     assert [frame.opcode for frame in client.frames[-2:]] == [Opcode.PONG, Opcode.CLOSE]
     assert client.close_codes() == [b"\x03\xe8"]
@@ -343,10 +355,11 @@ def test_two_hundred_at_once(cluster: LocalCluster) -> None:
 
 def test_a_disconnected_exec_is_seen_until_it_ends(cluster: LocalCluster) -> None:
     with RawClient(cluster) as client:
-        client.exec("sh", "-c", "cat; echo more; sleep 0.3; exit 9", stdin=True)
+        client.exec("sh", "-c", f"cat; echo more; {WAIT}exit 9", stdin=True)
     cluster.wait_idle()
     (running,) = cluster.execs
     assert (running.pod, running.namespace, running.container) == ("box", "default", "main")
+    go(cluster)
     wait_for_execs(cluster, 0)
     with pytest.raises(ProcessLookupError):
         os.kill(running.pid, 0)

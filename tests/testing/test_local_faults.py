@@ -21,6 +21,7 @@ from rawclient import (
     exec_target,
     port_of,
 )
+from support import eventually
 from websockets.frames import Opcode
 
 from kubews.testing import FOREVER, Faults, LocalCluster
@@ -135,7 +136,7 @@ def test_silence_ends_with_the_cluster() -> None:
     with LocalCluster() as cluster:
         cluster.faults = Faults(accept_delay=FOREVER)
         sock = socket.create_connection(("127.0.0.1", port_of(cluster)))
-        time.sleep(0.05)
+        assert eventually(lambda: cluster.connections)
     with sock:
         sock.settimeout(5 * SCALE)
         assert sock.recv(1) == b""

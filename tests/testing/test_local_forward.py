@@ -7,8 +7,10 @@ was read in their sources.
 from __future__ import annotations
 
 import random
+import select
 import socket
 import struct
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -115,11 +117,13 @@ def test_ipv6_comes_second(box: LocalCluster) -> None:
 
 def test_a_second_after_the_pod_has_ended(box: LocalCluster) -> None:
     with SpdyClient(box) as client:
+        begun = time.monotonic()  # before it can have ended, however late this thread hears of it
         error, data = client.connect(GREET)
         client.see((data, b"hello\n"))
-        begun = time.monotonic()
+        heard = time.monotonic()
         client.see((FIN, error))
-        assert 0.9 <= time.monotonic() - begun <= 1.1 + SCALE
+        assert time.monotonic() - begun >= 0.9
+        assert time.monotonic() - heard <= 1.0 + 3 * SCALE
         assert client.seen[2:] == [(data, b"hello\n"), (FIN, data), (FIN, error)]
 
 
@@ -127,24 +131,28 @@ def test_a_second_after_the_client_has_ended(box: LocalCluster) -> None:
     """The pod's server does not learn that there is an end: its answer to that is lost."""
     with SpdyClient(box) as client:
         error, data = client.connect(COUNT)
-        client.write(data, b"abc", fin=True)
         begun = time.monotonic()
+        client.write(data, b"abc", fin=True)
         client.see((FIN, error))
-        assert 0.9 <= time.monotonic() - begun <= 1.1 + SCALE
+        assert 0.9 <= time.monotonic() - begun <= 1.0 + 3 * SCALE
         assert client.seen[2:] == [(FIN, data), (FIN, error)]
 
 
-def test_at_once_when_both_have_ended(box: LocalCluster) -> None:
+@pytest.fixture
+def long_grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the second last longer than a test waits: what comes does not come by its end."""
+    monkeypatch.setattr(forward, "GRACE", 60 * SCALE)
+
+
+def test_at_once_when_both_have_ended(box: LocalCluster, long_grace: None) -> None:
     with SpdyClient(box) as client:
         error, data = client.connect(GREET)
         client.see((data, b"hello\n"))
-        begun = time.monotonic()
         client.write(data, b"", fin=True)
         client.see((FIN, error))
-        assert time.monotonic() - begun < 0.5 * SCALE
 
 
-def test_what_is_sent_after_the_pods_end_is_a_failure(box: LocalCluster) -> None:
+def test_what_is_sent_after_the_pods_end_is_a_failure(box: LocalCluster, long_grace: None) -> None:
     with SpdyClient(box) as client:
         error, data = client.connect(GREET)
         client.see((data, b"hello\n"))
@@ -161,8 +169,8 @@ def test_what_is_sent_after_the_pods_end_is_a_failure(box: LocalCluster) -> None
 def test_a_pod_that_resets_its_connection(box: LocalCluster) -> None:
     with SpdyClient(box) as client:
         error, data = client.connect(RESET)
-        client.write(data, b"x")
         begun = time.monotonic()
+        client.write(data, b"x")
         client.see((FIN, error))
         assert time.monotonic() - begun >= 0.9  # also with an error
         assert client.text(error).startswith(FAILED.format(port=RESET) + "read tcp4 127.0.0.1:")
@@ -177,27 +185,29 @@ def test_pods_that_reset_connections_at_once(box: LocalCluster) -> None:
         assert all("reset by peer" in client.text(error) for error, _ in streams)
 
 
-def test_the_first_of_two_errors_is_told(box: LocalCluster) -> None:
-    with SpdyClient(box) as client:
-        error, data = client.connect(RESET)
+def test_the_first_of_two_errors_is_told(box: LocalCluster, long_grace: None) -> None:
+    gone = threading.Event()
+
+    def leave(sock: socket.socket) -> None:
+        reset(sock)
+        sock.close()
+        gone.set()
+
+    with PodServer(leave) as server, SpdyClient(box) as client:
+        error, data = client.connect(server.port)
         client.write(data, b"x")
-        begun = time.monotonic()
-        time.sleep(0.2)
-        client.write(
-            data, b"more"
-        )  # nobody is there: an error of the other direction, which ends both
+        assert gone.wait(client.timeout)
+        # Nobody is there: an error of the other direction, which ends both.
+        client.write(data, b"more")
         client.see((FIN, error))
-        assert time.monotonic() - begun < 0.9
         assert client.text(error).endswith("read: connection reset by peer")
 
 
-def test_a_refused_port_is_told_at_once_and_alone(box: LocalCluster) -> None:
+def test_a_refused_port_is_told_at_once_and_alone(box: LocalCluster, long_grace: None) -> None:
     with SpdyClient(box) as client:
         living = client.connect(ECHO)[1]
-        begun = time.monotonic()
         error, data = client.connect(REFUSED)
         client.see((FIN, error))
-        assert time.monotonic() - begun < 0.5 * SCALE
         assert client.seen[2:5] == [(OPENED, error), (OPENED, data), (FIN, data)]
         assert client.text(error) == FAILED.format(port=REFUSED) + (
             f'failed to connect to localhost:{REFUSED} inside namespace "SANDBOX", IPv4: dial tcp4 '
@@ -252,6 +262,7 @@ def test_a_client_that_gives_up(box: LocalCluster) -> None:
     with SpdyClient(box) as client:
         error, data = client.connect(FLOOD)
         client.see_bytes(data, bytes(1 << 16))
+        assert select.select([client.sock], [], [], client.timeout)[0]  # some is on its way
         client.reset(data)
         before = len(client.told(data))
         client.see((FIN, error))

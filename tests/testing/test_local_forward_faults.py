@@ -118,7 +118,7 @@ def test_drops(box: LocalCluster, drop: str, after: int) -> None:
         try:
             client.connect(FLOOD)
         except OSError:  # it was quicker
-            assert after == 0
+            assert after <= 29  # what the first of two streams is answered is more
         total = client.run_out()
         # OpenSSL may call a reset an unexpected end too.
         assert total.ended in {"reset": ("reset", "fin")}.get(drop, (drop,))

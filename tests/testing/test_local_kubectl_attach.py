@@ -78,7 +78,10 @@ def test_a_terminal_with_its_size(pods: LocalCluster, environment: dict[str, str
     )  # fmt: skip
     try:
         child.expect("If you don't see a command prompt, try pressing enter.")
-        child.sendline("stty size; echo $((40 + 2))")
+        # The first size may come behind the first line that is typed.
+        child.sendline(
+            "until [ \"$(stty size)\" = '33 111' ]; do :; done; stty size; echo $((40 + 2))"
+        )
         child.expect("33 111\r\n42\r\n")
         child.setwinsize(44, 122)
         child.sendline("until [ \"$(stty size)\" = '44 122' ]; do :; done; echo resi''zed")

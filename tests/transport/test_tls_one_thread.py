@@ -117,7 +117,7 @@ def test_full_duplex_from_many_threads(version: str, end: str) -> None:
         threads = [in_thread(echo, peer)]
         threads += [in_thread(write, connection, 4 << 20) for _ in range(3)]
         threads += [in_thread(read, connection, channel) for channel in (1, 2, 1, 2)]
-        assert eventually(lambda: connection._received[2] > 1 << 20)
+        assert eventually(lambda: connection._received[2] > 1 << 20, 20)
         if end == "close":
             for closing in [in_thread(connection.close, 5.0) for _ in range(3)]:
                 closing.result()
