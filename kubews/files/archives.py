@@ -39,20 +39,26 @@ _WORDS = {
 }
 
 
-class _Counted:
-    """The stream, with the position of its last byte that is no zero, and with limits.
+class _Stream:
+    """The stream as the file that ``tarfile`` reads, with the position of its last byte that is no zero, and limits.
+
+    ``tarfile`` has such a thing itself (``r|``); it copies what it has read ahead for every header, and reads
+    contents twice.
 
     Threads: one.
     """
 
     def __init__(self, read: Callable[[int], bytes]) -> None:
         self._read = read
+        self._ahead, self._at = b"", 0
+        #: Bytes that have come, and up to the last one that is no zero.
         self.size = self.last = 0
         #: Where reading ends for now; None for nowhere.
         self.limit: Optional[int] = None
         self._at_end = 0
 
-    def read(self, size: int) -> bytes:
+    def fetch(self, size: int) -> bytes:
+        """Return at least one and at most so many bytes behind all that has come, ``b""`` at the end."""
         data = self._read(size)
         self.size += len(data)
         kept = len(data.rstrip(b"\0"))
@@ -66,6 +72,44 @@ class _Counted:
             raise UnsafeArchive("the archive has headers without end")
         return data
 
+    def some(self, size: int) -> bytes:
+        """Return the next bytes, at least one and at most so many, ``b""`` at the end."""
+        data = self._ahead[self._at : self._at + size]
+        self._at += len(data)
+        return data or self.fetch(size)
+
+    def read(self, size: int) -> bytes:
+        """Return the next bytes, fewer only at the end."""
+        data = self._ahead[self._at : self._at + size]
+        self._at += len(data)
+        if len(data) == size:
+            return data
+        pieces, left = [data], size - len(data)
+        while left and self._more():
+            pieces.append(self._ahead[:left])
+            self._at = len(pieces[-1])
+            left -= self._at
+        return b"".join(pieces)
+
+    def tell(self) -> int:
+        """Return the position of the next byte."""
+        return self.size - len(self._ahead) + self._at
+
+    def seek(self, position: int) -> None:
+        """Go forward."""
+        if position < self.tell():
+            raise tarfile.StreamError("the stream cannot be read again")
+        while (left := position - self.tell()) and (self._at < len(self._ahead) or self._more()):
+            self._at = min(self._at + left, len(self._ahead))
+
+    def seekable(self) -> bool:
+        """Return True: tarfile goes forward only."""
+        return True
+
+    def _more(self) -> bool:
+        self._ahead, self._at = self.fetch(_AHEAD), 0
+        return bool(self._ahead)
+
 
 class TarReader:
     """Read an archive.
@@ -77,7 +121,7 @@ class TarReader:
     """
 
     def __init__(self, read: Callable[[int], bytes]) -> None:
-        self._stream = _Counted(read)
+        self._stream = _Stream(read)
 
     @property
     def received(self) -> int:
@@ -101,7 +145,7 @@ class TarReader:
                 tar.members = []  # type: ignore[attr-defined]  # which would grow with each
                 self._stream.limit = None
                 yield self._entry(member, tar)
-                self._skip_rest(member)
+                self._skip_rest(member, tar.offset)
                 member = tar.next()
             self._check_end(tar.offset)
         except _BROKEN as exc:
@@ -109,25 +153,20 @@ class TarReader:
 
     def _open(self) -> tarfile.TarFile:
         stream: Any = self._stream
-        return tarfile.open(
-            fileobj=stream,
-            mode="r|",
-            bufsize=_AHEAD,
-            encoding="utf-8",
-            errors="surrogateescape",
-        )
+        return tarfile.TarFile(fileobj=stream, encoding="utf-8", errors="surrogateescape")
 
-    def _skip_rest(self, member: tarfile.TarInfo) -> None:
+    def _skip_rest(self, member: tarfile.TarInfo, end: int) -> None:
         self._stream.limit = self._stream.size + _HEADERS + _AHEAD
         # Of what is not known there may be contents, too, which tarfile passes over.
         if not member.isreg() and member.type not in tarfile.SUPPORTED_TYPES:
             self._stream.limit += member.size
+        self._stream.seek(end)
 
     def _check_end(self, end: int) -> None:
         """Look for the end-of-archive blocks: nothing but zeros from where the headers end, two blocks of them."""
         self._stream.limit = None
         allowed = self._stream.size + _PADDING
-        while self._stream.read(_AHEAD):
+        while self._stream.fetch(_AHEAD):
             if self._stream.size > allowed:
                 raise UnsafeArchive("the archive goes on behind its end")
         if self._stream.last > end and self._stream.size >= end + tarfile.BLOCKSIZE:
@@ -142,7 +181,7 @@ class TarReader:
 
     def _broken(self, exc: Exception) -> CopyError:
         size = self._stream.size
-        if str(exc) not in _NO_HEADER and not self._stream.read(1):
+        if str(exc) not in _NO_HEADER and not self._stream.fetch(1):
             return TruncatedTransfer(
                 f"the archive was cut after {size:,} bytes ({exc})", received=size
             )
@@ -151,8 +190,9 @@ class TarReader:
     def _entry(self, member: tarfile.TarInfo, tar: tarfile.TarFile) -> Entry:
         mode, mtime = stat.S_IMODE(member.mode), float(member.mtime)
         if member.isreg():
-            source: Any = tar.extractfile(member) if member.issparse() else tar.fileobj
-            read = functools.partial(self._contents, source)
+            read = self._stream.some
+            if member.issparse():
+                read = functools.partial(self._expanded, tar.extractfile(member))
             return Entry("file", member.name, member.size, mode, mtime, read=read)
         if member.isdir():
             return Entry("directory", member.name, 0, mode, mtime)
@@ -163,7 +203,7 @@ class TarReader:
         what = _WORDS.get(member.type, f"an entry of the unknown type {member.type!r}")
         return Entry("other", member.name, what=what)
 
-    def _contents(self, source: Any, size: int) -> bytes:
+    def _expanded(self, source: Any, size: int) -> bytes:
         try:
             return bytes(source.read(size))
         except _BROKEN as exc:

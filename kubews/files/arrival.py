@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Literal, NamedTuple, Optional
 
 from kubews.errors import TruncatedTransfer, UnsafeArchive
-from kubews.files.landing import Landing, Name
+from kubews.files.landing import Landing, Name, about
 
 #: Bytes that are taken and written at a time.
 PIECE = 64 << 10
@@ -137,25 +137,22 @@ class Arrival:
         Raises:
             UnsafeArchive: it is absolute, leads upwards, or is not below what was asked for.
         """
-        parts = tuple(part for part in text.split("/") if part not in ("", "."))
+        parts = tuple(part for part in text.split("/") if part and part != ".")
         if text.startswith("/") or ".." in parts or not text:
             raise UnsafeArchive(f"the name {text!r} leads out of the destination", member=member)
-        if os.sep != "/" and any(os.sep in part or ":" in part for part in parts):
+        if "\0" in text or (os.sep != "/" and (os.sep in text or ":" in text)):
             raise UnsafeArchive(f"the name {text!r} cannot be a name here", member=member)
         if parts[: len(self._prefix)] != self._prefix:
             asked = "/".join(self._prefix)
             raise UnsafeArchive(f"{text!r} is not below {asked!r}, as was asked", member=member)
-        name = self._replaced_by + parts[len(self._prefix) :]
-        if any("\0" in part for part in parts):
-            raise UnsafeArchive(f"the name {text!r} cannot be a name here", member=member)
-        return name
+        return self._replaced_by + parts[len(self._prefix) :]
 
     def _take_file(self, entry: Entry, name: Name) -> None:
         if not name:
             raise UnsafeArchive(
                 f"{entry.name!r} is a file in place of the whole", member=entry.name
             )
-        with self._landing.file(name, entry.mode, entry.mtime) as arriving:
+        with about(name), self._landing.file(name, entry.mode, entry.mtime) as arriving:
             left = entry.size
             while left:
                 data = entry.read(min(left, PIECE))

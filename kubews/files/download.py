@@ -17,7 +17,7 @@ from kubews.errors import CopyError, ExecError, TruncatedTransfer
 from kubews.files import checksums
 from kubews.files.arrival import Limits
 from kubews.files.copying import CUT, Attempts, Copied, Wishes
-from kubews.files.landing import Landing
+from kubews.files.landing import Landing, about
 from kubews.files.parts import Part, part_of
 from kubews.files.progress import Meter, Progress
 from kubews.files.receivetree import TreeReceiver
@@ -182,6 +182,7 @@ class Download:
         part = self._part(name, found)
         with (
             Landing(folder or ".", preserve=self._wishes.preserve) as landing,
+            about((name,)),
             landing.file((name,), found.mode, found.mtime, part) as arriving,
         ):
             if arriving.size and "tail" not in found.programs:
@@ -325,6 +326,7 @@ class Download:
         folder, name = os.path.split(target)
         with (
             Landing(folder or ".") as landing,
+            about((name,)),
             landing.file((name,), None, None) as arriving,
         ):
             copied = self._without_shell(arriving)

@@ -57,7 +57,7 @@ class Landing:
         self._links.pop(name, None)
         if not self._preserve:
             mode = mtime = None
-        with _about(name):
+        with about(name):
             place = self._enter(name[:-1])
             try:
                 os.mkdir(place.at(name[-1]), 0o777 if mode is None else 0o700, **place.here)
@@ -66,26 +66,23 @@ class Landing:
                 mode = None
         self._unfinished.append((name, mode, mtime))
 
-    @contextlib.contextmanager
     def file(
         self,
         name: Name,
         mode: Optional[int],
         mtime: Optional[float],
         part: Optional[Part] = None,
-    ) -> Iterator[Arriving]:
-        """Write a file, in a ``with`` block; it has its name once ``settle`` was called."""
+    ) -> Arriving:
+        """Return a file to write, in a ``with`` block within ``about``; it has its name once ``settle`` was called."""
         self._leave(name)
         self._links.pop(name, None)
         if not self._preserve:
             mode = mtime = None
-        with _about(name):
-            place = self._enter(name[:-1])
-            info = None if self._fresh else place.lstat(name[-1])
-            if info and stat.S_IFMT(info.st_mode) not in _REPLACED:
-                raise CopyError(f"{_told(name)!r} here is no file, and stays", member=_told(name))
-            with Arriving(place, name[-1], mode, mtime, fresh=self._fresh, part=part) as arriving:
-                yield arriving
+        place = self._enter(name[:-1])
+        info = None if self._fresh else place.lstat(name[-1])
+        if info and stat.S_IFMT(info.st_mode) not in _REPLACED:
+            raise CopyError(f"{_told(name)!r} here is no file, and stays", member=_told(name))
+        return Arriving(place, name[-1], mode, mtime, fresh=self._fresh, part=part)
 
     def settle(self, arriving: Arriving) -> None:
         """Give a file that is whole its mode, time and name."""
@@ -102,7 +99,7 @@ class Landing:
         """
         self._leave(name)
         self._links.pop(name, None)
-        with _about(name):
+        with about(name):
             source = self._walk(target[:-1])
             try:
                 info = source.lstat(target[-1]) if target else None
@@ -132,7 +129,7 @@ class Landing:
     def finish(self) -> None:
         """Make the links, and give the directories that are still open their modes and times."""
         for name, target in self._links.items():
-            with _about(name):
+            with about(name):
                 place, temporary = self._enter(name[:-1]), new_name()
                 with _as_before(place):
                     os.symlink(target, place.at(temporary), **place.here)
@@ -161,7 +158,7 @@ class Landing:
                 return
             self._unfinished.pop()
             if done not in self._links:
-                with _about(done):
+                with about(done):
                     place = self._enter(done)
                     restore(place.fd, place, ".", mode, mtime)
 
@@ -231,16 +228,23 @@ def _as_before(place: Place) -> Iterator[None]:
             os.chmod(place.fd, stat.S_IMODE(info.st_mode))
 
 
-@contextlib.contextmanager
-def _about(name: Name) -> Iterator[None]:
-    """Say of an error of the system which member it is about."""
-    try:
-        yield
-    except KubewsError:
-        raise  # a lost connection, too, is an OSError
-    except OSError as exc:
-        path = _told(name)
-        raise CopyError(f"{path!r} cannot be written here: {exc}", member=path) from exc
+class about:
+    """Say of an error of the system which member it is about, in a ``with`` block.
+
+    Threads: one.
+    """
+
+    def __init__(self, name: Name) -> None:
+        self._name = name
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, exc: Optional[BaseException], trace: object) -> None:
+        # A lost connection, too, is an OSError.
+        if isinstance(exc, OSError) and not isinstance(exc, KubewsError):
+            path = _told(self._name)
+            raise CopyError(f"{path!r} cannot be written here: {exc}", member=path) from exc
 
 
 def _told(name: Name) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
 import stat
@@ -58,19 +57,19 @@ class Arriving:
         self.size = left.seek(0, os.SEEK_END) if left else 0
 
     def _create(self, mode: int, fresh: bool) -> io.FileIO:
-        for name in self._names(fresh):
-            with contextlib.suppress(FileExistsError):
-                descriptor = os.open(self._place.at(name), _NEW, mode, **self._place.here)
-                self._temporary = name
-                if self._part:
-                    _lock(descriptor)
-                return io.FileIO(descriptor, "r+")
-        raise FileExistsError(17, os.strerror(17), self._name)
+        name = self._name if fresh else self._new_name()
+        try:
+            descriptor = os.open(self._place.at(name), _NEW, mode, **self._place.here)
+        except FileExistsError:  # of a fresh directory: an archive may name a file twice
+            name = self._new_name()
+            descriptor = os.open(self._place.at(name), _NEW, mode, **self._place.here)
+        self._temporary = name
+        if self._part:
+            _lock(descriptor)
+        return io.FileIO(descriptor, "r+")
 
-    def _names(self, fresh: bool) -> Iterator[str]:
-        if fresh:
-            yield self._name
-        yield self._part.new_name() if self._part else parts.new_name()
+    def _new_name(self) -> str:
+        return self._part.new_name() if self._part else parts.new_name()
 
     def _left_over(self, part: Part) -> Optional[io.FileIO]:
         """Return what there is of this version of the source; what there is of others is removed."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+from collections.abc import Callable
 from typing import Any, Optional, Union
 
 _BY_DESCRIPTOR = {os.open, os.mkdir, os.stat, os.unlink, os.rename} <= os.supports_dir_fd
@@ -35,15 +36,12 @@ class Place:
                 self.fd = os.open(path, flags | NO_LINK, dir_fd=parent.fd)
         elif not stat.S_ISDIR(os.lstat(self.path).st_mode) and parent is not None:
             raise NotADirectoryError(20, os.strerror(20), self.path)
+        #: The argument of ``os`` that goes with ``at``.
+        self.here: dict[str, Any] = {} if self.fd is None else {"dir_fd": self.fd}
 
     def at(self, name: str) -> str:
         """Return what a call of ``os`` takes for a name in here, together with ``here``."""
         return name if self.fd is not None else os.path.join(self.path, name)
-
-    @property
-    def here(self) -> dict[str, Any]:
-        """The argument of ``os`` that goes with ``at``."""
-        return {} if self.fd is None else {"dir_fd": self.fd}
 
     def rename(self, old: str, new: str) -> None:
         """Rename what is in here; what has the new name is replaced."""
@@ -82,13 +80,16 @@ def restore(
 ) -> None:
     """Give something in a place a mode and a time, by its descriptor where there is one."""
 
-    def which(call: object) -> Union[int, str]:
-        if descriptor is None or call not in os.supports_fd:
-            return os.path.join(place.path, name)
-        return descriptor
-
     if mode is not None:
-        os.chmod(which(os.chmod), mode & MODES)
+        os.chmod(_which(os.chmod, descriptor, place, name), mode & MODES)
     if mtime is not None:
         with contextlib.suppress(OverflowError, ValueError):  # no time that this system knows
-            os.utime(which(os.utime), (mtime, mtime))
+            os.utime(_which(os.utime, descriptor, place, name), (mtime, mtime))
+
+
+def _which(
+    call: Callable[..., None], descriptor: Optional[int], place: Place, name: str
+) -> Union[int, str]:
+    if descriptor is None or call not in os.supports_fd:
+        return os.path.join(place.path, name)
+    return descriptor
