@@ -57,6 +57,13 @@ def hard_link(name: str, target: str) -> bytes:
     return member(name, kind=tarfile.LNKTYPE, link=target)
 
 
+def shared(key: str, size: int) -> bytes:
+    """Return a global pax header with one value of so many bytes."""
+    record = f" {key}={'v' * size}\n"
+    length = len(record) + 6
+    return member("g", f"{length}{record}".encode(), kind=tarfile.XGLTYPE)
+
+
 def field(block: bytes, start: int, value: bytes) -> bytes:
     """Change a field of a header, and make its checksum right again."""
     block = block[:start] + value + block[start + len(value) :]
@@ -110,6 +117,15 @@ HOSTILE: dict[str, Case] = {
     "no name": Case(member("", b"1") + END, UnsafeArchive, "leads out"),
     "a file in place of the whole": Case(
         field(member("./", b"1"), 156, b"0") + END, UnsafeArchive, "in place of the whole"
+    ),
+    "a hard link in place of the whole": Case(
+        member("x", b"1") + hard_link("./", "x") + END, UnsafeArchive, "in place of the whole"
+    ),
+    "symlink to a name that cannot be one": Case(
+        member("a", kind=tarfile.SYMTYPE, link="x", form=tarfile.PAX_FORMAT, pax={"linkpath": "a\0b"}) + member("b", b"1") + END,
+        files={"b": b"1"},
+        warns="a: left out",
+        symlinks=True,
     ),
     "symlink to outside, then a file through it": Case(
         symlink("a", "../outside") + member("a/x", b"1") + END, files={"a": None, "a/x": b"1"}, warns="a: left out"
@@ -226,6 +242,11 @@ HOSTILE: dict[str, Case] = {
     ),
     "a pax header that never ends": Case(
         member("a", kind=tarfile.XHDTYPE, size=1 << 40) + b"9" * (3 << 20), UnsafeArchive, "headers without end"
+    ),
+    "headers for all that follows without end": Case(
+        b"".join(shared(f"key{n}", 400_000) + member(str(n), b"1") for n in range(9)) + END,
+        UnsafeArchive,
+        "headers without end",
     ),
     "a long name that never ends": Case(
         member("././@LongLink", kind=tarfile.GNUTYPE_LONGNAME, size=1 << 40) + b"a" * (3 << 20),
@@ -404,7 +425,8 @@ def test_an_honest_archive_arrives_with_modes_times_and_links_r45(tmp_path: Path
 def test_a_cut_is_noticed_at_every_byte_r8_r46(ground: Ground) -> None:
     """Whatever is missing, the end-of-archive blocks included, is noticed; and no file is there by half."""
     data = member("a", b"one") + member("b", b"x" * 1500) + member("zeros", bytes(2048))
-    whole = {"a": b"one", "b": b"x" * 1500, "zeros": bytes(2048)}
+    data += member("c", b"two", form=tarfile.PAX_FORMAT, pax={"comment": "none " * 200})
+    whole = {"a": b"one", "b": b"x" * 1500, "zeros": bytes(2048), "c": b"two"}
     before = tree(ground.inside)
     archive = data + END
     for size in [*range(0, len(archive), 97), *range(0, len(archive), BLOCK), len(archive) - 1]:

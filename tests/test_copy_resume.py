@@ -13,6 +13,9 @@ from support import eventually
 
 from kubews import Client, Pod
 from kubews.errors import CopyError, TruncatedTransfer
+from kubews.files.newfile import Arriving
+from kubews.files.parts import part_of
+from kubews.files.places import Place
 from kubews.testing import Faults, LocalCluster
 
 SIZE = 1_000_000
@@ -227,3 +230,33 @@ def test_what_only_looks_like_a_part_is_not_written_to_r45(
     pod.copy_from(place, here / "f", resume=True)
     assert (here / "f").stat().st_size == SIZE
     assert precious.read_bytes() == b"precious"
+
+
+class Interrupting(bytearray):
+    """Data behind whose last look, before it is written, the user presses Ctrl-C."""
+
+    def count(self, *args: object) -> int:
+        super().count(*args)  # type: ignore[arg-type]
+        raise KeyboardInterrupt
+
+
+def test_what_ctrl_c_kept_from_being_written_is_not_in_the_part_r46(tmp_path: Path) -> None:
+    """Nor zeros in its place, where a hole was before."""
+    block = 32 << 10
+    whole = bytes(block) + b"\0" + b"x" * (block - 2) + b"\0"
+    place, part = Place(str(tmp_path)), part_of("f", "src", 1)
+    try:
+        with (
+            pytest.raises(KeyboardInterrupt),
+            Arriving(place, "f", 0o600, None, part=part) as arriving,
+        ):
+            arriving.write(whole[:block])
+            arriving.write(Interrupting(whole[block:]))
+        with Arriving(place, "f", 0o600, None, part=part) as arriving:
+            assert b"".join(arriving.so_far()) == whole[: arriving.size]
+            assert arriving.size == block
+            arriving.write(whole[block:])
+            arriving.finish()
+    finally:
+        place.close()
+    assert (tmp_path / "f").read_bytes() == whole

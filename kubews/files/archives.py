@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import stat
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Optional
 
 from kubews.errors import CopyError, TruncatedTransfer, UnsafeArchive
@@ -55,6 +55,8 @@ class _Stream:
         self.size = self.last = 0
         #: Where reading ends for now; None for nowhere.
         self.limit: Optional[int] = None
+        #: Whether less was there than tarfile wanted.
+        self.short = False
         self._at_end = 0
 
     def fetch(self, size: int) -> bytes:
@@ -89,6 +91,7 @@ class _Stream:
             pieces.append(self._ahead[:left])
             self._at = len(pieces[-1])
             left -= self._at
+        self.short = left > 0
         return b"".join(pieces)
 
     def tell(self) -> int:
@@ -109,6 +112,12 @@ class _Stream:
     def _more(self) -> bool:
         self._ahead, self._at = self.fetch(_AHEAD), 0
         return bool(self._ahead)
+
+
+def _check_shared(headers: Mapping[str, str]) -> None:
+    """Refuse too many headers that are for all members that follow: tarfile copies them for each."""
+    if headers and sum(len(name) + len(value) for name, value in headers.items()) > _HEADERS:
+        raise UnsafeArchive("the archive has headers without end")
 
 
 class TarReader:
@@ -143,6 +152,7 @@ class TarReader:
             member = tar.next() if tar.firstmember else None  # type: ignore[attr-defined]
             while member is not None:
                 tar.members = []  # type: ignore[attr-defined]  # which would grow with each
+                _check_shared(tar.pax_headers)
                 self._stream.limit = None
                 yield self._entry(member, tar)
                 self._skip_rest(member, tar.offset)
@@ -169,11 +179,12 @@ class TarReader:
         while self._stream.fetch(_AHEAD):
             if self._stream.size > allowed:
                 raise UnsafeArchive("the archive goes on behind its end")
-        if self._stream.last > end and self._stream.size >= end + tarfile.BLOCKSIZE:
+        cut = self._stream.short or self._stream.size < end + tarfile.BLOCKSIZE
+        if self._stream.last > end and not cut:
             raise CopyError(
                 f"what came from the pod is no whole archive: no header at byte {end:,}"
             )
-        if self._stream.size < end + _END:
+        if cut or self._stream.size < end + _END:
             raise TruncatedTransfer(
                 f"the end of the archive is missing: it was cut after {self._stream.size:,} bytes",
                 received=self._stream.size,
@@ -181,7 +192,8 @@ class TarReader:
 
     def _broken(self, exc: Exception) -> CopyError:
         size = self._stream.size
-        if str(exc) not in _NO_HEADER and not self._stream.fetch(1):
+        # Newer Pythons call contents of a header that end early an invalid header.
+        if self._stream.short or (str(exc) not in _NO_HEADER and not self._stream.fetch(1)):
             return TruncatedTransfer(
                 f"the archive was cut after {size:,} bytes ({exc})", received=size
             )

@@ -170,6 +170,10 @@ class Arrival:
         self.files += 1
 
     def _take_link(self, entry: Entry, name: Name) -> None:
+        if not name:
+            raise UnsafeArchive(
+                f"{entry.name!r} is a link in place of the whole", member=entry.name
+            )
         target = self._name(entry.target, entry.name)
         text = self._landing.link_at(target)
         if text is not None:  # a symbolic link may have several names, too
@@ -201,6 +205,7 @@ def stays_below(target: str, depth: int) -> bool:
     if (
         not target
         or target.startswith("/")
+        or "\0" in target
         or (os.sep != "/" and (os.sep in target or ":" in target))
     ):
         return False

@@ -142,7 +142,7 @@ class Arriving:
         kept = self._part is not None and exc is not None and parts.worth_keeping(exc)
         try:
             if kept and self._hole:
-                self._file.truncate(self.size)
+                self._file.truncate()  # here: size may count what Ctrl-C kept from being written
             self._file.close()
         finally:
             if self._temporary is not None and not (kept and self.size):
