@@ -122,7 +122,9 @@ HOSTILE: dict[str, Case] = {
         member("x", b"1") + hard_link("./", "x") + END, UnsafeArchive, "in place of the whole"
     ),
     "symlink to a name that cannot be one": Case(
-        member("a", kind=tarfile.SYMTYPE, link="x", form=tarfile.PAX_FORMAT, pax={"linkpath": "a\0b"}) + member("b", b"1") + END,
+        member("a", kind=tarfile.SYMTYPE, link="x", form=tarfile.PAX_FORMAT, pax={"linkpath": "a\0b"})
+        + member("b", b"1")
+        + END,
         files={"b": b"1"},
         warns="a: left out",
         symlinks=True,

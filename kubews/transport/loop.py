@@ -56,18 +56,24 @@ class Waker:
         self._lock = threading.RLock()
         self._open = True
         self._sockets: tuple[socket.socket, ...] = ()
-        if hasattr(os, "eventfd"):
-            self._fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-            self.fileno = self._fd
-            # Ctrl-C may end the making of whatever was to own and to close this.
-            self._close_fd = weakref.finalize(self, os.close, self._fd)
-            self._close_fd.atexit = False
-        else:
-            self._sockets = socket.socketpair()
-            for end in self._sockets:
-                end.setblocking(False)
-            self.fileno = self._sockets[0].fileno()
-        forks.tell(self)
+        self._fds: list[int] = []
+        # Ctrl-C may end the making of whatever was to own and to close this.
+        self._close_fds = weakref.finalize(self, _close_all, self._fds)
+        self._close_fds.atexit = False
+        try:
+            if hasattr(os, "eventfd"):
+                # In one step of the interpreter: Ctrl-C comes between two, most of all behind a system call.
+                self._fds.extend(map(os.eventfd, (0,), (os.EFD_NONBLOCK | os.EFD_CLOEXEC,)))
+                self.fileno = self._fds[0]
+            else:
+                self._sockets = socket.socketpair()
+                for end in self._sockets:
+                    end.setblocking(False)
+                self.fileno = self._sockets[0].fileno()
+            forks.tell(self)
+        except BaseException:
+            self.close()
+            raise
 
     def wake(self) -> None:
         """Make the descriptor readable; nothing once it is closed."""
@@ -79,7 +85,7 @@ class Waker:
                 if self._sockets:
                     self._sockets[1].send(b"\0")
                 else:
-                    os.eventfd_write(self._fd, 1)
+                    os.eventfd_write(self.fileno, 1)
             except BlockingIOError:
                 pass  # it is readable already
 
@@ -89,7 +95,7 @@ class Waker:
             if self._sockets:
                 self._sockets[0].recv(4096)
             else:
-                os.eventfd_read(self._fd)
+                os.eventfd_read(self.fileno)
         except BlockingIOError:
             pass
 
@@ -100,14 +106,21 @@ class Waker:
                 return
             self._open = False
             with forks.lock:  # as in forks.close
-                for close in [end.close for end in self._sockets] or [self._close_fd]:
-                    with contextlib.suppress(OSError):  # somebody closed the number
-                        close()
+                with contextlib.suppress(OSError):  # somebody closed the number
+                    self._close_fds()
+                for end in self._sockets:
+                    with contextlib.suppress(OSError):
+                        end.close()
 
     def _after_fork(self) -> None:
         # Whatever went through this descriptor would reach the parent's thread.
         self._lock = threading.RLock()
         self.close()
+
+
+def _close_all(descriptors: list[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
 
 
 class Loop:

@@ -19,8 +19,9 @@ from kubews.transport.deadline import Deadline
 
 T = TypeVar("T")
 
-# Ctrl-C does not interrupt a lock on Windows, so there the wait is cut into slices.
-_SLICE = 0.5 if sys.platform == "win32" else threading.TIMEOUT_MAX
+# A wait is cut into slices: on Windows Ctrl-C does not interrupt a lock; elsewhere it does, but not if the signal
+# comes between the interpreter's last look for one and the kernel's wait.
+_SLICE = 0.5 if sys.platform == "win32" else 1.0
 
 
 class Expired(TimeoutError):
