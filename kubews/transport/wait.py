@@ -19,8 +19,8 @@ from kubews.transport.deadline import Deadline
 
 T = TypeVar("T")
 
-# A wait is cut into slices: on Windows Ctrl-C does not interrupt a lock; elsewhere it does, but not if the signal
-# comes between the interpreter's last look for one and the kernel's wait.
+# A wait of the main thread is cut into slices: on Windows Ctrl-C does not interrupt a lock; elsewhere it does, but
+# not if the signal comes between the interpreter's last look for one and the kernel's wait.
 _SLICE = 0.5 if sys.platform == "win32" else 1.0
 
 
@@ -106,9 +106,10 @@ class Ticket:
 
         Threads: blocks; interruptible by signals.
         """
+        longest = _SLICE if self.thread is threading.main_thread() else threading.TIMEOUT_MAX
         while True:
             remaining = deadline.remaining()
-            timeout = _SLICE if remaining is None else min(remaining, _SLICE)
+            timeout = longest if remaining is None else min(remaining, longest)
             if self._lock.acquire(timeout=timeout):
                 return True
             if deadline.expired():
