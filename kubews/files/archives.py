@@ -42,7 +42,7 @@ _WORDS = {
 class _Stream:
     """The stream as the file that ``tarfile`` reads, with the position of its last byte that is no zero, and limits.
 
-    ``tarfile`` has such a thing itself (``r|``); it copies what it has read ahead for every header, and reads
+    ``tarfile`` has such a thing itself (``r|``); it copies what it has read ahead for every header, and
     contents twice.
 
     Threads: one.

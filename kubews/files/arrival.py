@@ -96,6 +96,10 @@ class Arrival:
         for entry in entries:
             self._count(entry)
             name = self._name(entry.name, entry.name)
+            if not name and entry.kind in ("file", "link"):
+                raise UnsafeArchive(
+                    f"{entry.name!r} is a {entry.kind} in place of the whole", member=entry.name
+                )
             if entry.kind == "file":
                 self._take_file(entry, name)
             elif entry.kind == "directory":
@@ -148,10 +152,6 @@ class Arrival:
         return self._replaced_by + parts[len(self._prefix) :]
 
     def _take_file(self, entry: Entry, name: Name) -> None:
-        if not name:
-            raise UnsafeArchive(
-                f"{entry.name!r} is a file in place of the whole", member=entry.name
-            )
         with about(name), self._landing.file(name, entry.mode, entry.mtime) as arriving:
             left = entry.size
             while left:
@@ -170,10 +170,6 @@ class Arrival:
         self.files += 1
 
     def _take_link(self, entry: Entry, name: Name) -> None:
-        if not name:
-            raise UnsafeArchive(
-                f"{entry.name!r} is a link in place of the whole", member=entry.name
-            )
         target = self._name(entry.target, entry.name)
         text = self._landing.link_at(target)
         if text is not None:  # a symbolic link may have several names, too

@@ -66,7 +66,7 @@ class Place:
 
     def close(self) -> None:
         """Let go of the descriptor; again is nothing."""
-        descriptor, self.fd = self.fd, None
+        descriptor, self.fd, self.here = self.fd, None, {}
         if descriptor is not None:
             os.close(descriptor)
 
