@@ -89,6 +89,11 @@ class ContainerLog:
         #: Whether nothing more will be written.
         self.ended = False
 
+    def begin(self) -> None:
+        """Make the file, which is there from a container's start on, whatever it says."""
+        with self._lock:
+            self._append([])
+
     def write(self, stream: str, data: bytes) -> None:
         """Write what a container has written to ``stdout`` or ``stderr``; whole lines appear at once."""
         with self._lock:

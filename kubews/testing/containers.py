@@ -157,12 +157,14 @@ class Container:
 
     def _start_main(self) -> None:
         kind = self.interactive
+        self.log.begin()
         try:
             main = ExecProcess(
                 self.argv, cwd=self.directory, env=self.env,
                 stdin=kind.stdin, stdout=True, stderr=not kind.tty, tty=kind.tty,
             )  # fmt: skip
         except CannotStart as exc:
+            self.log.end()
             raise (
                 exc.__cause__ if isinstance(exc.__cause__, OSError) else OSError(str(exc))
             ) from None

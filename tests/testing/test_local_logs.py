@@ -113,6 +113,14 @@ def test_refusals(
             assert message in body["message"]
 
 
+def test_the_file_is_there_before_anything_is_said() -> None:
+    with LocalCluster() as cluster:
+        cluster.add_pod("box", {"app": ["sleep", "1000"]})
+        before = len(os.listdir("/proc/self/fd"))
+        cluster.write_log("box", "one\n")
+        assert len(os.listdir("/proc/self/fd")) == before
+
+
 def test_without_a_node_there_is_nothing(logs: LocalCluster) -> None:
     with RawClient(logs) as client:
         assert client.request(target("nowhere")).status == 204
