@@ -245,6 +245,9 @@ HOSTILE: dict[str, Case] = {
     "a pax header that never ends": Case(
         member("a", kind=tarfile.XHDTYPE, size=1 << 40) + b"9" * (3 << 20), UnsafeArchive, "headers without end"
     ),
+    "digits that old tarfiles search for hours": Case(
+        member("a", b"1" * 900_000, kind=tarfile.XHDTYPE) + member("a", b"1") + END, UnsafeArchive, "digits in a row"
+    ),
     "headers for all that follows without end": Case(
         b"".join(shared(f"key{n}", 400_000) + member(str(n), b"1") for n in range(9)) + END,
         UnsafeArchive,
@@ -260,6 +263,15 @@ HOSTILE: dict[str, Case] = {
     ),
     "a sparse map that never ends": Case(
         field(old_sparse("a", 0, 0, 10), 482, b"\x01") + (b"\x01" * BLOCK) * 6000, CopyError
+    ),
+    "a sparse map that begins below zero": Case(
+        old_sparse("a", 10 - (3 << 20), 3 << 20, 10) + END, UnsafeArchive, "sparse file without end"
+    ),
+    "an unknown type with more than may come": Case(
+        member("a", b"x" * 6000, kind=b"Z") + END, UnsafeArchive, "max_bytes=", limits=Limits(10, 1000)
+    ),
+    "a name that could not be removed again": Case(
+        member("a/" * 501 + "a", b"1") + END, UnsafeArchive, "more than 500 parts"
     ),
     "zeros that never end": Case(bytes(8 << 20), UnsafeArchive, "goes on behind its end"),
     "something behind the end": Case(

@@ -8,6 +8,7 @@ counted here.
 from __future__ import annotations
 
 import functools
+import re
 import stat
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
@@ -26,6 +27,10 @@ _END = 2 * tarfile.BLOCKSIZE
 _PADDING = 4 << 20
 # Reads at the end of the stream after which whoever reads is taken to read for ever.
 _PATIENCE = 100
+
+# Older tarfiles look for words behind digits, from each digit to the last (CVE-2024-6232): a megabyte of them
+# takes hours. No name has so many.
+_DIGITS = re.compile(rb"(?<!\d)\d{512}")
 
 # What tarfile raises for what is no archive.
 _NO_HEADER = ("bad checksum", "invalid header")
@@ -53,11 +58,20 @@ class _Stream:
         self._ahead, self._at = b"", 0
         #: Bytes that have come, and up to the last one that is no zero.
         self.size = self.last = 0
-        #: Where reading ends for now; None for nowhere.
-        self.limit: Optional[int] = None
+        self._limit: Optional[int] = None
+        self._headers = False
         #: Whether less was there than tarfile wanted.
         self.short = False
         self._at_end = 0
+
+    def expect_headers(self, passed: int) -> None:
+        """Say that what comes is the headers of a member, behind so many bytes that are passed over."""
+        self._limit, self._headers = self.size + passed + _HEADERS + _AHEAD, True
+
+    def expect_contents(self, most: Optional[int]) -> None:
+        """Say that what comes is contents, so many bytes at most; None if somebody else counts them."""
+        self._limit = None if most is None else self.size + most + _AHEAD
+        self._headers = False
 
     def fetch(self, size: int) -> bytes:
         """Return at least one and at most so many bytes behind all that has come, ``b""`` at the end."""
@@ -70,8 +84,9 @@ class _Stream:
             self._at_end += 1
         if self._at_end > _PATIENCE:
             raise TruncatedTransfer("the archive ended", received=self.size)
-        if self.limit is not None and self.size > self.limit:
-            raise UnsafeArchive("the archive has headers without end")
+        if self._limit is not None and self.size > self._limit:
+            what = "headers" if self._headers else "a sparse file"
+            raise UnsafeArchive(f"the archive has {what} without end")
         return data
 
     def some(self, size: int) -> bytes:
@@ -84,7 +99,7 @@ class _Stream:
         """Return the next bytes, fewer only at the end."""
         data = self._ahead[self._at : self._at + size]
         self._at += len(data)
-        if len(data) == size:
+        if len(data) == size <= tarfile.BLOCKSIZE:
             return data
         pieces, left = [data], size - len(data)
         while left and self._more():
@@ -92,7 +107,10 @@ class _Stream:
             self._at = len(pieces[-1])
             left -= self._at
         self.short = left > 0
-        return b"".join(pieces)
+        data = b"".join(pieces)
+        if self._headers and size > tarfile.BLOCKSIZE and _DIGITS.search(data):
+            raise UnsafeArchive("the archive has a header with hundreds of digits in a row")
+        return data
 
     def tell(self) -> int:
         """Return the position of the next byte."""
@@ -112,6 +130,12 @@ class _Stream:
     def _more(self) -> bool:
         self._ahead, self._at = self.fetch(_AHEAD), 0
         return bool(self._ahead)
+
+
+def _passed_over(member: tarfile.TarInfo) -> int:
+    """Return the size of what is not known, for which there may be contents that tarfile passes over."""
+    known = member.isreg() or member.type in tarfile.SUPPORTED_TYPES
+    return 0 if known else member.size
 
 
 def _check_shared(headers: Mapping[str, str]) -> None:
@@ -146,16 +170,18 @@ class TarReader:
             CopyError: it is no archive.
         """
         try:
-            self._stream.limit = _HEADERS + _AHEAD
+            self._stream.expect_headers(0)
             tar = self._open()
             # An archive of nothing: Python 3.10 would look for its first member again, and not find back.
             member = tar.next() if tar.firstmember else None  # type: ignore[attr-defined]
             while member is not None:
                 tar.members = []  # type: ignore[attr-defined]  # which would grow with each
                 _check_shared(tar.pax_headers)
-                self._stream.limit = None
-                yield self._entry(member, tar)
-                self._skip_rest(member, tar.offset)
+                passed = _passed_over(member)
+                self._stream.expect_contents(member.size if member.issparse() else None)
+                yield self._entry(member, tar, passed)
+                self._stream.expect_headers(passed)
+                self._stream.seek(tar.offset)
                 member = tar.next()
             self._check_end(tar.offset)
         except _BROKEN as exc:
@@ -165,16 +191,9 @@ class TarReader:
         stream: Any = self._stream
         return tarfile.TarFile(fileobj=stream, encoding="utf-8", errors="surrogateescape")
 
-    def _skip_rest(self, member: tarfile.TarInfo, end: int) -> None:
-        self._stream.limit = self._stream.size + _HEADERS + _AHEAD
-        # Of what is not known there may be contents, too, which tarfile passes over.
-        if not member.isreg() and member.type not in tarfile.SUPPORTED_TYPES:
-            self._stream.limit += member.size
-        self._stream.seek(end)
-
     def _check_end(self, end: int) -> None:
         """Look for the end-of-archive blocks: nothing but zeros from where the headers end, two blocks of them."""
-        self._stream.limit = None
+        self._stream.expect_contents(None)
         allowed = self._stream.size + _PADDING
         while self._stream.fetch(_AHEAD):
             if self._stream.size > allowed:
@@ -199,7 +218,7 @@ class TarReader:
             )
         return CopyError(f"what came from the pod is no archive: {exc}")
 
-    def _entry(self, member: tarfile.TarInfo, tar: tarfile.TarFile) -> Entry:
+    def _entry(self, member: tarfile.TarInfo, tar: tarfile.TarFile, passed: int) -> Entry:
         mode, mtime = stat.S_IMODE(member.mode), float(member.mtime)
         if member.isreg():
             read = self._stream.some
@@ -213,7 +232,7 @@ class TarReader:
         if member.islnk():
             return Entry("link", member.name, target=member.linkname)
         what = _WORDS.get(member.type, f"an entry of the unknown type {member.type!r}")
-        return Entry("other", member.name, what=what)
+        return Entry("other", member.name, passed, what=what)
 
     def _expanded(self, source: Any, size: int) -> bytes:
         try:

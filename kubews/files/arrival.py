@@ -20,6 +20,9 @@ PIECE = 64 << 10
 # More are not kept: a pod could say something about each of a million files.
 _WARNINGS = 1000
 
+# Parts of a name. What is nested deeper than Python calls itself, ``shutil.rmtree`` cannot remove.
+_DEEPEST = 500
+
 
 class Entry(NamedTuple):
     """One entry of an archive, or of the listing that a shell sends.
@@ -127,7 +130,7 @@ class Arrival:
             )
         if entry.size < 0:
             raise UnsafeArchive(f"{entry.name!r} says that its size is negative", member=entry.name)
-        self._promised += entry.size if entry.kind == "file" else 0
+        self._promised += entry.size
         if self._promised > self._limits.bytes:
             raise UnsafeArchive(
                 f"with {entry.name!r} more than {self._limits.bytes:,} bytes come from the pod: "
@@ -144,6 +147,10 @@ class Arrival:
         parts = tuple(part for part in text.split("/") if part and part != ".")
         if text.startswith("/") or ".." in parts or not text:
             raise UnsafeArchive(f"the name {text!r} leads out of the destination", member=member)
+        if len(parts) > _DEEPEST:
+            raise UnsafeArchive(
+                f"a name has more than {_DEEPEST} parts: {text[:80]!r}…", member=member
+            )
         if "\0" in text or (os.sep != "/" and (os.sep in text or ":" in text)):
             raise UnsafeArchive(f"the name {text!r} cannot be a name here", member=member)
         if parts[: len(self._prefix)] != self._prefix:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import stat
@@ -74,15 +75,17 @@ class Arriving:
     def _left_over(self, part: Part) -> Optional[io.FileIO]:
         """Return what there is of this version of the source; what there is of others is removed."""
         chosen = None
-        for name in self._place.names():
-            file = _alone(self._place, name) if name.startswith(part.target) else None
-            if file is None:
-                continue
-            if chosen is None and name.startswith(part.version):
-                self._temporary, chosen = name, file
-            else:
-                file.close()
-                self._place.unlink(name)
+        with contextlib.ExitStack() as undo:
+            for name in self._place.names():
+                file = _alone(self._place, name) if name.startswith(part.target) else None
+                if file is None:
+                    continue
+                if chosen is None and name.startswith(part.version):
+                    self._temporary, chosen = name, undo.enter_context(file)
+                else:
+                    file.close()
+                    self._place.unlink(name)
+            undo.pop_all()
         return chosen
 
     def so_far(self) -> Iterator[bytes]:
