@@ -12,6 +12,7 @@ import selectors
 import socket
 import struct
 import threading
+import time
 from typing import Any
 
 
@@ -66,6 +67,9 @@ class FaultySocket:
                 left = min(left, limit - self.read)
         if left <= 0:
             if self.read == self._stall_after:
+                time.sleep(
+                    0.005
+                )  # the one inside may be readable, so whoever waits for it is back at once
                 raise BlockingIOError
             if self.read == self._reset_after:
                 raise ConnectionResetError("reset by peer")

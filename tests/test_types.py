@@ -60,30 +60,22 @@ pod.logs(lines=3)
 """
 
 
-def mypy(tmp_path: Path, program: str) -> str:
-    path = tmp_path / "program.py"
-    path.write_text(program)
+def test_mypy_knows_the_types_of_results_and_finds_mistakes(tmp_path: Path) -> None:
+    """Types are text or bytes as asked; mistakes are found before the program runs."""
+    (tmp_path / "good.py").write_text(GOOD)
+    (tmp_path / "bad.py").write_text(BAD)
     root = Path(__file__).parent.parent
     options = ["--strict", "--config-file=", f"--cache-dir={tmp_path}", "--no-color-output"]
     done = subprocess.run(
-        [sys.executable, "-m", "mypy", *options, str(path)],
+        [sys.executable, "-m", "mypy", *options, "good.py", "bad.py"],
         capture_output=True,
         text=True,
-        cwd=root,
+        cwd=tmp_path,
         env={"MYPYPATH": str(root), "PATH": ""},
         timeout=seconds(120),
     )
     assert not done.stderr
-    return done.stdout
-
-
-def test_results_are_text_or_bytes_as_asked(tmp_path: Path) -> None:
-    said = mypy(tmp_path, GOOD)
-    types = [name.replace("builtins.", "") for name in re.findall(r'type is "(.*)"', said)]
-    assert types == REVEALED, said
-    assert "error:" not in said
-
-
-def test_mistakes_are_found_before_the_program_runs(tmp_path: Path) -> None:
-    lines = [int(line) for line in re.findall(r"program\.py:(\d+): error:", mypy(tmp_path, BAD))]
-    assert sorted(set(lines)) == [5, 6, 7, 8, 9]
+    types = [name.replace("builtins.", "") for name in re.findall(r'type is "(.*)"', done.stdout)]
+    assert types == REVEALED, done.stdout
+    found = re.findall(r"^(\w+)\.py:(\d+): error:", done.stdout, re.MULTILINE)
+    assert sorted(set(found)) == [("bad", str(line)) for line in (5, 6, 7, 8, 9)], done.stdout
