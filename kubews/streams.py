@@ -14,7 +14,7 @@ from kubews.errors import ConnectionLost, HalfCloseUnsupported, ReadTimeout, Str
 from kubews.transport.deadline import NEVER, Deadline
 from kubews.transport.outbox import Unsent
 from kubews.transport.pipe import Pipe, Taken
-from kubews.transport.wait import fresh
+from kubews.transport.wait import Expired, fresh
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -113,24 +113,21 @@ class Stream(io.RawIOBase):
             return super().readall()
         pipe = self._reading()
         pieces: list[bytes] = []
+        back: list[bool] = []
         try:
-            while True:
-                pipe.wait_data(NEVER)
-                # Looked at before: what comes after somebody else has taken all is not the end.
-                ended = pipe.ended
-                piece = pipe.take_all()
-                if piece:
-                    pieces.append(piece)
-                elif ended:
-                    return b"".join(pieces)
-        except ConnectionLost as exc:
-            if self._wrapped:
+            try:
+                # Another reader may have been faster: nothing taken is not the end, nor a clean one.
+                while pipe.wait_data(NEVER) and (pipe.take_all(pieces) or not pipe.at_end()):
+                    pass
                 return b"".join(pieces)
-            exc.partial = b"".join(pieces)
-            pipe.put_back(exc.partial)
-            raise
-        except BaseException:
-            pipe.put_back(*pieces)
+            except ConnectionLost as exc:
+                if self._wrapped:
+                    return b"".join(pieces)
+                exc.partial = b"".join(pieces)
+                pipe.put_back(*pieces, done=back)
+                raise
+        except BaseException:  # Ctrl-C, wherever it comes
+            pipe.put_back(*pieces, done=back)
             raise
 
     def peek(self, size: int = 0) -> bytes:
@@ -172,7 +169,7 @@ class Stream(io.RawIOBase):
             if self._bridge is not None and self._wait_bridge(self._bridge.end, deadline):
                 return self.read(size)
             return pipe.take(size, deadline, taken)
-        except TimeoutError as exc:
+        except Expired as exc:
             raise ReadTimeout(f"nothing came from {self!r} in {timeout} s") from exc
         except BaseException:  # Ctrl-C behind the call
             pipe.put_back(*taken)
@@ -327,7 +324,7 @@ class Stream(io.RawIOBase):
         with selectors.DefaultSelector() as selector:
             selector.register(end, selectors.EVENT_READ)
             if not selector.select(deadline.remaining()):
-                raise TimeoutError
+                raise Expired
         return True
 
     # -- both

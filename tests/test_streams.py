@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import io
+import signal
+import threading
 import time
 
 import pytest
@@ -81,7 +83,7 @@ def test_the_end_of_everything_is_behind_what_comes_after_another_reader(
         stream = Stream(Session(connection), 1, pipe)
         pipe.feed(memoryview(b"another's"))
 
-        def taken_by_another() -> bytes:
+        def taken_by_another(taken: list[bytes]) -> bytes:
             monkeypatch.undo()
             assert pipe.take_all() == b"another's"
             nothing = pipe.take_all()
@@ -91,6 +93,70 @@ def test_the_end_of_everything_is_behind_what_comes_after_another_reader(
 
         monkeypatch.setattr(pipe, "take_all", taken_by_another)
         assert stream.read() == b"ours"
+
+
+def test_a_loss_is_no_end_though_another_reader_has_taken_the_last(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with opened() as (connection, _):
+        pipe = connection.pipes[1]
+        stream = Stream(Session(connection), 1, pipe)
+        pipe.feed(memoryview(b"another's"))
+        pipe.finish(kubews.ConnectionLost("gone"))
+
+        def taken_by_another(taken: list[bytes]) -> bytes:
+            monkeypatch.undo()
+            assert pipe.take_all() == b"another's"
+            return pipe.take_all(taken)
+
+        monkeypatch.setattr(pipe, "take_all", taken_by_another)
+        with pytest.raises(kubews.ConnectionLost, match="gone"):
+            stream.read()
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_an_interrupt_at_any_point_of_reading_everything_loses_nothing_r49(lost: bool) -> None:
+    """R-49: and no more is told as what came before a loss than there was."""
+    for number in points():
+        with opened() as (connection, _):
+            pipe = connection.pipes[1]
+            stream = Stream(Session(connection), 1, pipe)
+            pipe.feed(memoryview(b"some"))
+            pipe.finish(kubews.ConnectionLost("gone") if lost else None)
+            try:
+                result, reached = run_with(stream.readall, number, interrupt)
+                assert (result, pipe.size) == (b"some", 0)
+            except kubews.ConnectionLost as exc:
+                partial, reached = exc.partial, False
+            except Interrupted:
+                assert pipe.buffered() == b"some", number
+                reached = True
+        if not reached:
+            assert number > 5
+            assert not lost or partial == b"some"
+            return
+
+
+def test_the_timeout_of_a_signal_handler_is_not_that_of_recv(pod: Pod) -> None:
+    class Late(TimeoutError):
+        pass
+
+    def handler(number: int, frame: object) -> None:
+        raise Late("of the handler")
+
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        with pod.popen(["sleep", "5"], stdout=PIPE, bufsize=0) as process:
+            killer = threading.Timer(
+                0.2, signal.pthread_kill, (threading.get_ident(), signal.SIGUSR1)
+            )
+            killer.start()
+            with pytest.raises(Late, match="of the handler"):
+                process.stdout.recv(10, timeout=seconds(5))
+            killer.join()
+            process.close()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
 
 
 def test_an_interrupted_close_of_an_output_can_be_made_again() -> None:

@@ -7,6 +7,7 @@ stdout (subprocess and paramiko document that hang).
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -111,4 +112,5 @@ def _at_work(owner: Optional[threading.Thread], parked: set[threading.Thread]) -
     if owner is None or owner in parked:
         return False
     # Not is_alive(): before Python 3.13 Ctrl-C inside it makes a dead thread of a living one, for everybody.
-    return owner in threading.enumerate()
+    # And some versions never forget a thread that Python has not started.
+    return owner in threading.enumerate() and owner.ident in sys._current_frames()

@@ -133,11 +133,10 @@ def tell(thing: Forkable) -> None:
 
 
 def _before() -> None:
-    lock.acquire()
     deadline = Deadline(_PATIENCE)
     for each in list(_gates):
-        if each.acquire(timeout=deadline.remaining()):
-            _closed.append(each)
+        _closed.append(each)
+        each.acquire(timeout=deadline.remaining())
     here = {thread.native_id for thread in threading.enumerate()}
     for gone in _visitors - here:
         while _is_there(gone) and not deadline.expired():
@@ -149,10 +148,13 @@ def _is_there(thread: int) -> bool:
     return os.path.exists(f"/proc/self/task/{thread}")
 
 
-def _after_in_parent() -> None:
+def _open_gates() -> None:
     while _closed:
-        _closed.pop().release()
-    lock.release()
+        try:
+            _closed[-1].release()
+        except RuntimeError:
+            pass  # it could not be closed in time, or is open already
+        _closed.pop()
 
 
 def _after_in_child() -> None:
@@ -166,10 +168,15 @@ def _after_in_child() -> None:
         for thing in list(_known):
             thing._after_fork()
     finally:
-        _after_in_parent()
+        _open_gates()
 
 
 if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before, after_in_parent=_open_gates, after_in_child=_after_in_child)
+    # A signal that comes during a fork is handled when the first of these functions is entered, and what the
+    # handler raises ends that function and is gone. So there is a second; and the lock has functions that are
+    # not Python's. What is registered last is called first before a fork, and last after it.
+    os.register_at_fork(after_in_parent=_open_gates, after_in_child=_open_gates)
     os.register_at_fork(
-        before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child
+        before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release
     )

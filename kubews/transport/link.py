@@ -15,7 +15,7 @@ from kubews.transport.deadline import Deadline
 from kubews.transport.heartbeat import DEAD_AFTER, Heartbeat
 from kubews.transport.loop import Loop, Timer
 from kubews.transport.outbox import Outbox
-from kubews.transport.wait import Outcome, nothing
+from kubews.transport.wait import Expired, Outcome, nothing
 from kubews.transport.wire import (
     BINARY,
     CLOSE,
@@ -179,7 +179,7 @@ class Link(ABC):
         self._loop.call_soon(self._begin_close)
         try:
             self.closed.get(Deadline(timeout))
-        except TimeoutError:
+        except Expired:
             self.abort()
         if not self._has_more_to_serve():
             self._loop.join(1.0)
@@ -418,6 +418,7 @@ class Link(ABC):
         self.closed.set(None)
         self._tell_closed()
         self._after_end()
+        self._loop.forget(self._loop_ended)
         self._stop_if_done()
 
     def _after_end(self) -> None:

@@ -101,16 +101,16 @@ class Waker:
 
     def close(self) -> None:
         """Close the descriptor; again is nothing."""
-        with self._lock:
+        # As in forks.close. This lock first: under it a finalizer may post to a loop, and so come to the other.
+        with forks.lock, self._lock:
             if not self._open:
                 return
             self._open = False
-            with forks.lock:  # as in forks.close
-                with contextlib.suppress(OSError):  # somebody closed the number
-                    self._close_fds()
-                for end in self._sockets:
-                    with contextlib.suppress(OSError):
-                        end.close()
+            with contextlib.suppress(OSError):  # somebody closed the number
+                self._close_fds()
+            for end in self._sockets:
+                with contextlib.suppress(OSError):
+                    end.close()
 
     def _after_fork(self) -> None:
         # Whatever went through this descriptor would reach the parent's thread.
@@ -163,12 +163,12 @@ class Loop:
         """
         try:
             self._thread.start()
-        except RuntimeError:
-            self._selector.close()
-            self._waker.close()
-            raise
-        except BaseException:  # Ctrl-C while the thread comes up: it will clean up behind itself
-            self.stop()
+        except BaseException as exc:
+            if isinstance(exc, RuntimeError) and "new thread" in str(exc):
+                self._selector.close()
+                self._waker.close()
+            else:  # of a signal handler, while the thread comes up: it will clean up behind itself
+                self.stop()
             raise
 
     def call_soon(self, function: Callable[..., None], *args: Any) -> None:
@@ -190,6 +190,12 @@ class Loop:
         """Run a function in the loop's thread when it ends, with the exception that ended it."""
         assert self.is_current()
         self._on_end.append(function)
+
+    def forget(self, function: Callable[[Optional[BaseException]], None]) -> None:
+        """Run a function of ``on_end`` no more; one that was not given is nothing."""
+        assert self.is_current()
+        with contextlib.suppress(ValueError):
+            self._on_end.remove(function)
 
     def register(self, fileobj: Any, events: int, callback: Callback) -> None:
         """Call back with the ready events; 0 events means not to watch for now."""
@@ -278,8 +284,8 @@ class Loop:
 
     def _end(self, exc: Optional[BaseException]) -> None:
         try:
-            for function in self._on_end:
-                function(exc)
+            while self._on_end:
+                self._on_end.pop(0)(exc)
         finally:
             forks.close(self._selector)
             self._waker.close()
@@ -287,7 +293,6 @@ class Loop:
             # What is still posted would keep its owners alive.
             self._posts.clear()
             self._timers.clear()
-            self._on_end.clear()
 
 
 def _run(loop: Loop) -> None:

@@ -231,7 +231,7 @@ class Outbox:
 
     def _after_fork(self) -> None:
         self._lock = threading.RLock()
-        self.writers.tickets.clear()
+        self.writers.wake_all()
 
     def has_room(self) -> bool:
         """Return whether a frame would be taken."""

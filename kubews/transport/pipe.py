@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable
 from typing import Optional, TypeVar, Union
@@ -58,8 +59,8 @@ class Pipe:
         self._closed = False
         self.limit = limit
         self.readers = WaitQueue()
-        #: The thread that last took something.
-        self.owner: Optional[threading.Thread] = None
+        # Not kept alive: it may own what owns this.
+        self._owner: Callable[[], Optional[threading.Thread]] = lambda: None
         #: Whether a descriptor stands for it, of which others may have copies.
         self.bridged = False
         #: Whether bytes came after the reader had closed.
@@ -129,6 +130,11 @@ class Pipe:
     def ended(self) -> bool:
         """Whether nothing more will come; bytes may still be buffered."""
         return self._ended
+
+    @property
+    def owner(self) -> Optional[threading.Thread]:
+        """The thread that last took something."""
+        return self._owner()
 
     @property
     def error(self) -> Optional[Exception]:
@@ -219,6 +225,15 @@ class Pipe:
             wait_for(self._lock, self.readers, self._has_data, deadline, self._changed) is not None
         )
 
+    def at_end(self) -> bool:
+        """Return whether all was taken and nothing more will come.
+
+        Raises:
+            ConnectionLost: the bytes ended so.
+        """
+        with self._lock:
+            return not self._chunks and self._end() is not None
+
     def wait_end(self, deadline: Deadline) -> bool:
         """Wait until nothing more will come; return whether that is so.
 
@@ -239,25 +254,30 @@ class Pipe:
         with self._lock:
             return b"".join(self._chunks)
 
-    def take_all(self) -> bytes:
-        """Take all buffered bytes."""
-        taken: list[bytes] = []
-        try:
-            with self._lock:
-                while not taken:
-                    before = self._taken
-                    data = b"".join(self._chunks)
-                    self._replace(before, deque(), self._fed, taken, [data])
-            self._changed()
-        except BaseException:  # Ctrl-C on the way out
-            if taken:
-                self.put_back(taken[0])
-            raise
-        return taken[0]
+    def take_all(self, taken: Optional[list[bytes]] = None) -> bytes:
+        """Take all buffered bytes.
 
-    def put_back(self, *pieces: Union[bytes, _Chunk]) -> None:
-        """Undo a take: put bytes in front of what is buffered. Nothing is copied."""
-        done: list[bool] = []
+        Args:
+            taken: a list to which they are appended: whom Ctrl-C stops finds in it what has to be put back.
+        """
+        taken = [] if taken is None else taken
+        count = len(taken)
+        with self._lock:
+            while len(taken) == count:
+                before = self._taken
+                data = b"".join(self._chunks)
+                self._replace(before, deque(), self._fed, taken, [data])
+        self._changed()
+        return taken[-1]
+
+    def put_back(self, *pieces: Union[bytes, _Chunk], done: Optional[list[bool]] = None) -> None:
+        """Undo a take: put bytes in front of what is buffered. Nothing is copied.
+
+        Args:
+            pieces: what was taken.
+            done: an empty list, not empty once they are back: whom Ctrl-C stops may call again with it.
+        """
+        done = [] if done is None else done
         views = [memoryview(piece) for piece in pieces if piece]
         size = sum(map(len, views))
         with self._lock:
@@ -298,12 +318,12 @@ class Pipe:
 
     def _after_fork(self, lost: Optional[Exception]) -> None:
         self._lock = threading.RLock()
-        self.readers.tickets.clear()
         if lost is not None:
             # What is buffered is the parent's to read.
             self._chunks = deque()
             self._taken = self._fed
             self._ended, self._exc = True, lost
+        self.readers.wake_all()  # the frame below may wait, if a signal handler forks
 
     def _wait_take(self, size: int, deadline: Deadline, taken: Taken) -> None:
         """Wait for bytes and take them. They are copied by the caller, without the lock."""
@@ -337,20 +357,20 @@ class Pipe:
         raise or take from this very pipe, runs only at a call and, up to Python 3.10, at a jump. So Ctrl-C
         finds in ``taken`` what was taken.
         """
-        owner = threading.current_thread()
+        owner = weakref.ref(threading.current_thread())
         count, value = len(piece), [piece]
         rest = memoryview(head)[count:]
         if rest:
             if self._chunks and self._chunks[0] is head:
                 self._chunks[0] = rest
                 self._taken += count
-                self.owner = owner
+                self._owner = owner
                 taken += value
                 return True
         elif self._chunks and self._chunks[0] is head:
             del self._chunks[0]
             self._taken += count
-            self.owner = owner
+            self._owner = owner
             taken += value
             return True
         return False

@@ -265,7 +265,7 @@ class Outcome(Generic[T]):
     def _after_fork(self) -> None:
         # Called by its owner, in the only thread that there is.
         self._lock = threading.RLock()
-        self.waiters.tickets.clear()
+        self.waiters.wake_all()  # the frame below may wait, if a signal handler forks
 
     def _set(self, result: tuple[Optional[T], Optional[Exception]]) -> bool:
         with self._lock:

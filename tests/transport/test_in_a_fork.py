@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import runpy
+import signal
 import socket
 import stat
+import subprocess
+import sys
 import threading
 import time
 import warnings
@@ -14,7 +17,7 @@ import weakref
 from typing import Any
 
 import pytest
-from peers import V5, tcp_pair, unblocked
+from peers import V5, opened, tcp_pair, unblocked
 from support import in_thread, seconds
 
 from kubews.errors import ConnectionLost, StreamBroken
@@ -75,6 +78,7 @@ def child(monkeypatch: pytest.MonkeyPatch) -> Any:
     def after_fork() -> None:
         forks.lock.acquire()
         forks._after_in_child()
+        forks.lock.release()
 
     return after_fork
 
@@ -300,3 +304,97 @@ def test_visitors_that_are_gone_are_forgotten_without_a_fork(
     for _ in range(500):
         in_thread(forks.visit).result()
     assert len(forks._visitors) < 300
+
+
+SIGNALLED = """
+import os, random, signal, sys, threading, time, warnings
+from kubews.transport import forks
+
+warnings.simplefilter("ignore", DeprecationWarning)
+sys.unraisablehook = lambda unraisable: None  # where what the handler raises goes
+ballast = bytearray(os.urandom(1 << 20) * 40)  # a fork takes a while
+
+
+class Interrupted(BaseException):
+    pass
+
+
+def handler(number, frame):
+    raise Interrupted
+
+
+def free():
+    answers = []
+
+    def ask():
+        answers.append(forks.lock.acquire(timeout=10) and gate.acquire(timeout=10))
+        gate.release()
+        forks.lock.release()
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    asking.join()
+    return answers == [True]
+
+
+gate = forks.gate()
+signal.signal(signal.SIGALRM, handler)
+for number in range(25):
+    try:
+        signal.setitimer(signal.ITIMER_REAL, random.Random(number).uniform(1e-4, 4e-3))
+        pid = os.fork()
+        if pid == 0:
+            os._exit(0)
+        os.waitpid(pid, 0)
+        time.sleep(0.005)
+    except Interrupted:
+        pass
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    assert free(), number
+"""
+
+
+def test_a_signal_during_a_fork_leaves_no_lock_held_r49_r52() -> None:
+    """R-49, R-52: Python handles it in a function that runs behind the fork, and forgets what it raises."""
+    done = subprocess.run(
+        [sys.executable, "-c", SIGNALLED], capture_output=True, text=True, timeout=seconds(60)
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_who_waits_below_a_signal_handler_that_forks_is_told_in_the_child() -> None:
+    class Interrupted(Exception):
+        pass
+
+    codes = []
+    us = os.getpid()
+
+    def handler(number: int, frame: object) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            pid = os.fork()
+        if pid:
+            codes.append(os.waitpid(pid, 0)[1])
+            raise Interrupted
+        signal.alarm(int(seconds(10)))
+
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        with opened() as (connection, _):
+            thread = threading.get_ident()
+            timer = threading.Timer(0.2, signal.pthread_kill, (thread, signal.SIGUSR1))
+            timer.start()
+            lost = False
+            try:
+                connection.pipes[1].take(1, NEVER)
+            except ConnectionLost:
+                lost = True
+            except Interrupted:
+                pass
+            finally:
+                if os.getpid() != us:
+                    os._exit(0 if lost else 1)
+            timer.join()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert codes == [0]

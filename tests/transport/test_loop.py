@@ -16,6 +16,7 @@ from typing import Any, Optional
 import pytest
 from support import eventually, in_thread, resources, seconds
 
+from kubews.transport import forks
 from kubews.transport import loop as module
 from kubews.transport.deadline import Deadline
 from kubews.transport.loop import Loop, Timer, Waker
@@ -680,3 +681,48 @@ def test_an_interrupted_join_takes_no_living_thread_for_dead(loop: Loop) -> None
     started = time.monotonic()
     loop.join(0.05)
     assert time.monotonic() - started >= 0.05
+
+
+def test_what_a_signal_handler_raises_during_a_start_is_not_taken_for_no_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    start = module.DaemonThread.start
+
+    def interrupted(thread: threading.Thread) -> None:
+        start(thread)
+        raise RuntimeError("of the handler")
+
+    monkeypatch.setattr(module.DaemonThread, "start", interrupted)
+    loop = Loop("test", start=False)
+    with pytest.raises(RuntimeError, match="of the handler"):
+        loop.start()
+    loop.ended.get(Deadline(seconds(5)))
+    loop.join(seconds(5))
+
+
+def test_who_is_forgotten_is_not_told_of_the_end() -> None:
+    loop, told = Loop("test"), []
+
+    def prepare() -> None:
+        for function in (told.append, print, lambda exc: told.append("second")):
+            loop.on_end(function)
+        loop.forget(told.append)
+        loop.forget(print)
+        loop.forget(print)
+
+    loop.call_soon(prepare)
+    loop.call_soon(loop.stop)
+    loop.join(seconds(5))
+    assert told == ["second"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_fork_before_a_close_finds_what_to_close() -> None:
+    waker = Waker()
+    with forks.lock:  # as around a fork
+        closing = in_thread(waker.close)
+        time.sleep(0.1)
+        assert closing.running
+        assert waker._open
+    closing.result()
+    assert not waker._open

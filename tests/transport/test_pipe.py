@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import threading
 import time
@@ -264,6 +265,21 @@ def test_owner_is_who_last_took() -> None:
     other = in_thread(pipe.readinto, memoryview(bytearray(1)), NEVER)
     assert other.result() == 1
     assert pipe.owner is other.thread
+
+
+def test_owner_is_not_kept_alive_by_what_it_has_taken_from() -> None:
+    pipe = Pipe()
+    feed(pipe, b"ab")
+    other = in_thread(pipe.take, 1, NEVER)
+    other.result()
+    pipe.take(1, NEVER)
+    feed(pipe, b"c")
+    other = in_thread(pipe.take, 1, NEVER)
+    other.result()
+    other.thread.join(seconds(5))
+    assert pipe.owner is other.thread
+    del other
+    assert eventually(lambda: gc.collect() is not None and pipe.owner is None)
 
 
 def test_fed_bytes_may_be_views_that_change_owner() -> None:
@@ -583,12 +599,21 @@ def readinto(pipe: Pipe, size: int) -> bytes:
     return bytes(buffer[:count])
 
 
+def take_all(pipe: Pipe) -> bytes:
+    taken: list[bytes] = []
+    try:
+        return pipe.take_all(taken)
+    except BaseException:
+        pipe.put_back(*taken)
+        raise
+
+
 TAKES: dict[str, Callable[[Pipe], Any]] = {
     "take a part": lambda pipe: pipe.take(4, NOW),
     "take a chunk": lambda pipe: pipe.take(50, NOW),
     "read a part": lambda pipe: readinto(pipe, 4),
     "read a chunk": lambda pipe: readinto(pipe, 50),
-    "take all": lambda pipe: pipe.take_all(),
+    "take all": take_all,
 }
 OTHERS: dict[str, Callable[[Pipe], Any]] = {
     "peek": lambda pipe: pipe.peek(NOW),

@@ -456,6 +456,7 @@ def test_the_last_one_closes_a_tunnel_that_is_not_to_last(lasting: bool) -> None
         pod.until(lambda: pod.goodbye)
         made.peer.send(close_frame())
         assert eventually(lambda: made.done)
+        assert eventually(lambda: not made.loop._on_end)  # which may serve thousands after it
 
 
 def test_a_tunnel_that_retires_while_it_is_idle() -> None:
