@@ -88,13 +88,13 @@ class _Merge:
 
     def _after_fork(self) -> None:
         self.lock = threading.RLock()
-        for queue in (self.readers, self.feeders):
-            queue.tickets.clear()
         for source in self.sources:
             if not source.done:  # its thread is the parent's, and so is what it has read
                 source.lines.clear()
                 source.error = ConnectionLost(f"the log of {source.log.pod.where}: {INHERITED}")
                 source.done = True
+        for queue in (self.readers, self.feeders):
+            queue.wake_all()  # the frame below may wait, if a signal handler forks
 
     def choose(self) -> Optional[bytes]:
         """Return the next line, nothing at the end, None if it must be waited for.

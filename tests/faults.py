@@ -67,9 +67,8 @@ class FaultySocket:
                 left = min(left, limit - self.read)
         if left <= 0:
             if self.read == self._stall_after:
-                time.sleep(
-                    0.005
-                )  # the one inside may be readable, so whoever waits for it is back at once
+                # The one inside may be readable, so whoever waits for it is back at once.
+                time.sleep(0.005)
                 raise BlockingIOError
             if self.read == self._reset_after:
                 raise ConnectionResetError("reset by peer")

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import gc
 import io
-import signal
-import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 from support import in_thread, seconds
-from transport.interrupts import Interrupted, interrupt, points, run_with
+from transport.interrupts import Interrupted, interrupt, points, run_with, signalled
 from transport.peers import opened
 
 import kubews
 from kubews import PIPE, Pod, Stream
 from kubews.session import Session
+from kubews.transport.pipe import Pipe
+
+
+@contextmanager
+def stdout() -> Iterator[tuple[Stream, Pipe]]:
+    """Give a stream over a connection whose peer says nothing, and its pipe."""
+    with opened() as (connection, _):
+        pipe = connection.pipes[1]
+        yield Stream(Session(connection), 1, pipe), pipe
 
 
 @pytest.mark.half_close
@@ -78,9 +87,7 @@ def test_an_interrupted_read_of_everything_loses_nothing(pod: Pod) -> None:
 def test_the_end_of_everything_is_behind_what_comes_after_another_reader(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with opened() as (connection, _):
-        pipe = connection.pipes[1]
-        stream = Stream(Session(connection), 1, pipe)
+    with stdout() as (stream, pipe):
         pipe.feed(memoryview(b"another's"))
 
         def taken_by_another(taken: list[bytes]) -> bytes:
@@ -98,9 +105,7 @@ def test_the_end_of_everything_is_behind_what_comes_after_another_reader(
 def test_a_loss_is_no_end_though_another_reader_has_taken_the_last(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with opened() as (connection, _):
-        pipe = connection.pipes[1]
-        stream = Stream(Session(connection), 1, pipe)
+    with stdout() as (stream, pipe):
         pipe.feed(memoryview(b"another's"))
         pipe.finish(kubews.ConnectionLost("gone"))
 
@@ -118,9 +123,7 @@ def test_a_loss_is_no_end_though_another_reader_has_taken_the_last(
 def test_an_interrupt_at_any_point_of_reading_everything_loses_nothing_r49(lost: bool) -> None:
     """R-49: and no more is told as what came before a loss than there was."""
     for number in points():
-        with opened() as (connection, _):
-            pipe = connection.pipes[1]
-            stream = Stream(Session(connection), 1, pipe)
+        with stdout() as (stream, pipe):
             pipe.feed(memoryview(b"some"))
             pipe.finish(kubews.ConnectionLost("gone") if lost else None)
             try:
@@ -144,34 +147,24 @@ def test_the_timeout_of_a_signal_handler_is_not_that_of_recv(pod: Pod) -> None:
     def handler(number: int, frame: object) -> None:
         raise Late("of the handler")
 
-    before = signal.signal(signal.SIGUSR1, handler)
-    try:
-        with pod.popen(["sleep", "5"], stdout=PIPE, bufsize=0) as process:
-            killer = threading.Timer(
-                0.2, signal.pthread_kill, (threading.get_ident(), signal.SIGUSR1)
-            )
-            killer.start()
-            with pytest.raises(Late, match="of the handler"):
-                process.stdout.recv(10, timeout=seconds(5))
-            killer.join()
-            process.close()
-    finally:
-        signal.signal(signal.SIGUSR1, before)
+    with pod.popen(["sleep", "5"], stdout=PIPE, bufsize=0) as process:
+        with signalled(handler), pytest.raises(Late, match="of the handler"):
+            process.stdout.recv(10, timeout=seconds(5))
+        process.close()
 
 
 def test_an_interrupted_close_of_an_output_can_be_made_again() -> None:
     """Or its bytes would be kept for a reader that nobody can be any more."""
     for number in points():
-        with opened() as (connection, _):
-            stream = Stream(Session(connection), 1, connection.pipes[1])
-            connection.pipes[1].feed(memoryview(b"unread"))
+        with stdout() as (stream, pipe):
+            pipe.feed(memoryview(b"unread"))
             try:
                 _, reached = run_with(stream.close, number, interrupt)
             except Interrupted:
                 reached = True
                 stream.close()
             assert stream.closed
-            assert not connection.pipes[1].size
+            assert not pipe.size
             with pytest.raises(ValueError, match="closed"):
                 stream.read(1)
         if not reached:

@@ -158,17 +158,14 @@ def _open_gates() -> None:
 
 
 def _after_in_child() -> None:
-    try:
-        for descriptor in list(_descriptors):
-            # Never shutdown, and no farewell in TLS: both would reach the parent's connection.
-            with contextlib.suppress(OSError):
-                descriptor.close()
-        _descriptors.clear()
-        _visitors.clear()
-        for thing in list(_known):
-            thing._after_fork()
-    finally:
-        _open_gates()
+    for descriptor in list(_descriptors):
+        # Never shutdown, and no farewell in TLS: both would reach the parent's connection.
+        with contextlib.suppress(OSError):
+            descriptor.close()
+    _descriptors.clear()
+    _visitors.clear()
+    for thing in list(_known):
+        thing._after_fork()
 
 
 if hasattr(os, "register_at_fork"):

@@ -18,7 +18,7 @@ from typing import Any, Optional
 from kubews.transport import forks
 from kubews.transport.deadline import Deadline
 from kubews.transport.patience import Selector
-from kubews.transport.wait import DaemonThread, Expired, Outcome
+from kubews.transport.wait import DaemonThread, Expired, Outcome, no_thread
 
 Callback = Callable[[int], None]
 
@@ -164,7 +164,7 @@ class Loop:
         try:
             self._thread.start()
         except BaseException as exc:
-            if isinstance(exc, RuntimeError) and "new thread" in str(exc):
+            if no_thread(exc):
                 self._selector.close()
                 self._waker.close()
             else:  # of a signal handler, while the thread comes up: it will clean up behind itself

@@ -47,6 +47,11 @@ def fresh(exc: Exception) -> Exception:
     return twin
 
 
+def no_thread(exc: BaseException) -> bool:
+    """Tell whether this is how ``start`` says that there are too many threads, or that the interpreter exits."""
+    return isinstance(exc, RuntimeError) and "new thread" in str(exc)
+
+
 class DaemonThread(threading.Thread):
     """A daemon thread whose ``start`` lets Ctrl-C through as what it is.
 
@@ -69,7 +74,7 @@ class DaemonThread(threading.Thread):
             super().start()
         except RuntimeError as exc:
             interrupt = exc.__context__
-            if "new thread" in str(exc) or interrupt is None:
+            if no_thread(exc) or interrupt is None:
                 raise
             raise interrupt from None
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -59,6 +60,19 @@ def run_with(function: Callable[[], Any], number: int, action: Callable[[], Any]
 
 def interrupt() -> None:
     raise Interrupted
+
+
+@contextmanager
+def signalled(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
+    """Have this thread, the main one, get a signal that a function handles, soon after the block has begun."""
+    before = signal.signal(signal.SIGUSR1, handler)
+    sender = threading.Timer(0.2, signal.pthread_kill, (threading.get_ident(), signal.SIGUSR1))
+    try:
+        sender.start()
+        yield
+        sender.join()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
 
 
 def points() -> Iterator[int]:

@@ -17,6 +17,7 @@ import weakref
 from typing import Any
 
 import pytest
+from interrupts import signalled
 from peers import V5, opened, tcp_pair, unblocked
 from support import in_thread, seconds
 
@@ -378,23 +379,15 @@ def test_who_waits_below_a_signal_handler_that_forks_is_told_in_the_child() -> N
             raise Interrupted
         signal.alarm(int(seconds(10)))
 
-    before = signal.signal(signal.SIGUSR1, handler)
-    try:
-        with opened() as (connection, _):
-            thread = threading.get_ident()
-            timer = threading.Timer(0.2, signal.pthread_kill, (thread, signal.SIGUSR1))
-            timer.start()
-            lost = False
-            try:
-                connection.pipes[1].take(1, NEVER)
-            except ConnectionLost:
-                lost = True
-            except Interrupted:
-                pass
-            finally:
-                if os.getpid() != us:
-                    os._exit(0 if lost else 1)
-            timer.join()
-    finally:
-        signal.signal(signal.SIGUSR1, before)
+    with opened() as (connection, _), signalled(handler):
+        lost = False
+        try:
+            connection.pipes[1].take(1, NEVER)
+        except ConnectionLost:
+            lost = True
+        except Interrupted:
+            pass
+        finally:
+            if os.getpid() != us:
+                os._exit(0 if lost else 1)
     assert codes == [0]
