@@ -62,10 +62,15 @@ _NO_PROC = 3
 # one finds nobody new, and after SIGKILL until one finds nobody that could be killed. read drops the zero bytes of an
 # environment. The name in stat, in parentheses, may hold blanks, parentheses and newlines; the fields behind
 # it are numbered by proc(5): state is the third, and the time of start the 22nd.
+# Parents come before their children, or a shell would go on with what follows the command that it waits for,
+# and end in its own way: the reported one is the first, and the others come by their numbers, of up to seven
+# digits (PID_MAX_LIMIT). One pattern for all of them would give 100 before 99.
 _SIGNAL = r"""
 mark=$1 top=$2 since=${3:-0} signal=$4 alone=$5
 exec 2>/dev/null
 [ -r /proc/$$/stat ] || exit 3
+digits=/proc/ numbers=
+while [ ${#digits} -lt 41 ]; do digits="$digits[0-9]" numbers="$numbers $digits"; done
 look() {
   text=
   while IFS= read -r line || [ "$line" ]; do text="$text $line"; done <"/proc/$1/stat"
@@ -80,12 +85,12 @@ marked() {
 }
 scan() {
   found=' ' others=
-  for each in /proc/[0-9]*; do
+  for each in $numbers; do
     pid=${each#/proc/}
     look "$pid"
     case $state in gone | Z | X) continue ;; esac
     [ "$begun" -ge "$since" ] || continue
-    if [ "$pid" = "$top" ]; then found="$found$pid "
+    if [ "$pid" = "$top" ]; then found=" $pid$found"
     elif [ "$alone" ]; then continue
     elif [ "$session" = "$top" ] || marked "$pid"; then found="$found$pid "
     else others="$others $pid:$parent"

@@ -153,6 +153,18 @@ def answer(sock: Any, data: bytes) -> bytes:
     return patient.recv(9)
 
 
+@contextlib.contextmanager
+def no_collection() -> Iterator[None]:
+    """Keep the collector out: an interrupt in the finalizer of what is garbage is not one of the call's."""
+    before = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if before:
+            gc.enable()
+
+
 def in_logging(frame: FrameType | None) -> bool:
     """Tell whether a signal has come inside ``logging``, which Ctrl-C makes keep a lock that it has just taken."""
     while frame is not None:

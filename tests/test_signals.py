@@ -102,6 +102,40 @@ def test_terminate_and_kill_reach_all_that_was_started_r50(each: Pod, method, co
     assert other.returncode == 143
 
 
+# The first process of a PID namespace. It starts 98, which waits for 99, which waits for the first of its
+# children, 100 to 139, and kills 98 and all below it.
+FAMILY_OF_99 = """
+n=2
+while [ $n -lt 98 ]; do (:); n=$((n + 1)); done
+MARK=it sh -c 'sh -c "$0" & wait; exit 0' '
+  n=0
+  while [ $n -lt 40 ]; do sleep 1000 & n=$((n + 1)); done
+  wait 100
+  echo went on
+' &
+until [ -e /proc/139 ]; do :; done
+read -r stat </proc/$!/stat
+signal=$1 shell=$2
+set -- ${stat##*)}
+$shell -c "$signal" sh MARK=it $! "${20}" KILL
+wait $!
+echo $! $?
+"""
+
+
+@pytest.mark.parametrize("shell", ["dash", "bash", "busybox sh"])
+def test_parents_are_killed_before_their_children_r50(shell: str) -> None:
+    """R-50: or a shell would go on with what follows the command that it waits for, and end with success."""
+    alone = ["unshare", "--map-root-user", "--pid", "--fork", "--mount-proc"]
+    done = subprocess.run(
+        [*alone, "sh", "-c", FAMILY_OF_99, "sh", _SIGNAL, shell],
+        stdout=subprocess.PIPE,
+        timeout=seconds(20),
+        check=True,
+    )
+    assert done.stdout.split(b"\n") == [b"left  ", b"refused  ", b"98 137", b""]
+
+
 @pytest.fixture(scope="module")
 def empty_path(
     cluster: AnyCluster, tmp_path_factory: pytest.TempPathFactory

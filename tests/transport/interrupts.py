@@ -15,6 +15,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from support import no_collection
+
 import kubews.transport
 
 HOME = str(Path(kubews.transport.__file__).parent)
@@ -50,11 +52,12 @@ def run_with(function: Callable[[], Any], number: int, action: Callable[[], Any]
             sys.setprofile(None)
             action()
 
-    sys.setprofile(profile)
-    try:
-        result = function()
-    finally:
-        sys.setprofile(None)
+    with no_collection():
+        sys.setprofile(profile)
+        try:
+            result = function()
+        finally:
+            sys.setprofile(None)
     return result, left < 0
 
 
@@ -112,7 +115,8 @@ def storm(interval: float) -> Iterator[Storm]:
     previous = signal.signal(signal.SIGALRM, storm.handler)
     signal.setitimer(signal.ITIMER_REAL, interval, interval)
     try:
-        yield storm
+        with no_collection():
+            yield storm
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, previous)
