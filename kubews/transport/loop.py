@@ -18,7 +18,7 @@ from typing import Any, Optional
 from kubews.transport import forks
 from kubews.transport.deadline import Deadline
 from kubews.transport.patience import Selector
-from kubews.transport.wait import DaemonThread, Expired, Outcome, no_thread
+from kubews.transport.wait import Expired, Outcome, ServingThread, no_thread
 
 Callback = Callable[[int], None]
 
@@ -148,7 +148,7 @@ class Loop:
         self._selector.register(self._waker.fileno, selectors.EVENT_READ)
         self.ended: Outcome[None] = Outcome()
         self._on_end: list[Callable[[Optional[BaseException]], None]] = []
-        self._thread = DaemonThread(_run, name, (self,))
+        self._thread = ServingThread(_run, name, (self,))
         self._joining = threading.RLock()
         self._inherited = False
         forks.tell(self)

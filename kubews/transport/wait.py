@@ -13,11 +13,15 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from types import FrameType
 from typing import Any, Generic, Optional, TypeVar
 
 from kubews.transport.deadline import Deadline
 
 T = TypeVar("T")
+
+_HOME = __name__.rpartition(".")[0]
+_RLock = type(threading.RLock())
 
 # A wait of the main thread is cut into slices: on Windows Ctrl-C does not interrupt a lock; elsewhere it does, but
 # not if the signal comes between the interpreter's last look for one and the kernel's wait.
@@ -88,6 +92,13 @@ class PatientThread(DaemonThread):
     """
 
 
+class ServingThread(DaemonThread):
+    """A thread that wakes the others, and in which nothing may wait: not even a finalizer of the user's.
+
+    Threads: see ``threading.Thread``.
+    """
+
+
 class Ticket:
     """One parked call: a private lock that only its waker releases.
 
@@ -109,9 +120,16 @@ class Ticket:
         Returns:
             Whether it was released. Each release lets one park return.
 
+        Raises:
+            RuntimeError: this would never end, as what was to release it waits for this very thread.
+
         Threads: blocks; interruptible by signals.
         """
-        longest = _SLICE if self.thread is threading.main_thread() else threading.TIMEOUT_MAX
+        if isinstance(self.thread, ServingThread) and not deadline.expired():
+            raise RuntimeError(
+                "a finalizer that was run in a thread of kubews waits for kubews: it would wait for itself"
+            )
+        longest = _SLICE
         while True:
             remaining = deadline.remaining()
             timeout = longest if remaining is None else min(remaining, longest)
@@ -119,6 +137,13 @@ class Ticket:
                 return True
             if deadline.expired():
                 return False
+            if longest == _SLICE and _in_section(sys._getframe()):
+                raise RuntimeError(
+                    "a signal handler, or a finalizer, waits for kubews within a call of kubews, which holds "
+                    "a lock: raise an exception in the handler, and wait where that is caught"
+                )
+            if self.thread is not threading.main_thread():
+                longest = threading.TIMEOUT_MAX
 
     def release(self) -> None:
         """Let the parked thread go on; again is nothing.
@@ -129,6 +154,18 @@ class Ticket:
             self._lock.release()
         except RuntimeError:
             pass  # released already
+
+
+def _in_section(frame: Optional[FrameType]) -> bool:
+    """Tell whether one of the calls of this thread's stack is inside a section that a lock of ours guards."""
+    while frame is not None:
+        if frame.f_globals.get("__name__", "").startswith(_HOME):
+            places = frame.f_locals
+            for lock in (places.get("lock"), getattr(places.get("self"), "_lock", None)):
+                if isinstance(lock, _RLock) and lock._is_owned():  # type: ignore[attr-defined]
+                    return True
+        frame = frame.f_back
+    return False
 
 
 class WaitQueue:

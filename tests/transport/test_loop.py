@@ -11,6 +11,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Optional
 
 import pytest
@@ -18,7 +19,7 @@ from support import eventually, in_thread, resources, seconds
 
 from kubews.transport import forks
 from kubews.transport import loop as module
-from kubews.transport.deadline import Deadline
+from kubews.transport.deadline import NEVER, Deadline
 from kubews.transport.loop import Loop, Timer, Waker
 from kubews.transport.wait import Outcome
 
@@ -165,6 +166,13 @@ def test_post_from_a_finalizer(loop: Loop) -> None:
     Forgotten(lambda: loop.call_soon(done.set, True))
     gc.collect()
     assert done.get(soon())
+
+
+def test_nothing_waits_in_the_thread_of_the_loop(loop: Loop) -> None:
+    """As a finalizer of the user's might, which the collector runs in whatever thread it likes."""
+    with pytest.raises(RuntimeError, match="would wait for itself"):
+        run_in(loop, partial(Outcome[int]().get, NEVER))
+    assert run_in(loop, lambda: 5) == 5
 
 
 def test_post_after_the_end() -> None:
@@ -686,13 +694,13 @@ def test_an_interrupted_join_takes_no_living_thread_for_dead(loop: Loop) -> None
 def test_what_a_signal_handler_raises_during_a_start_is_not_taken_for_no_thread(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    start = module.DaemonThread.start
+    start = module.ServingThread.start
 
     def interrupted(thread: threading.Thread) -> None:
         start(thread)
         raise RuntimeError("of the handler")
 
-    monkeypatch.setattr(module.DaemonThread, "start", interrupted)
+    monkeypatch.setattr(module.ServingThread, "start", interrupted)
     loop = Loop("test", start=False)
     with pytest.raises(RuntimeError, match="of the handler"):
         loop.start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import random
 import threading
@@ -18,9 +19,10 @@ from interrupts import Interrupted, interrupt, points, run_with, storm, undistur
 from support import eventually, in_thread, seconds
 
 from kubews.errors import BufferFull, ConnectionLost
+from kubews.transport import wait
 from kubews.transport.deadline import NEVER, Deadline
 from kubews.transport.pipe import DEFAULT_LIMIT, Pipe
-from kubews.transport.wait import Expired, Ticket
+from kubews.transport.wait import Expired, Outcome, Ticket
 
 NOW = Deadline(0)
 
@@ -701,6 +703,42 @@ def test_interrupt_of_a_change_is_all_or_nothing(name: str) -> None:
         if not reached:
             assert number >= 3
             return
+
+
+@pytest.mark.parametrize("name", [*TAKES, *OTHERS])
+def test_a_handler_that_waits_for_the_peer_is_answered_or_told(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As ``process.wait()`` in one for SIGTERM: what it waits for may come behind what this very call holds up."""
+    monkeypatch.setattr(wait, "_SLICE", 0.02)
+    ends = {"answered": 0, "told": 0}
+    peers: list[Any] = []
+
+    def handler(pipe: Pipe) -> None:
+        outcome: Outcome[int] = Outcome()
+        peers.append(in_thread(lambda: (pipe.feed(memoryview(b"x")), outcome.set(1))))
+        try:
+            ends["answered"] += outcome.get(Deadline(seconds(20)))
+        except RuntimeError as exc:
+            ends["told"] += "raise an exception in the handler" in str(exc)
+            raise Interrupted from exc
+
+    for number in points():
+        pipe = filled()
+        with contextlib.suppress(Interrupted, TimeoutError):
+            _, reached = run_with(
+                partial({**TAKES, **OTHERS}[name], pipe), number, partial(handler, pipe)
+            )
+            if not reached:
+                break
+        while peers:
+            peers.pop().result()
+        assert no_lock_no_ticket(pipe)
+    assert ends["answered"]
+    assert ends["told"] or name in {
+        "size",
+        "put back",
+    }  # of nothing: these call nothing under the lock
 
 
 def use_in_handler(outer: str, inner: str, number: int) -> bool:
