@@ -159,7 +159,7 @@ class Ticket:
 def _in_section(frame: Optional[FrameType]) -> bool:
     """Tell whether one of the calls of this thread's stack is inside a section that a lock of ours guards."""
     while frame is not None:
-        if frame.f_globals.get("__name__", "").startswith(_HOME):
+        if str(frame.f_globals.get("__name__")).startswith(_HOME):
             places = frame.f_locals
             for lock in (places.get("lock"), getattr(places.get("self"), "_lock", None)):
                 if isinstance(lock, _RLock) and lock._is_owned():  # type: ignore[attr-defined]
