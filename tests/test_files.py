@@ -227,10 +227,15 @@ def test_a_file_that_could_not_be_opened_leaves_nothing_r46(
     assert eventually(lambda: nothing_unfinished(there), seconds(10))
 
 
-def test_a_full_disk_is_told_r46(programs: Programs) -> None:
+@pytest.mark.parametrize("known", [False, True])
+def test_a_full_disk_is_told_r46(programs: Programs, known: bool) -> None:
     pod = programs(PROGRAMS, cat='head -c 1000; echo "cat: No space left on device" >&2; exit 1')
     file = pod.open("f", "wb")
-    file.write(bytes(100_000))
+    file.write(bytes(2000))
+    if known:  # then writing fails, not only closing
+        file.flush()
+        file.raw._process.wait(seconds(20))
+        file.write(b"more")
     with pytest.raises(CopyError, match="No space left"):
         file.close()
     assert list(directory_of(pod).iterdir()) == []

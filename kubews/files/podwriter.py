@@ -20,6 +20,7 @@ from kubews.files.sendfile import (
     write_command,
 )
 from kubews.popen import PIPE, Popen
+from kubews.transport.wait import fresh
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -60,6 +61,8 @@ class PodWriter(io.RawIOBase):
         #: Whether a ``TextIOWrapper`` is being made of it.
         self.in_the_making = False
         self._whole = True  # whether all that was given was sent: Ctrl-C may have come between
+        # Closing raises it again: what a wrapper's last flush raises is hidden by what the closing does.
+        self._failure: Optional[Exception] = None
         self._kind = checksums.choose(found.programs, None)
         self._digest = self._kind.make() if self._kind else None
         self._temporary = temporary_name(self._target)
@@ -101,12 +104,11 @@ class PodWriter(io.RawIOBase):
         data = memoryview(b).cast("B")
         if self._finalizing or self._discarded:
             return len(data)  # a wrapper that nobody has closed, or whose block has failed
-        assert self._process is not None
         self._whole = False
         try:
-            self._process.stdin.write(data)
-        except StreamBroken:
-            self._finish()  # which knows why
+            self._send(data)
+        except Exception as exc:
+            self._failure = fresh(exc)
             raise
         if self._digest is not None:
             self._digest.update(bytes(data))
@@ -140,10 +142,20 @@ class PodWriter(io.RawIOBase):
         finally:
             super().close()
 
+    def _send(self, data: memoryview) -> None:
+        assert self._process is not None
+        try:
+            self._process.stdin.write(data)
+        except StreamBroken:
+            self._finish()  # which knows why
+            raise
+
     def _commit(self) -> None:
         try:
             if not self._whole:
-                raise TruncatedTransfer("writing was interrupted", received=self._size)
+                raise self._failure or TruncatedTransfer(
+                    "writing was interrupted", received=self._size
+                )
             output = self._finish() if self._size else self._finish_empty()
             check_written(output, self._size, self._kind, self._digest, self._attempts)
             name = _APPEND if self._append else NAME
