@@ -7,6 +7,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -108,3 +109,46 @@ def test_read_only_directories_come_to_users_that_are_not_root_r45(
         f"CopyError {read_only}/f cannot be read: Permission denied",
         f"CopyError {read_only}/f cannot be read: Permission denied",
     ], done.stderr
+
+
+REFUSED = """
+import os, sys
+from kubews import UnsafeArchive
+from kubews.files.archives import TarReader
+from kubews.files.arrival import Arrival
+from kubews.files.landing import Landing
+from kubews.files.receivetree import _remove
+with open(sys.argv[1], "rb") as file, Landing(sys.argv[2], fresh=True) as landing:
+    try:
+        Arrival(landing, replaced_by=("new",)).take(TarReader(file.read).entries())
+    except UnsafeArchive as exc:
+        print(exc)
+print(os.listdir(sys.argv[2]))
+_remove(os.path.join(sys.argv[2], "new"))
+print(os.listdir(sys.argv[2]))
+"""
+
+
+@pytest.mark.parametrize("mode", [0o555, 0])
+def test_read_only_directories_with_too_long_a_path_are_removed_r45(
+    mode: int, tmp_path: Path
+) -> None:
+    """Nothing names the innermost of them: all of their names together are longer than the system takes."""
+    target = tmp_path / "target"
+    target.mkdir()
+    with tarfile.open(tmp_path / "archive", "w") as archive:
+        for depth in range(20):
+            info = tarfile.TarInfo("/".join(["d" * 250] * (depth + 1)))
+            info.type, info.mode = tarfile.DIRTYPE, mode
+            archive.addfile(info)
+        for name in ("z", "../evil"):  # the first lets the others have their modes
+            archive.addfile(tarfile.TarInfo(name))
+    done = subprocess.run(
+        [*UNPRIVILEGED, sys.executable, "-c", REFUSED, str(tmp_path / "archive"), str(target)],
+        capture_output=True,
+        text=True,
+        timeout=seconds(60),
+    )
+    subprocess.run(["rm", "-rf", str(target)], check=True)
+    refused = "the name '../evil' leads out of the destination"
+    assert done.stdout.splitlines() == [refused, "['new']", "[]"], done.stderr

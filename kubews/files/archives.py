@@ -31,6 +31,11 @@ _PATIENCE = 100
 # Older tarfiles look for words behind digits, from each digit to the last (CVE-2024-6232): a megabyte of them
 # takes hours. No name has so many.
 _DIGITS = re.compile(rb"(?<!\d)\d{512}")
+# What a record of a pax header begins with, "length keyword=value\n"; newer tarfiles allow no more digits.
+_LENGTH = re.compile(rb"([0-9]{1,20}) ")
+# Each copies what is said for all that follows, and tarfile has all of one member in its hands at once.
+_MOST_LISTS = 16
+_PAX = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
 
 # What tarfile raises for what is no archive.
 _NO_HEADER = ("bad checksum", "invalid header")
@@ -59,7 +64,8 @@ class _Stream:
         #: Bytes that have come, and up to the last one that is no zero.
         self.size = self.last = 0
         self._limit: Optional[int] = None
-        self._headers = False
+        self._headers = self._records = False
+        self._lists = 0  # of records, for one member
         #: Whether less was there than tarfile wanted.
         self.short = False
         self._at_end = 0
@@ -67,6 +73,16 @@ class _Stream:
     def expect_headers(self, passed: int) -> None:
         """Say that what comes is the headers of a member, behind so many bytes that are passed over."""
         self._limit, self._headers = self.size + passed + _HEADERS + _AHEAD, True
+        self._lists = 0
+
+    def expect_records(self) -> None:
+        """Say that what is read next is the records of a pax header."""
+        self._records = True
+        self._lists += 1
+        if self._lists > _MOST_LISTS:
+            raise UnsafeArchive(
+                f"the archive has more than {_MOST_LISTS} pax headers for one member"
+            )
 
     def expect_contents(self, most: Optional[int]) -> None:
         """Say that what comes is contents, so many bytes at most; None if somebody else counts them."""
@@ -96,7 +112,20 @@ class _Stream:
         return data or self.fetch(size)
 
     def read(self, size: int) -> bytes:
-        """Return the next bytes, fewer only at the end."""
+        """Return the next bytes, fewer only at the end, if they are no header that tarfile would choke on."""
+        data = self._exactly(size)
+        if self._headers and size > tarfile.BLOCKSIZE and _DIGITS.search(data):
+            raise UnsafeArchive("the archive has a header with hundreds of digits in a row")
+        if self._records:
+            self._records = False
+            if self.short:
+                raise TruncatedTransfer(
+                    f"the archive was cut after {self.size:,} bytes", received=self.size
+                )
+            _check_records(data)
+        return data
+
+    def _exactly(self, size: int) -> bytes:
         data = self._ahead[self._at : self._at + size]
         self._at += len(data)
         if len(data) == size <= tarfile.BLOCKSIZE:
@@ -107,10 +136,7 @@ class _Stream:
             self._at = len(pieces[-1])
             left -= self._at
         self.short = left > 0
-        data = b"".join(pieces)
-        if self._headers and size > tarfile.BLOCKSIZE and _DIGITS.search(data):
-            raise UnsafeArchive("the archive has a header with hundreds of digits in a row")
-        return data
+        return b"".join(pieces)
 
     def tell(self) -> int:
         """Return the position of the next byte."""
@@ -130,6 +156,33 @@ class _Stream:
     def _more(self) -> bool:
         self._ahead, self._at = self.fetch(_AHEAD), 0
         return bool(self._ahead)
+
+
+def _check_records(data: bytes) -> None:
+    """Refuse a pax header with a record that does not end where it says, as newer tarfiles do.
+
+    Older ones look for the end of a keyword in all that follows: where records overlap, each has the whole
+    rest for its own, and a hundred kilobytes take gigabytes.
+    """
+    at = 0
+    while data[at : at + 1].strip(b"\0"):  # at a NUL every tarfile stops
+        length = _LENGTH.match(data, at)
+        keyword, end = (length.end(), at + int(length[1])) if length else (at, at)
+        if data.find(b"=", keyword, end - 1) <= keyword or data[end - 1 : end] != b"\n":
+            raise UnsafeArchive("the archive has a pax header that is no list of records")
+        at = end
+
+
+class _Member(tarfile.TarInfo):
+    """A member of which the stream is told when its pax header comes.
+
+    Threads: one.
+    """
+
+    def _proc_member(self, tar: Any) -> Any:  # which tarfile says "can be overridden in a subclass"
+        if self.type in _PAX:
+            tar.fileobj.expect_records()
+        return super()._proc_member(tar)  # type: ignore[misc]
 
 
 def _passed_over(member: tarfile.TarInfo) -> int:
@@ -189,7 +242,9 @@ class TarReader:
 
     def _open(self) -> tarfile.TarFile:
         stream: Any = self._stream
-        return tarfile.TarFile(fileobj=stream, encoding="utf-8", errors="surrogateescape")
+        return tarfile.TarFile(
+            fileobj=stream, tarinfo=_Member, encoding="utf-8", errors="surrogateescape"
+        )
 
     def _check_end(self, end: int) -> None:
         """Look for the end-of-archive blocks: nothing but zeros from where the headers end, two blocks of them."""
@@ -220,6 +275,8 @@ class TarReader:
 
     def _entry(self, member: tarfile.TarInfo, tar: tarfile.TarFile, passed: int) -> Entry:
         mode, mtime = stat.S_IMODE(member.mode), float(member.mtime)
+        # tarfile lets a path that is said besides come before it, which leads to a directory that never was.
+        member.name = member.pax_headers.get("GNU.sparse.name", member.name)
         if member.isreg():
             read = self._stream.some
             if member.issparse():

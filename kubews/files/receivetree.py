@@ -17,6 +17,7 @@ from kubews.files.arrival import Arrival, Entry, Limits
 from kubews.files.copying import Attempts, Copied
 from kubews.files.landing import Landing, Name
 from kubews.files.parts import new_name
+from kubews.files.places import Place
 from kubews.files.progress import Meter
 from kubews.files.remotefiles import Found, base_of, printing
 from kubews.popen import PIPE, Popen
@@ -162,7 +163,16 @@ def _unlock(path: str) -> None:
     """Let what is in directories be removed that have their modes already, and may be read-only."""
     with contextlib.suppress(OSError):
         os.chmod(path, stat.S_IRWXU)
-        for base, folders, _ in os.walk(path):
-            for each in (os.path.join(base, name) for name in folders):
-                if not os.path.islink(each):
-                    os.chmod(each, stat.S_IRWXU)
+        with contextlib.closing(Place(path)) as place:
+            _unlock_below(place)
+
+
+def _unlock_below(place: Place) -> None:
+    """Go from descriptor to descriptor: the path of what has come may be longer than the system takes."""
+    for name in place.names():
+        with contextlib.suppress(OSError):  # the others still can be removed
+            info = place.lstat(name)
+            if info is not None and stat.S_ISDIR(info.st_mode):
+                os.chmod(place.at(name), stat.S_IRWXU, **place.here)
+                with contextlib.closing(Place(name, place)) as below:
+                    _unlock_below(below)
