@@ -62,15 +62,16 @@ _NO_PROC = 3
 # one finds nobody new, and after SIGKILL until one finds nobody that could be killed. read drops the zero bytes of an
 # environment. The name in stat, in parentheses, may hold blanks, parentheses and newlines; the fields behind
 # it are numbered by proc(5): state is the third, and the time of start the 22nd.
-# Parents come before their children, or a shell would go on with what follows the command that it waits for,
-# and end in its own way: the reported one is the first, and the others come by their numbers, of up to seven
-# digits (PID_MAX_LIMIT). One pattern for all of them would give 100 before 99.
+# Parents get the signal before their children, or a shell would go on with what follows the command that it
+# waits for, and end in its own way. The numbers do not tell which is which: a child has a lower one than its
+# parent when they have begun anew in between, and 100 is listed before 99. So mine, a list of pid:parent, first
+# gets all that is below the processes in it, and is then emptied into found: each pass moves those whose parent
+# was not in it. Parents are read one after the other, and a number may be another's by then, so they could
+# form a ring: what no pass moves comes last.
 _SIGNAL = r"""
 mark=$1 top=$2 since=${3:-0} signal=$4 alone=$5
 exec 2>/dev/null
 [ -r /proc/$$/stat ] || exit 3
-digits=/proc/ numbers=
-while [ ${#digits} -lt 41 ]; do digits="$digits[0-9]" numbers="$numbers $digits"; done
 look() {
   text=
   while IFS= read -r line || [ "$line" ]; do text="$text $line"; done <"/proc/$1/stat"
@@ -84,15 +85,14 @@ marked() {
   return 1
 }
 scan() {
-  found=' ' others=
-  for each in $numbers; do
+  found=' ' mine=' ' others=
+  for each in /proc/[0-9]*; do
     pid=${each#/proc/}
     look "$pid"
     case $state in gone | Z | X) continue ;; esac
     [ "$begun" -ge "$since" ] || continue
-    if [ "$pid" = "$top" ]; then found=" $pid$found"
-    elif [ "$alone" ]; then continue
-    elif [ "$session" = "$top" ] || marked "$pid"; then found="$found$pid "
+    [ "$pid" = "$top" ] || [ ! "$alone" ] || continue
+    if [ "$pid" = "$top" ] || [ "$session" = "$top" ] || marked "$pid"; then mine="$mine$pid:$parent "
     else others="$others $pid:$parent"
     fi
   done
@@ -100,12 +100,22 @@ scan() {
   while [ "$more" ]; do
     more=
     for each in $others; do
-      case $found in
-        *" ${each%:*} "*) ;;
-        *" ${each#*:} "*) found="$found${each%:*} " more=1 ;;
+      case $mine in
+        *" ${each%:*}:"*) ;;
+        *" ${each#*:}:"*) mine="$mine$each " more=1 ;;
       esac
     done
   done
+  while [ "$mine" != "$more" ]; do
+    more=$mine mine=' '
+    for each in $more; do
+      case $more in
+        *" ${each#*:}:"*) mine="$mine$each " ;;
+        *) found="$found${each%:*} " ;;
+      esac
+    done
+  done
+  for each in $mine; do found="$found${each%:*} "; done
 }
 look "$top"
 [ "$state" = gone ] || [ "$begun" = "$since" ] || top=

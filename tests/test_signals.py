@@ -102,38 +102,66 @@ def test_terminate_and_kill_reach_all_that_was_started_r50(each: Pod, method, co
     assert other.returncode == 143
 
 
-# The first process of a PID namespace. It starts 98, which waits for 99, which waits for the first of its
-# children, 100 to 139, and kills 98 and all below it.
-FAMILY_OF_99 = """
-n=2
-while [ $n -lt 98 ]; do (:); n=$((n + 1)); done
-MARK=it sh -c 'sh -c "$0" & wait; exit 0' '
-  n=0
-  while [ $n -lt 40 ]; do sleep 1000 & n=$((n + 1)); done
-  wait 100
+LAST_PID = "/proc/sys/kernel/ns_last_pid"
+
+# The first process of a PID namespace. It starts a shell, which waits for another one, which waits for the
+# first of its three children; all with the numbers that they are to have. Then it kills the first shell and
+# all below it, tells of each, and leaves the shells that still run the time to go on.
+FAMILY_BY_NUMBERS = f"""
+echo $(($3 - 1)) >{LAST_PID}
+MARK=it sh -c '
+  echo $(($1 - 1)) >{LAST_PID}
+  $3 sh -c "$0" $2 &
+  wait
   echo went on
-' &
-until [ -e /proc/139 ]; do :; done
+' '
+  echo $(($0 - 1)) >{LAST_PID}
+  for each in 1 2 3; do MARK=it sleep 1000 & done
+  wait $0
+  echo went on
+' $4 $5 "$6" &
+until [ -e /proc/$(($5 + 2)) ]; do :; done
 read -r stat </proc/$!/stat
-signal=$1 shell=$2
-set -- ${stat##*)}
-$shell -c "$signal" sh MARK=it $! "${20}" KILL
+tell='kill() {{ echo "kill $2"; command kill "$@"; sleep 0.05; }}'
+signal="$tell; $1" shell=$2
+set -- ${{stat##*)}}
+$shell -c "$signal" sh MARK=it $! "${{20}}" KILL
 wait $!
 echo $! $?
 """
 
 
+@pytest.mark.skipif(not os.path.exists(LAST_PID), reason="numbers cannot be chosen here")
 @pytest.mark.parametrize("shell", ["dash", "bash", "busybox sh"])
-def test_parents_are_killed_before_their_children_r50(shell: str) -> None:
-    """R-50: or a shell would go on with what follows the command that it waits for, and end with success."""
-    alone = ["unshare", "--map-root-user", "--pid", "--fork", "--mount-proc"]
+@pytest.mark.parametrize(
+    ("top", "middle", "child", "env"),
+    [
+        pytest.param(98, 99, 100, "", id="more digits"),
+        pytest.param(700, 500, 501, "", id="top above"),
+        pytest.param(500, 700, 600, "", id="middle above"),
+        pytest.param(500, 501, 502, "env -i", id="middle without environment"),
+    ],
+)
+def test_parents_are_killed_before_their_children_r50(
+    shell: str, top: int, middle: int, child: int, env: str
+) -> None:
+    """R-50: or a shell would go on with what follows the command that it waits for, and end with success.
+
+    A child has a lower number than its parent when the numbers have begun anew in between.
+    """
+    alone = ["unshare", "--map-root-user", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    numbers = map(str, (top, middle, child))
     done = subprocess.run(
-        [*alone, "sh", "-c", FAMILY_OF_99, "sh", _SIGNAL, shell],
+        [*alone, "sh", "-c", FAMILY_BY_NUMBERS, "sh", _SIGNAL, shell, *numbers, env],
         stdout=subprocess.PIPE,
+        text=True,
         timeout=seconds(20),
         check=True,
     )
-    assert done.stdout.split(b"\n") == [b"left  ", b"refused  ", b"98 137", b""]
+    said = done.stdout.splitlines()
+    assert said[:2] == [f"kill {top}", f"kill {middle}"]
+    assert sorted(said[2:5]) == [f"kill {child + each}" for each in range(3)]
+    assert said[5:] == ["left  ", "refused  ", f"{top} 137"]
 
 
 @pytest.fixture(scope="module")
