@@ -184,7 +184,7 @@ class ContainerLogs(Logs[Line]):
         except ConnectionLost as exc:
             self._end(exc)
         except BaseException:
-            pipe.put_back(*taken)
+            pipe.put_back(taken)
             raise
 
     def _take(self) -> bytes:

@@ -66,7 +66,7 @@ class _Merge:
         self.sources = sources
         self._failed = failed
         self.patience = patience
-        self.lock = threading.RLock()  # guards the lines of the sources
+        self._lock = threading.RLock()  # guards the lines of the sources
         self.readers = WaitQueue()
         self.feeders = WaitQueue()
         self.closed = False
@@ -80,14 +80,15 @@ class _Merge:
 
     def close(self) -> None:
         """End all of it, soon; a finalizer may do so."""
-        self.closed = True
+        with self._lock:  # or who has just found it open would sleep through the waking
+            self.closed = True
         for source in self.sources:
             source.log.abandon()
         self.readers.wake_all()
         self.feeders.wake_all()
 
     def _after_fork(self) -> None:
-        self.lock = threading.RLock()
+        self._lock = threading.RLock()
         for source in self.sources:
             if not source.done:  # its thread is the parent's, and so is what it has read
                 source.lines.clear()
@@ -137,15 +138,16 @@ class _Merge:
             elif not self.closed:
                 self._failed(exc)
         finally:
-            source.done = True
+            with self._lock:  # as in close
+                source.done = True
             self.readers.wake_all()
 
     def _put(self, source: _Source, line: tuple[int, float, bytes]) -> None:
         def room() -> Optional[bool]:
             return True if self.closed or source.size < _MUCH else None
 
-        wait_for(self.lock, self.feeders, room, NEVER, nothing)
-        with self.lock:
+        wait_for(self, self.feeders, room, NEVER, nothing)
+        with self._lock:
             source.lines.append(line)
             source.size += _LINE + len(line[2])
         self.readers.wake_all()
@@ -223,7 +225,7 @@ class MergedLogs(Logs[Line]):
         while True:
             soon = deadline if math.isinf(merge.patience) else deadline.at_most(merge.patience)
             try:
-                found = wait_for(merge.lock, merge.readers, merge.choose, soon, nothing)
+                found = wait_for(merge, merge.readers, merge.choose, soon, nothing)
             except Exception:
                 self.reason = self.reason or "lost"
                 raise

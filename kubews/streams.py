@@ -76,7 +76,7 @@ class Stream(io.RawIOBase):
                 return 0
             raise
         except BaseException:  # Ctrl-C behind the call
-            pipe.put_back(*taken)
+            pipe.put_back(taken)
             raise
 
     def read(self, size: Optional[int] = -1) -> bytes:
@@ -98,7 +98,7 @@ class Stream(io.RawIOBase):
                 return b""
             raise
         except BaseException:  # Ctrl-C behind the call
-            pipe.put_back(*taken)
+            pipe.put_back(taken)
             raise
 
     def readall(self) -> bytes:
@@ -113,7 +113,6 @@ class Stream(io.RawIOBase):
             return super().readall()
         pipe = self._reading()
         pieces: list[bytes] = []
-        back: list[bool] = []
         try:
             try:
                 # Another reader may have been faster: nothing taken is not the end, nor a clean one.
@@ -124,10 +123,10 @@ class Stream(io.RawIOBase):
                 if self._wrapped:
                     return b"".join(pieces)
                 exc.partial = b"".join(pieces)
-                pipe.put_back(*pieces, done=back)
+                pipe.put_back(pieces)
                 raise
         except BaseException:  # Ctrl-C, wherever it comes
-            pipe.put_back(*pieces, done=back)
+            pipe.put_back(pieces)
             raise
 
     def peek(self, size: int = 0) -> bytes:
@@ -172,7 +171,7 @@ class Stream(io.RawIOBase):
         except Expired as exc:
             raise ReadTimeout(f"nothing came from {self!r} in {timeout} s") from exc
         except BaseException:  # Ctrl-C behind the call
-            pipe.put_back(*taken)
+            pipe.put_back(taken)
             raise
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import re
+import threading
 import time
 from typing import Any
 
@@ -15,8 +16,11 @@ from support import eventually, in_thread, seconds
 
 import kubews
 from kubews import Client, Pod
+from kubews.mergedlogs import _Merge, _Source
 from kubews.protocol.logs import LOG
 from kubews.testing import Faults, LocalCluster
+from kubews.transport.deadline import NEVER, Deadline
+from kubews.transport.wait import Ticket, WaitQueue, nothing, wait_for
 
 # On every cluster.
 
@@ -298,6 +302,36 @@ def test_little_is_held_of_several_logs_that_nobody_reads(local: LocalCluster) -
             held = [len(line) for each in log._merge.sources for _, _, line in each.lines]  # type: ignore[attr-defined]
             assert sum(held) < 3 << 20
             assert lines_of(log, 1200) == [long[0]] * 1200
+
+
+@pytest.mark.parametrize("end", ["of a source", "by close"])
+def test_a_reader_of_several_logs_sleeps_through_no_end(end: str) -> None:
+    """One that comes between its look and its being known as somebody who waits."""
+    over, looked = threading.Event(), threading.Event()
+
+    class Log:
+        def _next(self, deadline: Deadline) -> bytes:
+            over.wait()
+            return b""
+
+        def abandon(self) -> None:
+            over.set()
+
+    class Slow(WaitQueue):
+        __slots__ = ()
+
+        def add(self, ticket: Ticket) -> None:
+            looked.set()
+            time.sleep(0.1)
+            super().add(ticket)
+
+    merge = _Merge([_Source(Log(), b"")], False, 0.2)  # type: ignore[arg-type]
+    merge.readers = Slow()
+    merge.start()
+    reading = in_thread(wait_for, merge, merge.readers, merge.choose, NEVER, nothing)
+    assert looked.wait(seconds(10))
+    over.set() if end == "of a source" else merge.close()
+    assert reading.result() == b""
 
 
 def test_one_log_of_several_that_is_lost_ends_them_all(local: LocalCluster) -> None:

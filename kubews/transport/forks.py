@@ -60,6 +60,10 @@ _many = _MANY
 # Between two looks at a thread that is on its way out.
 _GLANCE = 0.0001
 
+# The process whose descriptors these are, and who was not told yet that it is a child.
+_pid = os.getpid()
+_untold: list[Any] = []
+
 # The gates that the fork under way has closed; used by the forking thread only, which holds lock.
 _closed: list[Any] = []
 
@@ -158,21 +162,27 @@ def _open_gates() -> None:
 
 
 def _after_in_child() -> None:
-    for descriptor in list(_descriptors):
-        # Never shutdown, and no farewell in TLS: both would reach the parent's connection.
-        with contextlib.suppress(OSError):
-            descriptor.close()
-    _descriptors.clear()
-    _visitors.clear()
-    for thing in list(_known):
-        thing._after_fork()
+    global _pid
+    if _pid != os.getpid():
+        for descriptor in list(_descriptors):
+            # Never shutdown, and no farewell in TLS: both would reach the parent's connection.
+            with contextlib.suppress(OSError):
+                descriptor.close()
+        _descriptors.clear()
+        _visitors.clear()
+        _untold[:] = _known
+        _pid = os.getpid()
+    while _untold:
+        _untold[-1]._after_fork()
+        _untold.pop()
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_before, after_in_parent=_open_gates, after_in_child=_after_in_child)
     # A signal that comes during a fork is handled when the first of these functions is entered, and what the
-    # handler raises ends that function and is gone. So there is a second; and the lock has functions that are
-    # not Python's. What is registered last is called first before a fork, and last after it.
+    # handler raises ends that function and is gone. So what comes first is there twice; and the lock has
+    # functions that are not Python's. What is registered last is called first before a fork, and last after it.
+    os.register_at_fork(after_in_child=_after_in_child)
     os.register_at_fork(after_in_parent=_open_gates, after_in_child=_open_gates)
     os.register_at_fork(
         before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release

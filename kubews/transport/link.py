@@ -418,7 +418,6 @@ class Link(ABC):
         self.closed.set(None)
         self._tell_closed()
         self._after_end()
-        self._loop.forget(self._loop_ended)
         self._stop_if_done()
 
     def _after_end(self) -> None:

@@ -101,11 +101,10 @@ class Waker:
 
     def close(self) -> None:
         """Close the descriptor; again is nothing."""
-        # As in forks.close. This lock first: under it a finalizer may post to a loop, and so come to the other.
-        with forks.lock, self._lock:
-            if not self._open:
-                return
+        # One lock after the other: under each a finalizer may run that takes the other.
+        with self._lock:
             self._open = False
+        with forks.lock:  # as in forks.close
             with contextlib.suppress(OSError):  # somebody closed the number
                 self._close_fds()
             for end in self._sockets:

@@ -108,7 +108,7 @@ class Outbox:
             source.offset = offset
             return True
 
-        if wait_for(self._lock, self.writers, look, deadline, self._parking) is None:
+        if wait_for(self, self.writers, look, deadline, self._parking) is None:
             raise Expired
 
     def put_last(self, stream_id: int, frame: bytes) -> None:

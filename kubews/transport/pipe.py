@@ -6,7 +6,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
-from typing import Optional, TypeVar, Union
+from typing import Optional, Union
 
 from kubews.transport.deadline import Deadline
 from kubews.transport.wait import Expired, WaitQueue, fresh, nothing, wait_for
@@ -25,7 +25,6 @@ _MOST = 64
 # A reader of lines peeks for each of them, and a frame of a v4 server has no largest size.
 _PEEK = 65536
 
-T = TypeVar("T")
 _Chunk = Union[memoryview, bytearray]
 #: What ``Pipe.take`` has taken, in pieces.
 Taken = list[_Chunk]
@@ -163,7 +162,7 @@ class Pipe:
             self._wait_take(size, deadline, taken)
             return b"".join(taken)
         except BaseException:  # Ctrl-C on the way out
-            self._undo(taken)
+            self.put_back(taken)
             raise
 
     def readinto(self, b: memoryview, deadline: Deadline, taken: Optional[Taken] = None) -> int:
@@ -193,7 +192,7 @@ class Pipe:
                 start, end = end, end + len(piece)
                 b[start:end] = piece
         except BaseException:  # Ctrl-C on the way out
-            self._undo(taken)
+            self.put_back(taken)
             raise
         return end
 
@@ -208,7 +207,7 @@ class Pipe:
 
         Threads: blocks.
         """
-        found = wait_for(self._lock, self.readers, self._peek, deadline, self._changed)
+        found = wait_for(self, self.readers, self._peek, deadline, self._changed)
         if found is None:
             raise Expired
         return found
@@ -221,9 +220,7 @@ class Pipe:
 
         Threads: blocks.
         """
-        return (
-            wait_for(self._lock, self.readers, self._has_data, deadline, self._changed) is not None
-        )
+        return wait_for(self, self.readers, self._has_data, deadline, self._changed) is not None
 
     def at_end(self) -> bool:
         """Return whether all was taken and nothing more will come.
@@ -239,9 +236,7 @@ class Pipe:
 
         Threads: blocks.
         """
-        ended = wait_for(
-            self._lock, self.readers, lambda: self._ended or None, deadline, self._changed
-        )
+        ended = wait_for(self, self.readers, lambda: self._ended or None, deadline, self._changed)
         return ended is not None
 
     def unlimit(self) -> None:
@@ -265,26 +260,38 @@ class Pipe:
         with self._lock:
             while len(taken) == count:
                 before = self._taken
-                data = b"".join(self._chunks)
-                self._replace(before, deque(), self._fed, taken, [data])
+                data, after = [b"".join(self._chunks)], self._fed
+                chunks: deque[_Chunk] = deque()
+                # Invariant: no call from here on, as in _commit.
+                if self._taken == before:
+                    self._chunks = chunks
+                    self._taken = after
+                    taken += data
         self._changed()
         return taken[-1]
 
-    def put_back(self, *pieces: Union[bytes, _Chunk], done: Optional[list[bool]] = None) -> None:
+    def put_back(self, pieces: Union[list[bytes], Taken]) -> None:
         """Undo a take: put bytes in front of what is buffered. Nothing is copied.
 
         Args:
-            pieces: what was taken.
-            done: an empty list, not empty once they are back: whom Ctrl-C stops may call again with it.
+            pieces: what was taken; empty once it is back, so that whom Ctrl-C stops may call again with it.
         """
-        done = [] if done is None else done
         views = [memoryview(piece) for piece in pieces if piece]
         size = sum(map(len, views))
-        with self._lock:
-            while not done and size and not self._discard:
+        if not size:
+            del pieces[:]
+        while pieces:
+            with self._lock:
+                if self._discard:
+                    break
                 before = self._taken
                 chunks: deque[_Chunk] = deque((*views, *self._chunks))
-                self._replace(before, chunks, before - size, done, [True])
+                after = before - size
+                # Invariant: no call from here on, as in _commit.
+                if self._taken == before:
+                    self._chunks = chunks
+                    self._taken = after
+                    del pieces[:]
         self.readers.wake_all()
 
     def discard(self, lost: Optional[Exception] = None) -> None:
@@ -328,16 +335,11 @@ class Pipe:
     def _wait_take(self, size: int, deadline: Deadline, taken: Taken) -> None:
         """Wait for bytes and take them. They are copied by the caller, without the lock."""
         found = wait_for(
-            self._lock, self.readers, lambda: self._take(size, taken), deadline, self._changed
+            self, self.readers, lambda: self._take(size, taken), deadline, self._changed
         )
         if found is None:
             raise Expired
         self._changed()
-
-    def _undo(self, taken: Taken) -> None:
-        if taken:
-            self.put_back(*taken)
-            del taken[:]
 
     def _take(self, size: int, taken: Taken) -> Optional[int]:
         count, end = 0, None
@@ -374,15 +376,6 @@ class Pipe:
             taken += value
             return True
         return False
-
-    def _replace(
-        self, before: int, chunks: deque[_Chunk], after: int, done: list[T], value: list[T]
-    ) -> None:
-        """As ``_commit``, for all chunks, unless something was taken since ``before`` was read."""
-        if self._taken == before:
-            self._chunks = chunks
-            self._taken = after
-            done += value
 
     def _has_data(self) -> Optional[bool]:
         return True if self._chunks or self._end() is not None else None

@@ -329,4 +329,5 @@ class Tunnel(Link):
     def _stop_if_done(self) -> None:
         if self._over and not self._relays and not self._told:
             self._told = True
+            self._loop.forget(self._loop_ended)
             self._done()

@@ -14,8 +14,9 @@ import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from types import FrameType
-from typing import Any, Generic, Optional, TypeVar
+from typing import Any, Generic, Optional, Protocol, TypeVar
 
+from kubews.transport import forks
 from kubews.transport.deadline import Deadline
 
 T = TypeVar("T")
@@ -93,7 +94,7 @@ class PatientThread(DaemonThread):
 
 
 class ServingThread(DaemonThread):
-    """A thread that wakes the others, and in which nothing may wait: not even a finalizer of the user's.
+    """A thread that wakes the others, in which nothing may wait for ever: not even a finalizer of the user's.
 
     Threads: see ``threading.Thread``.
     """
@@ -125,7 +126,8 @@ class Ticket:
 
         Threads: blocks; interruptible by signals.
         """
-        if isinstance(self.thread, ServingThread) and not deadline.expired():
+        endless = deadline.remaining() is None
+        if endless and isinstance(self.thread, ServingThread):
             raise RuntimeError(
                 "a finalizer that was run in a thread of kubews waits for kubews: it would wait for itself"
             )
@@ -137,7 +139,7 @@ class Ticket:
                 return True
             if deadline.expired():
                 return False
-            if longest == _SLICE and _in_section(sys._getframe()):
+            if endless and longest == _SLICE and _in_section(sys._getframe()):
                 raise RuntimeError(
                     "a signal handler, or a finalizer, waits for kubews within a call of kubews, which holds "
                     "a lock: raise an exception in the handler, and wait where that is caught"
@@ -158,14 +160,19 @@ class Ticket:
 
 def _in_section(frame: Optional[FrameType]) -> bool:
     """Tell whether one of the calls of this thread's stack is inside a section that a lock of ours guards."""
+    if _owned(forks.lock):
+        return True
     while frame is not None:
         if str(frame.f_globals.get("__name__")).startswith(_HOME):
-            places = frame.f_locals
-            for lock in (places.get("lock"), getattr(places.get("self"), "_lock", None)):
-                if isinstance(lock, _RLock) and lock._is_owned():  # type: ignore[attr-defined]
+            for name in ("self", "owner"):
+                if _owned(getattr(frame.f_locals.get(name), "_lock", None)):
                     return True
         frame = frame.f_back
     return False
+
+
+def _owned(lock: Any) -> bool:
+    return isinstance(lock, _RLock) and lock._is_owned()  # type: ignore[attr-defined]
 
 
 class WaitQueue:
@@ -207,8 +214,19 @@ class WaitQueue:
         return bool(self.tickets)
 
 
+class Guarded(Protocol):
+    """What a lock guards. A fork renews the lock, also below who waits.
+
+    Threads: see the implementation.
+    """
+
+    @property
+    def _lock(self) -> AbstractContextManager[object]:
+        """The lock of now."""
+
+
 def wait_for(
-    lock: AbstractContextManager[object],
+    owner: Guarded,
     queue: WaitQueue,
     look: Callable[[], Optional[T]],
     deadline: Deadline,
@@ -217,7 +235,7 @@ def wait_for(
     """Wait until ``look`` finds something.
 
     Args:
-        lock: guards what ``look`` looks at; not held by the caller.
+        owner: whose lock guards what ``look`` looks at; not held by the caller.
         queue: whoever changes the predicate wakes it.
         look: called with the lock held; returns None to wait, or raises.
         deadline: when to give up; one last look is taken then.
@@ -228,7 +246,7 @@ def wait_for(
 
     Threads: blocks; interruptible by signals, and then neither lock nor ticket is left behind.
     """
-    with lock:
+    with owner._lock:
         found = look()
     if found is not None:
         return found
@@ -237,7 +255,7 @@ def wait_for(
         # A new one each time: several wakers may hold the old one still.
         ticket = Ticket()
         try:
-            with lock:
+            with owner._lock:
                 found = look()
                 if found is not None or expired:
                     return found
@@ -293,7 +311,7 @@ class Outcome(Generic[T]):
 
         Threads: blocks.
         """
-        result = wait_for(self._lock, self.waiters, self._look, deadline, self._parking)
+        result = wait_for(self, self.waiters, self._look, deadline, self._parking)
         if result is None:
             raise Expired
         value, exc = result

@@ -46,6 +46,17 @@ def soon() -> Deadline:
     return Deadline(seconds(10))
 
 
+def test_a_bridge_that_outlives_its_connection_hears_of_the_end_of_the_loop() -> None:
+    with opened() as (connection, peer):
+        bridge = Recorder()
+        connection.bridges.attach(bridge)
+        peer.send(data(3, SUCCESS) + close_frame())
+        connection.closed.get(soon())
+        connection._loop.call_soon(divmod, 1, 0)
+        connection._loop.ended.get(soon())
+        assert bridge.closed
+
+
 def test_a_bridge_is_served_whenever_the_loop_has_moved_something() -> None:
     with opened() as (connection, peer):
         bridge = Recorder()

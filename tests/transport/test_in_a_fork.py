@@ -14,6 +14,8 @@ import threading
 import time
 import warnings
 import weakref
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
@@ -77,6 +79,7 @@ def child(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(forks, "_known", weakref.WeakSet())
 
     def after_fork() -> None:
+        monkeypatch.setattr(forks, "_pid", 0)
         forks.lock.acquire()
         forks._after_in_child()
         forks.lock.release()
@@ -363,7 +366,50 @@ def test_a_signal_during_a_fork_leaves_no_lock_held_r49_r52() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_who_waits_below_a_signal_handler_that_forks_is_told_in_the_child() -> None:
+SIGNALLED_CHILD = """
+import ctypes, functools, importlib.util, os, signal, sys, warnings
+from kubews.transport import forks
+
+warnings.simplefilter("ignore", DeprecationWarning)
+sys.unraisablehook = lambda unraisable: None  # where KeyboardInterrupt goes
+send = ctypes.CDLL(None)["raise"]  # signal.raise_signal would raise what its own handler raises
+os.register_at_fork(after_in_child=functools.partial(send, signal.SIGINT))
+# Once more, so that its functions are the next ones.
+spec = importlib.util.spec_from_file_location("forks", forks.__file__)
+forks = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(forks)
+
+
+class Thing:
+    told = 0
+
+    def _after_fork(self):
+        self.told += 1
+
+
+thing = Thing()
+forks.tell(thing)
+file = forks.own(functools.partial(open, os.devnull, "rb", 0))
+pid = os.fork()
+if not pid:
+    with forks.lock:
+        os._exit(10 * file.closed + thing.told)
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), file.closed, thing.told)
+"""
+
+
+def test_a_signal_to_the_child_does_not_spare_it_what_a_fork_is_r49_r52() -> None:
+    """R-49, R-52: as Ctrl-C at a terminal, which reaches all processes of its group."""
+    done = subprocess.run(
+        [sys.executable, "-c", SIGNALLED_CHILD], capture_output=True, text=True, timeout=seconds(60)
+    )
+    assert (done.stdout, done.stderr) == ("11 False 0\n", "")
+
+
+@pytest.mark.parametrize("held", [False, True], ids=["", "by another thread"])
+def test_who_waits_below_a_signal_handler_that_forks_is_told_in_the_child(held: bool) -> None:
+    """Also if the lock of what it waits for is another thread's at that moment, which the child does not have."""
+
     class Interrupted(Exception):
         pass
 
@@ -379,7 +425,25 @@ def test_who_waits_below_a_signal_handler_that_forks_is_told_in_the_child() -> N
             raise Interrupted
         signal.alarm(int(seconds(10)))
 
-    with opened() as (connection, _), signalled(handler):
+    @contextlib.contextmanager
+    def held_by_another(lock: AbstractContextManager[object]) -> Iterator[None]:
+        done = threading.Event()
+
+        def hold() -> None:
+            time.sleep(0.1)  # until the reader is parked, and before the signal
+            with lock:
+                done.wait()
+
+        holding = in_thread(hold)
+        yield
+        done.set()
+        holding.result()
+
+    with contextlib.ExitStack() as stack:
+        connection, _ = stack.enter_context(opened())
+        if held:
+            stack.enter_context(held_by_another(connection.pipes[1]._lock))
+        stack.enter_context(signalled(handler))
         lost = False
         try:
             connection.pipes[1].take(1, NEVER)

@@ -731,6 +731,36 @@ def test_a_fork_before_a_close_finds_what_to_close() -> None:
         closing = in_thread(waker.close)
         time.sleep(0.1)
         assert closing.running
-        assert waker._open
+        waker.wake()  # as a finalizer might
+        os.fstat(waker.fileno)
     closing.result()
-    assert not waker._open
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(waker.fileno)
+
+
+def test_a_finalizer_amid_a_waker_may_take_the_lock_of_the_forks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The collector may run one wherever it is: neither lock is waited for under the other."""
+    monkeypatch.delattr(os, "eventfd", raising=False)
+    waker, within, go = Waker(), threading.Event(), threading.Event()
+    us, other = waker._sockets
+
+    class Slow:
+        def send(self, data: bytes) -> None:
+            other.send(data)
+            within.set()
+            go.wait()
+            forks.tell(waker)  # what the finalizer does
+
+        def close(self) -> None:
+            other.close()
+
+    waker._sockets = (us, Slow())  # type: ignore[assignment]
+    waking = in_thread(waker.wake)
+    assert within.wait(seconds(10))
+    closing = in_thread(waker.close)
+    time.sleep(0.1)
+    go.set()
+    waking.result()
+    closing.result()

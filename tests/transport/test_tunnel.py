@@ -786,6 +786,19 @@ def test_a_loop_that_ends(kind: str, how: str) -> None:
         assert len(made.done) == 1
 
 
+def test_a_relay_that_outlives_its_tunnel_hears_of_the_end_of_the_loop() -> None:
+    with forwarded() as (made, pod, program, ended):
+        pod.say(pod.bytes(bytes(400 * KIB)), pod.end())
+        made.peer.send(close_frame(1011))
+        assert eventually(lambda: made.tunnel.closed.done())
+        assert made.tunnel._relays
+        made.loop.call_soon(divmod, 1, 0)
+        assert eventually(lambda: made.loop.ended.done())
+        assert 0 < len(read_all(program)) < 400 * KIB
+        assert isinstance(ended.error, ConnectionLost)
+        assert not made.tunnel._relays
+
+
 def test_a_fork(monkeypatch: pytest.MonkeyPatch) -> None:
     """R-52: the child has no hand on the local sockets, nor on the WebSocket; the parent goes on."""
     monkeypatch.setattr(forks, "_descriptors", weakref.WeakSet())

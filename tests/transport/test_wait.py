@@ -7,17 +7,19 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple
 
 import pytest
 from interrupts import Interrupted, interrupt, points, run_with, storm
 from support import eventually, in_thread, seconds
 
 from kubews.errors import BufferFull, ConnectionLost
-from kubews.transport import wait
+from kubews.transport import forks, wait
 from kubews.transport.deadline import NEVER, Deadline
 from kubews.transport.wait import (
     DaemonThread,
+    Expired,
     Outcome,
     PatientThread,
     Ticket,
@@ -26,6 +28,16 @@ from kubews.transport.wait import (
     nothing,
     wait_for,
 )
+
+
+class Owner(NamedTuple):
+    """What a lock guards."""
+
+    lock: AbstractContextManager[object]
+
+    @property
+    def _lock(self) -> AbstractContextManager[object]:
+        return self.lock
 
 
 def parked(queue: WaitQueue, count: int = 1) -> bool:
@@ -181,20 +193,20 @@ def test_what_is_there_is_not_waited_for() -> None:
         calls.append("look")
         return 0  # anything but None
 
-    assert wait_for(lock, queue, look, Deadline(0), lambda: calls.append("park")) == 0
+    assert wait_for(Owner(lock), queue, look, Deadline(0), lambda: calls.append("park")) == 0
     assert calls == ["look"]
 
 
 def test_a_value_that_comes_with_the_deadline_is_taken() -> None:
     """The last look is taken when the time is up, so what came unannounced is found."""
     lock, queue, looks = threading.RLock(), WaitQueue(), iter([None, None, "late"])
-    assert wait_for(lock, queue, lambda: next(looks), Deadline(0), nothing) == "late"
+    assert wait_for(Owner(lock), queue, lambda: next(looks), Deadline(0), nothing) == "late"
     assert not queue
 
 
 def test_timeout_leaves_nothing() -> None:
     lock, queue = threading.RLock(), WaitQueue()
-    assert wait_for(lock, queue, lambda: None, Deadline(0.01), nothing) is None
+    assert wait_for(Owner(lock), queue, lambda: None, Deadline(0.01), nothing) is None
     assert not queue
     assert not lock._is_owned()  # type: ignore[attr-defined]
 
@@ -208,7 +220,9 @@ def test_parking_is_called_without_the_lock_and_before_each_park() -> None:
         values.append(0)
         queue.wake_all()
 
-    found = wait_for(lock, queue, lambda: len(values) if len(values) == 3 else None, NEVER, parking)
+    found = wait_for(
+        Owner(lock), queue, lambda: len(values) if len(values) == 3 else None, NEVER, parking
+    )
     assert found == 3
 
 
@@ -222,7 +236,7 @@ def test_exception_of_a_look(round_: int) -> None:
             raise ValueError
 
     with pytest.raises(ValueError):
-        wait_for(lock, queue, look, Deadline(0), nothing)
+        wait_for(Owner(lock), queue, look, Deadline(0), nothing)
     assert not queue
     assert not lock._is_owned()  # type: ignore[attr-defined]
 
@@ -234,7 +248,7 @@ def test_exception_of_parking() -> None:
         raise ValueError
 
     with pytest.raises(ValueError):
-        wait_for(lock, queue, lambda: None, NEVER, parking)
+        wait_for(Owner(lock), queue, lambda: None, NEVER, parking)
     assert not queue
 
 
@@ -246,7 +260,7 @@ def test_error_through_the_queue() -> None:
 
     def call() -> Any:
         try:
-            return wait_for(lock, queue, lambda: value or None, NEVER, nothing)
+            return wait_for(Owner(lock), queue, lambda: value or None, NEVER, nothing)
         except BufferFull as exc:
             return exc
 
@@ -273,7 +287,7 @@ def test_no_wake_up_is_lost() -> None:
     def player(mine: int) -> None:
         for turn in range(mine, rounds, 3):
             found = wait_for(
-                lock,
+                Owner(lock),
                 queue,
                 lambda turn=turn: True if count[0] == turn else None,
                 Deadline(seconds(20)),
@@ -301,7 +315,7 @@ def wait_under_interrupt(deadline: Deadline, number: int) -> bool:
 
     try:
         _, reached = run_with(
-            lambda: wait_for(lock, queue, lambda: value or None, deadline, parking),
+            lambda: wait_for(Owner(lock), queue, lambda: value or None, deadline, parking),
             number,
             interrupt,
         )
@@ -342,6 +356,16 @@ def test_storm_of_interrupts() -> None:
     assert lost == weather.raised > 10
     in_thread(outcome.set, 5).result()
     assert outcome.get(NEVER) == 5
+
+
+def test_a_wait_within_the_lock_of_the_forks_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread that would answer begins with that lock; one that has a deadline may keep it."""
+    monkeypatch.setattr(wait, "_SLICE", 0.02)
+    with forks.lock:
+        with pytest.raises(RuntimeError, match="raise an exception in the handler"):
+            Outcome[int]().get(NEVER)
+        with pytest.raises(Expired):
+            Outcome[int]().get(Deadline(0.1))
 
 
 # -- outcomes
