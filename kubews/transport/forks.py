@@ -60,8 +60,8 @@ _many = _MANY
 # Between two looks at a thread that is on its way out.
 _GLANCE = 0.0001
 
-# The process whose descriptors these are, and who was not told yet that it is a child.
-_pid = os.getpid()
+# Not empty once a child has closed what is its parent's, and who was not told yet that it is in one.
+_begun: list[bool] = []
 _untold: list[Any] = []
 
 # The gates that the fork under way has closed; used by the forking thread only, which holds lock.
@@ -162,8 +162,7 @@ def _open_gates() -> None:
 
 
 def _after_in_child() -> None:
-    global _pid
-    if _pid != os.getpid():
+    if not _begun:
         for descriptor in list(_descriptors):
             # Never shutdown, and no farewell in TLS: both would reach the parent's connection.
             with contextlib.suppress(OSError):
@@ -171,7 +170,7 @@ def _after_in_child() -> None:
         _descriptors.clear()
         _visitors.clear()
         _untold[:] = _known
-        _pid = os.getpid()
+        _begun.append(True)
     while _untold:
         _untold[-1]._after_fork()
         _untold.pop()
@@ -180,10 +179,12 @@ def _after_in_child() -> None:
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_before, after_in_parent=_open_gates, after_in_child=_after_in_child)
     # A signal that comes during a fork is handled when the first of these functions is entered, and what the
-    # handler raises ends that function and is gone. So what comes first is there twice; and the lock has
-    # functions that are not Python's. What is registered last is called first before a fork, and last after it.
+    # handler raises ends that function and is gone. So what comes first is there twice; and the lock and the
+    # list have functions that are not Python's. What is registered last is called first before a fork, and
+    # last after it.
     os.register_at_fork(after_in_child=_after_in_child)
     os.register_at_fork(after_in_parent=_open_gates, after_in_child=_open_gates)
+    os.register_at_fork(before=_begun.clear)
     os.register_at_fork(
         before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release
     )

@@ -79,8 +79,8 @@ def child(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(forks, "_known", weakref.WeakSet())
 
     def after_fork() -> None:
-        monkeypatch.setattr(forks, "_pid", 0)
         forks.lock.acquire()
+        forks._begun.clear()
         forks._after_in_child()
         forks.lock.release()
 
