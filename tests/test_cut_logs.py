@@ -330,6 +330,8 @@ def test_what_was_rotated_away_during_a_cut_is_a_gap_r51(local: LocalCluster) ->
 
 def test_what_is_still_there_after_a_rotation_is_no_gap_r51(local: LocalCluster) -> None:
     with added(local, None) as pod, pod.logs(follow=True) as log:
+        local.write_log(pod.name, "begun\n")
+        assert lines_of(log, 1) == [b"begun\n"]  # so the server has opened what will be rotated
         local.write_log(pod.name, "one\n")
         local.rotate_log(pod.name)
         local.write_log(pod.name, "two\n")

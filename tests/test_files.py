@@ -229,6 +229,7 @@ def test_a_file_that_could_not_be_opened_leaves_nothing_r46(
 
 @pytest.mark.parametrize("known", [False, True])
 def test_a_full_disk_is_told_r46(programs: Programs, known: bool) -> None:
+    """By closing, too, if writing has told it: that may be the last flush of a wrapper."""
     pod = programs(PROGRAMS, cat='head -c 1000; echo "cat: No space left on device" >&2; exit 1')
     file = pod.open("f", "wb")
     file.write(bytes(2000))
@@ -236,6 +237,8 @@ def test_a_full_disk_is_told_r46(programs: Programs, known: bool) -> None:
         file.flush()
         file.raw._process.wait(seconds(20))
         file.write(b"more")
+        with pytest.raises(CopyError, match="No space left"):
+            file.flush()
     with pytest.raises(CopyError, match="No space left"):
         file.close()
     assert list(directory_of(pod).iterdir()) == []

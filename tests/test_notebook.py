@@ -52,13 +52,13 @@ class Kernel:
     def interrupt(self) -> None:
         self._manager.interrupt_kernel()
 
-    def wait_output(self, identifier: str) -> None:
-        """Wait until a cell has written something more: who is idle does not hear of an interrupt."""
+    def wait_output(self, identifier: str, text: str) -> None:
+        """Wait until a cell has written this: who is idle does not hear of an interrupt."""
         end = time.monotonic() + seconds(30)
         while True:
             message = self._client.get_iopub_msg(timeout=max(0.1, end - time.monotonic()))
             ours = message["parent_header"].get("msg_id") == identifier
-            if ours and message["msg_type"] == "stream":
+            if ours and message["msg_type"] == "stream" and text in message["content"]["text"]:
                 return
 
     def finish(self, identifier: str) -> tuple[str, dict[str, str]]:
@@ -116,16 +116,16 @@ def test_a_notebook_r49(kernel: Kernel, pod: Pod) -> None:
     assert kernel.run("q = pod.popen(['sleep', '1000'], stdin=PIPE, stdout=PIPE)")[0] == "ok"
     for call in ("q.stdout.read()", "q.wait()", "q.communicate()", "pod.run(['sleep', '1000'])"):
         cell = kernel.start(INTERRUPTED.format(call=call))
-        kernel.wait_output(cell)
+        kernel.wait_output(cell, "in")
         time.sleep(0.3)
         begin = time.monotonic()
         kernel.interrupt()
-        kernel.wait_output(cell)
+        kernel.wait_output(cell, "out")
         assert time.monotonic() - begin < seconds(2), call
         assert kernel.finish(cell)[0] == "KeyboardInterrupt", call
     first = "p.stdin.write(b'a\\n'); print(p.stdout.readline(), flush=True)"
     cell = kernel.start(f"{first}; p.stdout.readline()")
-    kernel.wait_output(cell)
+    kernel.wait_output(cell, "b'a")
     time.sleep(0.3)
     kernel.interrupt()
     assert kernel.finish(cell)[0] == "KeyboardInterrupt"

@@ -61,7 +61,7 @@ class PodWriter(io.RawIOBase):
         #: Whether a ``TextIOWrapper`` is being made of it.
         self.in_the_making = False
         self._whole = True  # whether all that was given was sent: Ctrl-C may have come between
-        # Closing raises it again: what a wrapper's last flush raises is hidden by what the closing does.
+        # Raised again by all that follows: what a wrapper's last flush raises is hidden by what closing does.
         self._failure: Optional[Exception] = None
         self._kind = checksums.choose(found.programs, None)
         self._digest = self._kind.make() if self._kind else None
@@ -104,12 +104,10 @@ class PodWriter(io.RawIOBase):
         data = memoryview(b).cast("B")
         if self._finalizing or self._discarded:
             return len(data)  # a wrapper that nobody has closed, or whose block has failed
+        if self._failure is not None:
+            raise fresh(self._failure)
         self._whole = False
-        try:
-            self._send(data)
-        except Exception as exc:
-            self._failure = fresh(exc)
-            raise
+        self._send(data)
         if self._digest is not None:
             self._digest.update(bytes(data))
         self._size += len(data)
@@ -147,15 +145,18 @@ class PodWriter(io.RawIOBase):
         try:
             self._process.stdin.write(data)
         except StreamBroken:
-            self._finish()  # which knows why
+            try:
+                self._finish()  # which knows why
+            except Exception as exc:
+                self._failure = fresh(exc)
+                raise
             raise
 
     def _commit(self) -> None:
         try:
             if not self._whole:
-                raise self._failure or TruncatedTransfer(
-                    "writing was interrupted", received=self._size
-                )
+                interrupted = TruncatedTransfer("writing was interrupted", received=self._size)
+                raise fresh(self._failure or interrupted)
             output = self._finish() if self._size else self._finish_empty()
             check_written(output, self._size, self._kind, self._digest, self._attempts)
             name = _APPEND if self._append else NAME

@@ -442,7 +442,6 @@ class Link(ABC):
         lost = self.lost_by_fork()
         # One that had ended is memory only, and as good here as there; but not what threads do with it.
         ended = self.closed.done()
-        self.closed.set(None)
         self._settle_fork(lost, ended)
         if ended:
             return
@@ -453,3 +452,4 @@ class Link(ABC):
         live.remove(self)
         self._outbox.break_off(str(lost))
         self._outbox.drop()
+        self.closed.set(None)  # last: what Ctrl-C has stopped is done again, as a whole

@@ -94,7 +94,7 @@ class PatientThread(DaemonThread):
 
 
 class ServingThread(DaemonThread):
-    """A thread that wakes the others, in which nothing may wait for ever: not even a finalizer of the user's.
+    """A thread that sets outcomes, and must not wait for one: not even in a finalizer of the user's.
 
     Threads: see ``threading.Thread``.
     """
@@ -126,11 +126,6 @@ class Ticket:
 
         Threads: blocks; interruptible by signals.
         """
-        endless = deadline.remaining() is None
-        if endless and isinstance(self.thread, ServingThread):
-            raise RuntimeError(
-                "a finalizer that was run in a thread of kubews waits for kubews: it would wait for itself"
-            )
         longest = _SLICE
         while True:
             remaining = deadline.remaining()
@@ -139,7 +134,7 @@ class Ticket:
                 return True
             if deadline.expired():
                 return False
-            if endless and longest == _SLICE and _in_section(sys._getframe()):
+            if remaining is None and longest == _SLICE and _in_section(sys._getframe()):
                 raise RuntimeError(
                     "a signal handler, or a finalizer, waits for kubews within a call of kubews, which holds "
                     "a lock: raise an exception in the handler, and wait where that is caught"
@@ -256,12 +251,12 @@ def wait_for(
         ticket = Ticket()
         try:
             with owner._lock:
+                # Invariant: registered before the look, under the same lock, so whoever changes the predicate
+                # after it finds the ticket: also a signal handler, which runs in this very thread.
+                queue.add(ticket)
                 found = look()
                 if found is not None or expired:
                     return found
-                # Invariant: registered under the lock under which the look failed, so whoever
-                # changes the predicate after it finds the ticket.
-                queue.add(ticket)
             parking()
             expired = not ticket.park(deadline)
         finally:
@@ -308,9 +303,15 @@ class Outcome(Generic[T]):
         Raises:
             Expired: the deadline passed.
             Exception: the one that was set.
+            RuntimeError: the wait would never end, as it holds up who is to end it.
 
         Threads: blocks.
         """
+        serving = isinstance(threading.current_thread(), ServingThread)
+        if serving and not self.done() and deadline.remaining() is None:
+            raise RuntimeError(
+                "a finalizer that was run in a thread of kubews waits for kubews: it would wait for itself"
+            )
         result = wait_for(self, self.waiters, self._look, deadline, self._parking)
         if result is None:
             raise Expired

@@ -15,13 +15,12 @@ import time
 import warnings
 import weakref
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
-from interrupts import signalled
+from interrupts import Interrupted, interrupt, points, run_with, signalled
 from peers import V5, opened, tcp_pair, unblocked
-from support import in_thread, seconds
+from support import eventually, in_thread, seconds
 
 from kubews.errors import ConnectionLost, StreamBroken
 from kubews.protocol.channels import Channels
@@ -31,6 +30,7 @@ from kubews.transport.connection import Connection
 from kubews.transport.deadline import NEVER
 from kubews.transport.loop import Loop, Waker
 from kubews.transport.outbox import Unsent
+from kubews.transport.pipe import Pipe
 from kubews.transport.wait import Ticket
 from kubews.transport.wire import Wire
 
@@ -184,6 +184,25 @@ def test_a_live_connection_is_dead_in_the_child(child: Any) -> None:
     with far:
         far.settimeout(seconds(5))
         assert far.recv(1) == b""  # here nobody else has the descriptor
+
+
+def test_what_ctrl_c_has_stopped_of_that_is_done_again_r49_r52() -> None:
+    for number in points():
+        connection, far = unserved()
+        try:
+            _, reached = run_with(connection._after_fork, number, interrupt)
+        except Interrupted:
+            reached = True
+        connection._after_fork()
+        assert connection.inherited, number
+        for call in (connection.status.get, connection.pipes[1].wait_data):
+            with pytest.raises(ConnectionLost, match="this process is a fork"):
+                call(NEVER)
+        assert connection.closed.done()
+        far.close()
+        if not reached:
+            assert number > 20
+            return
 
 
 def test_an_ended_connection_is_as_good_in_the_child(child: Any) -> None:
@@ -426,12 +445,12 @@ def test_who_waits_below_a_signal_handler_that_forks_is_told_in_the_child(held: 
         signal.alarm(int(seconds(10)))
 
     @contextlib.contextmanager
-    def held_by_another(lock: AbstractContextManager[object]) -> Iterator[None]:
+    def held_by_another(pipe: Pipe) -> Iterator[None]:
         done = threading.Event()
 
         def hold() -> None:
-            time.sleep(0.1)  # until the reader is parked, and before the signal
-            with lock:
+            assert eventually(lambda: pipe.readers)  # and, for a moment, before the signal
+            with pipe._lock:
                 done.wait()
 
         holding = in_thread(hold)
@@ -442,7 +461,7 @@ def test_who_waits_below_a_signal_handler_that_forks_is_told_in_the_child(held: 
     with contextlib.ExitStack() as stack:
         connection, _ = stack.enter_context(opened())
         if held:
-            stack.enter_context(held_by_another(connection.pipes[1]._lock))
+            stack.enter_context(held_by_another(connection.pipes[1]))
         stack.enter_context(signalled(handler))
         lost = False
         try:

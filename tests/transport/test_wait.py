@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from interrupts import Interrupted, interrupt, points, run_with, storm
-from support import eventually, in_thread, seconds
+from support import eventually, in_thread, seconds, time_limit
 
 from kubews.errors import BufferFull, ConnectionLost
 from kubews.transport import forks, wait
@@ -333,6 +333,31 @@ def test_interrupted_at_every_point(deadline: Deadline) -> None:
         if not wait_under_interrupt(deadline, number):
             assert number > 10
             return
+
+
+def answer_in_handler(number: int) -> bool:
+    """Let a signal handler change at one point what is waited for; return whether there was such a point."""
+    owner, queue, values = Owner(threading.RLock()), WaitQueue(), list[str]()
+
+    def change(name: str) -> None:
+        if not values:
+            values.append(name)
+            queue.wake_all()
+
+    with time_limit(10):
+        _, reached = run_with(
+            lambda: wait_for(
+                owner, queue, lambda: values or None, NEVER, lambda: change("as usual")
+            ),
+            number,
+            lambda: change("by the handler"),
+        )
+    return reached
+
+
+def test_a_handler_of_the_same_thread_wakes_it_wherever_it_comes() -> None:
+    """For the lock keeps the other threads out only."""
+    assert next(number for number in points() if not answer_in_handler(number)) > 10
 
 
 def test_storm_of_interrupts() -> None:
