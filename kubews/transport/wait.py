@@ -126,7 +126,8 @@ class Ticket:
 
         Threads: blocks; interruptible by signals.
         """
-        longest = _SLICE
+        main = self.thread is threading.main_thread()
+        longest = _SLICE if main else threading.TIMEOUT_MAX
         while True:
             remaining = deadline.remaining()
             timeout = longest if remaining is None else min(remaining, longest)
@@ -134,13 +135,11 @@ class Ticket:
                 return True
             if deadline.expired():
                 return False
-            if remaining is None and longest == _SLICE and _in_section(sys._getframe()):
+            if main and remaining is None and _in_section(sys._getframe()):
                 raise RuntimeError(
                     "a signal handler, or a finalizer, waits for kubews within a call of kubews, which holds "
                     "a lock: raise an exception in the handler, and wait where that is caught"
                 )
-            if self.thread is not threading.main_thread():
-                longest = threading.TIMEOUT_MAX
 
     def release(self) -> None:
         """Let the parked thread go on; again is nothing.
