@@ -373,7 +373,8 @@ class Stream(io.RawIOBase):
 
     def __del__(self) -> None:
         self._finalizing = True
-        super().__del__()
+        if hasattr(self, "_bridge"):  # otherwise Ctrl-C came before
+            super().__del__()
 
     def _dealloc_warn(self, source: Any) -> None:
         # A wrapper calls this when it is being finalized, just before it closes us.

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gc
 import io
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 from support import in_thread, seconds
@@ -15,7 +17,10 @@ from transport.peers import opened
 
 import kubews
 from kubews import PIPE, Pod, Stream
+from kubews.files.podreader import PodReader
+from kubews.files.podwriter import PodWriter
 from kubews.session import Session
+from kubews.transport.exchange import HttpResponse
 from kubews.transport.pipe import Pipe
 
 
@@ -151,6 +156,18 @@ def test_the_timeout_of_a_signal_handler_is_not_that_of_recv(pod: Pod) -> None:
         with signalled(handler), pytest.raises(Late, match="of the handler"):
             process.stdout.recv(10, timeout=seconds(5))
         process.close()
+
+
+@pytest.mark.parametrize("kind", [Stream, PodReader, PodWriter, HttpResponse])
+def test_what_ctrl_c_has_half_made_is_forgotten_in_silence_r49(
+    kind: type[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R-49: Python tells of what such a finalizer raises in its development mode, and from 3.13 on."""
+    told = []
+    monkeypatch.setattr(sys, "unraisablehook", told.append)
+    kind.__new__(kind)
+    gc.collect()
+    assert told == []
 
 
 def test_an_interrupted_close_of_an_output_can_be_made_again() -> None:

@@ -35,11 +35,11 @@ class PodReader(io.RawIOBase):
     """
 
     mode = "rb"
+    _process: Optional[Popen] = None  # of the class, for what is closed if Ctrl-C stops the making
 
     def __init__(self, pod: Target, path: str, found: Found) -> None:
         self._pod, self.name, self._found = pod, path, found
         self._attempts = Attempts(pod, path, _RETRIES)
-        self._process: Optional[Popen] = None
         self._position = self._there = 0  # where to read, and where the command is
         self._finalizing = False
 

@@ -50,9 +50,10 @@ class PodWriter(io.RawIOBase):
     Threads: one.
     """
 
+    _process: Optional[Popen] = None  # of the class, for what is closed if Ctrl-C stops the making
+
     def __init__(self, pod: Target, path: str, found: Found, append: bool) -> None:
         self._finalizing = self._discarded = False
-        self._process: Optional[Popen] = None
         self._pod, self.name, self._found, self._append = pod, path, found, append
         self._target = found.real or path
         self.mode = "ab" if append else "wb"

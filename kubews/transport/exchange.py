@@ -87,7 +87,6 @@ class HttpResponse(io.BufferedReader):
     """
 
     def __init__(self, answer: http.client.HTTPResponse, sock: PatientSocket, what: str) -> None:
-        self._sock = sock
         #: The status code, such as 200. The server's own refusals of the request are exceptions; what
         #: is behind the proxy answers as it likes.
         self.status: int = answer.status
@@ -97,6 +96,7 @@ class HttpResponse(io.BufferedReader):
         self.headers: Message = answer.headers
         self._body = _Body(answer, sock, what)
         super().__init__(self._body, _CHUNK)
+        self._sock = sock
 
     def __repr__(self) -> str:
         return f"<kubews.HttpResponse {self.status} {self.reason}>"
@@ -161,6 +161,8 @@ class HttpResponse(io.BufferedReader):
         super().close()
 
     def __del__(self) -> None:
+        if not hasattr(self, "_sock"):
+            return  # Ctrl-C came before
         if self._sock.fileno() != -1:
             text = f"{self!r} was neither closed nor read to its end"
             warnings.warn(text, ResourceWarning, source=self, stacklevel=2)
