@@ -60,9 +60,7 @@ def hard_link(name: str, target: str) -> bytes:
 
 def shared(key: str, size: int) -> bytes:
     """Return a global pax header with one value of so many bytes."""
-    record = f" {key}={'v' * size}\n"
-    length = len(record) + 6
-    return member("g", f"{length}{record}".encode(), kind=tarfile.XGLTYPE)
+    return member("g", record(key, b"v" * size), kind=tarfile.XGLTYPE)
 
 
 def record(keyword: str, value: bytes) -> bytes:

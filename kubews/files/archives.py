@@ -119,9 +119,7 @@ class _Stream:
         if self._records:
             self._records = False
             if self.short:
-                raise TruncatedTransfer(
-                    f"the archive was cut after {self.size:,} bytes", received=self.size
-                )
+                raise EOFError("within a pax header")
             _check_records(data)
         return data
 

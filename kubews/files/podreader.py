@@ -35,11 +35,11 @@ class PodReader(io.RawIOBase):
     """
 
     mode = "rb"
-    _process: Optional[Popen] = None  # of the class, for what is closed if Ctrl-C stops the making
 
     def __init__(self, pod: Target, path: str, found: Found) -> None:
         self._pod, self.name, self._found = pod, path, found
         self._attempts = Attempts(pod, path, _RETRIES)
+        self._process: Optional[Popen] = None
         self._position = self._there = 0  # where to read, and where the command is
         self._finalizing = False
 
@@ -168,7 +168,8 @@ class PodReader(io.RawIOBase):
 
     def __del__(self) -> None:
         self._finalizing = True
-        super().__del__()
+        if hasattr(self, "_process"):  # otherwise Ctrl-C came before
+            super().__del__()
 
     def _dealloc_warn(self, source: Any) -> None:
         # A wrapper calls this when it is being finalized, just before it closes us.

@@ -50,10 +50,9 @@ class PodWriter(io.RawIOBase):
     Threads: one.
     """
 
-    _process: Optional[Popen] = None  # of the class, for what is closed if Ctrl-C stops the making
-
     def __init__(self, pod: Target, path: str, found: Found, append: bool) -> None:
         self._finalizing = self._discarded = False
+        self._process: Optional[Popen] = None
         self._pod, self.name, self._found, self._append = pod, path, found, append
         self._target = found.real or path
         self.mode = "ab" if append else "wb"
@@ -156,8 +155,9 @@ class PodWriter(io.RawIOBase):
     def _commit(self) -> None:
         try:
             if not self._whole:
-                interrupted = TruncatedTransfer("writing was interrupted", received=self._size)
-                raise fresh(self._failure or interrupted)
+                if self._failure is not None:
+                    raise fresh(self._failure)
+                raise TruncatedTransfer("writing was interrupted", received=self._size)
             output = self._finish() if self._size else self._finish_empty()
             check_written(output, self._size, self._kind, self._digest, self._attempts)
             name = _APPEND if self._append else NAME
@@ -196,7 +196,8 @@ class PodWriter(io.RawIOBase):
 
     def __del__(self) -> None:
         self._finalizing = True
-        super().__del__()
+        if hasattr(self, "_process"):  # otherwise Ctrl-C came before
+            super().__del__()
 
     def _dealloc_warn(self, source: Any) -> None:
         # A wrapper calls this when it is being finalized, just before it closes us.

@@ -278,8 +278,6 @@ class Pipe:
         """
         views = [memoryview(piece) for piece in pieces if piece]
         size = sum(map(len, views))
-        if not size:
-            del pieces[:]
         while pieces:
             with self._lock:
                 if self._discard:
