@@ -300,7 +300,6 @@ def test_a_runtime_that_dies_ends_a_stall(box: LocalCluster) -> None:
         client.see((OPENED, data))
         read_no_more(client, data)
         box.break_forwards()
-        client.ping(1)
         assert client.run_out().close_codes() == [b"\x03\xe8"]
 
 
