@@ -36,7 +36,7 @@ class Session:
         if not hasattr(self, "connection"):
             return  # Ctrl-C came before
         connection = self.connection
-        ended = self._dismissed or connection.closed.done() or connection.succeeded()
+        ended = self._dismissed or connection.status.done()
         connection.abort("the process was forgotten")  # first: a warning may be an exception
         if not ended:
             warnings.warn(

@@ -8,6 +8,7 @@ import subprocess
 import threading
 import time
 import warnings
+from pathlib import Path
 
 import pytest
 from support import in_thread, seconds
@@ -15,6 +16,8 @@ from support import in_thread, seconds
 import kubews
 from kubews import DEVNULL, PIPE, STDOUT, Pod
 from kubews.testing import Faults, LocalCluster
+from kubews.transport import live
+from kubews.transport.link import Link
 
 
 @pytest.mark.half_close
@@ -322,6 +325,31 @@ def test_a_forgotten_process_is_warned_about_and_its_connection_cut(pod: Pod) ->
         gc.collect()
     assert [warning.category for warning in caught] == [ResourceWarning]
     assert f"pod {pod.namespace}/web-0" in str(caught[0].message)
+
+
+def test_who_was_told_of_the_loss_is_not_told_that_it_still_runs_r26(
+    pod: Pod, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R-26: also before the loop's thread has gone the last step."""
+    told, real = threading.Event(), live.remove
+
+    def later(link: Link) -> None:
+        told.wait(seconds(10))
+        real(link)
+
+    monkeypatch.setattr(live, "remove", later)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            with open(tmp_path / "file", "wb") as not_to_be_read:
+                process = pod.popen(["sleep", "100"], stdin=not_to_be_read)
+                with pytest.raises(OSError, match="Bad file descriptor"):
+                    process.wait(seconds(10))
+            del process
+            gc.collect()
+        finally:
+            told.set()
+    assert caught == []
 
 
 def test_a_stream_keeps_its_process(pod: Pod) -> None:

@@ -34,6 +34,9 @@ from kubews.errors import AuthPluginError, ConfigError
 TIME_LIMIT = 300.0
 
 _KEPT = 4096  # characters of stderr for the error
+
+# Seconds that the main thread waits at once: Ctrl-C that comes right before a wait for a lock is heard behind it.
+_SLICE = 1.0
 _TIMESTAMP = re.compile(
     r"(\d{4}-\d\d-\d\d)[Tt](\d\d:\d\d:\d\d)(\.\d+)?([Zz]|[+-]\d\d:\d\d)"  # RFC 3339
 )
@@ -211,7 +214,8 @@ class _Run:
             reader.start()
         try:
             for reader in readers:
-                reader.join(max(0.0, self._end - time.monotonic()))
+                while reader.is_alive() and (left := self._end - time.monotonic()) > 0:
+                    reader.join(min(left, _SLICE))
             # Its end is the end of its output as a rule: no time goes by here.
             process.wait(max(0.0, self._end - time.monotonic()))
         except subprocess.TimeoutExpired:

@@ -116,7 +116,9 @@ def test_waiting_for_another_threads_answer_has_a_limit(plugins: Plugins) -> Non
     assert bearer(first.result(seconds(60))) == "t"
 
 
-def test_ctrl_c_leaves_it_to_the_next(plugins: Plugins) -> None:
+@pytest.mark.parametrize("wakes", [True, False])
+def test_ctrl_c_leaves_it_to_the_next(plugins: Plugins, wakes: bool) -> None:
+    """Also if it does not wake the wait of the main thread: right before that, it does not."""
     slow = "test $(wc -l < runs) -gt 1 || exec sleep 1000"
     plugin = plugins.write(f"{slow}\necho '{credential(token='second')}'")
     mine = identity(User(exec=plugin))
@@ -127,7 +129,8 @@ def test_ctrl_c_leaves_it_to_the_next(plugins: Plugins) -> None:
         others.append(in_thread(mine.show, Deadline(seconds(60))))
         assert eventually(lambda: waiting(mine) == 1, 30)
         assert eventually(lambda: "kubews plugin" in str(threading.enumerate()), 30)
-        os.kill(os.getpid(), signal.SIGINT)
+        waker = threading.main_thread() if wakes else threading.current_thread()
+        signal.pthread_kill(waker.ident or 0, signal.SIGINT)
 
     interrupting = in_thread(interrupt)
     with pytest.raises(KeyboardInterrupt):
