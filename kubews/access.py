@@ -39,7 +39,7 @@ class Access:
         strict_x509: whether certificates must keep every rule of RFC 5280.
 
     Raises:
-        ConfigError: the headers cannot be sent, or the proxy is none.
+        ConfigError: the headers cannot be sent.
 
     Threads: any number at once.
     """
@@ -48,7 +48,6 @@ class Access:
         self, config: Config, headers: Mapping[str, str], strict_x509: bool = False
     ) -> None:
         self._cluster = config.cluster
-        proxies.choose(self._cluster)  # what is wrong with it is better said now
         self._strict_x509 = strict_x509
         self._headers = http.additional_headers(headers)
         self.identity = Identity(config)

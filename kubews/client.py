@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Optional, Protocol, TypeVar
 
 from kubews.access import Access, Use
-from kubews.config import Config
+from kubews.config import Config, proxies
 from kubews.errors import KubewsError
 from kubews.protocol.access import ACCESS_REVIEWS, access_review
 from kubews.protocol.codec import Codec
@@ -100,6 +100,7 @@ class Client:
             self.config = dataclasses.replace(self.config, cluster=cluster)
         self.connect_timeout = connect_timeout
         self.explains = explain
+        proxies.choose(self.config.cluster)  # what is wrong with it is better said now
         self._make_access = partial(Access, self.config, dict(headers or {}), strict_x509)
         self._access = self._make_access()
         self._lock = threading.RLock()  # guards what follows

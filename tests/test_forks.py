@@ -294,3 +294,27 @@ assert p.communicate() == (b"over\\n", None)
 ending()
 """
     check(program, pod, cluster)
+
+
+def test_a_proxy_that_is_none_by_now_concerns_no_fork_r52(pod: Pod, cluster) -> None:
+    """R-52: what a client was made with was looked at then; a fork does not fail by it, and tells all."""
+    program = """
+import dataclasses
+elsewhere = dataclasses.replace(client.config.cluster, server="https://192.0.2.1", proxy_url=None)  # through a proxy
+others = [kubews.Client(dataclasses.replace(client.config, cluster=elsewhere)) for _ in range(3)]
+processes = [pod.popen(["sleep", "1000"]) for _ in range(3)]
+os.environ["https_proxy"] = os.environ["HTTPS_PROXY"] = "nothing://x"
+
+def child():
+    for p in processes:
+        try:
+            p.wait(5)
+        except kubews.ConnectionLost:
+            pass
+
+reap(in_fork(child))
+for p in processes:
+    p.close()
+ending()
+"""
+    check(program, pod, cluster)

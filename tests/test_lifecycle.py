@@ -134,6 +134,41 @@ ending()
     quiet(run(program, cluster.kubeconfig), 0, "")
 
 
+def test_a_finalizer_in_the_thread_of_its_own_connection_ends_r26(pod: Pod, cluster) -> None:
+    """R-26: the collector runs it where it likes; what would wait for itself is refused, and nothing hangs."""
+    program = """
+class Forgotten:
+    def __init__(self, call):
+        self.call, self.cycle = call, self
+    def __del__(self):
+        try:
+            self.call()
+        except RuntimeError as exc:
+            refused.append("would wait for itself" in str(exc))
+        done.set()
+
+def collect_there(call):
+    done.clear()
+    Forgotten(call)
+    p._connection._loop.call_soon(gc.collect)
+    assert done.wait(5)
+
+refused, done = [], threading.Event()
+gc.disable()
+p = pod.popen(["cat"], stdin=PIPE, stdout=PIPE)
+calls = [p.wait, p.stdout.read, p.stdout.peek, lambda: p.stdin.write(bytes(8 << 20))]
+for call in calls:
+    collect_there(call)
+assert len(p.stdout.read(8 << 20)) == 8 << 20
+p.stdin.close()
+assert p.wait(10) == 0
+assert refused == [True] * (len(calls) - 1), refused
+p.close()
+ending()
+"""
+    quiet(run(program, cluster.kubeconfig), 0, "")
+
+
 CYCLES = """
 ROUNDS = {rounds}
 def count():

@@ -6,7 +6,7 @@ import contextlib
 import io
 from typing import TYPE_CHECKING, Any, Optional
 
-from kubews.errors import StreamBroken, TruncatedTransfer
+from kubews.errors import CopyError, StreamBroken, TruncatedTransfer
 from kubews.files import checksums
 from kubews.files.copying import CUT, Attempts, pipe
 from kubews.files.remotefiles import Found, read_some
@@ -144,13 +144,24 @@ class PodWriter(io.RawIOBase):
         assert self._process is not None
         try:
             self._process.stdin.write(data)
-        except StreamBroken:
+        except StreamBroken as exc:
+            failure = self._why()
+            self._failure = fresh(failure)
+            raise failure from exc
+
+    def _why(self) -> Exception:
+        """Return what has ended the remote command before all was written."""
+        try:
             try:
-                self._finish()  # which knows why
-            except Exception as exc:
-                self._failure = fresh(exc)
-                raise
-            raise
+                self._finish()
+            except CUT as exc:
+                self._attempts.after(exc, self._size)
+        except Exception as exc:
+            return exc
+        return CopyError(
+            f"{self._pod.where}: what writes {self.name} there has ended before all was written",
+            member=self.name,
+        )
 
     def _commit(self) -> None:
         try:
@@ -205,15 +216,29 @@ class PodWriter(io.RawIOBase):
 
 
 class _Whole:
-    """What a buffered and a text file have in common: leaving the block by an exception writes nothing.
+    """What a buffered and a text file have in common: what has failed, or has been stopped, writes nothing.
 
     Threads: one.
     """
 
+    def close(self) -> None:
+        if not (self.closed or self._finalizing):  # type: ignore[attr-defined]  # as ``io`` calls it
+            try:
+                self.flush()  # type: ignore[attr-defined]
+            except BaseException:  # Ctrl-C: ``io`` would go on closing, and name what has no end
+                self._discard()
+                with contextlib.suppress(Exception):
+                    super().close()  # type: ignore[misc]
+                raise
+        super().close()  # type: ignore[misc]
+
+    def _discard(self) -> None:
+        buffered: Any = getattr(self, "buffer", self)
+        buffered.raw.discard()
+
     def __exit__(self, *exc_info: Any) -> None:
         if exc_info[0] is not None:
-            buffered: Any = getattr(self, "buffer", self)
-            buffered.raw.discard()
+            self._discard()
         super().__exit__(*exc_info)  # type: ignore[misc]  # of the file
 
 

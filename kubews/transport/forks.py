@@ -171,9 +171,15 @@ def _after_in_child() -> None:
         _visitors.clear()
         _untold[:] = _known
         _begun.append(True)
+    failed = None
     while _untold:
-        _untold[-1]._after_fork()
+        try:
+            _untold[-1]._after_fork()
+        except Exception as exc:
+            failed = exc  # Python prints what is raised here; the others must be told all the same
         _untold.pop()
+    if failed is not None:
+        raise failed
 
 
 if hasattr(os, "register_at_fork"):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Optional
 
 from kubews.errors import StreamBroken
 from kubews.transport.deadline import Deadline
-from kubews.transport.wait import Expired, WaitQueue, nothing, wait_for
+from kubews.transport.wait import Expired, WaitQueue, must_not_wait, nothing, wait_for
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -89,6 +89,9 @@ class Outbox:
     ) -> None:
         """Queue a frame of a stream and move the offset of its source; wait while there is no room.
 
+        The loop's own thread does not wait for what only it can make: a writer that the collector finalizes there
+        goes over the limit.
+
         Raises:
             Expired: the deadline passed; nothing was queued.
             StreamBroken: nothing can be sent any more, or nothing of this stream.
@@ -100,7 +103,7 @@ class Outbox:
             self.check()
             if stream_id in self._ended:
                 raise StreamBroken("the stream was ended on this side")
-            if not self.has_room():
+            if not (self.has_room() or must_not_wait(deadline)):
                 return None
             # Invariant: both or neither. No call stands between the two statements, and a signal
             # handler runs only at a call.

@@ -94,10 +94,15 @@ class PatientThread(DaemonThread):
 
 
 class ServingThread(DaemonThread):
-    """A thread that sets outcomes, and must not wait for one: not even in a finalizer of the user's.
+    """A thread that ends the waiting of others, and must not wait itself: not even in a finalizer of the user's.
 
     Threads: see ``threading.Thread``.
     """
+
+
+def must_not_wait(deadline: Deadline) -> bool:
+    """Tell whether this thread must not wait until the deadline: it is never, and others wait for this thread."""
+    return deadline.remaining() is None and isinstance(threading.current_thread(), ServingThread)
 
 
 class Ticket:
@@ -238,12 +243,19 @@ def wait_for(
     Returns:
         What ``look`` returned, or None if the deadline passed.
 
+    Raises:
+        RuntimeError: the wait might never end, as it holds up who is to end it.
+
     Threads: blocks; interruptible by signals, and then neither lock nor ticket is left behind.
     """
     with owner._lock:
         found = look()
     if found is not None:
         return found
+    if must_not_wait(deadline):
+        raise RuntimeError(
+            "a finalizer, or a callback, that runs in a thread of kubews waits for kubews: it would wait for itself"
+        )
     expired = False
     while True:
         # A new one each time: several wakers may hold the old one still.
@@ -302,15 +314,10 @@ class Outcome(Generic[T]):
         Raises:
             Expired: the deadline passed.
             Exception: the one that was set.
-            RuntimeError: the wait would never end, as it holds up who is to end it.
+            RuntimeError: as for ``wait_for``.
 
         Threads: blocks.
         """
-        serving = isinstance(threading.current_thread(), ServingThread)
-        if serving and not self.done() and deadline.remaining() is None:
-            raise RuntimeError(
-                "a finalizer that was run in a thread of kubews waits for kubews: it would wait for itself"
-            )
         result = wait_for(self, self.waiters, self._look, deadline, self._parking)
         if result is None:
             raise Expired

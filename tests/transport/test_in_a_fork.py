@@ -79,10 +79,9 @@ def child(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(forks, "_known", weakref.WeakSet())
 
     def after_fork() -> None:
-        forks.lock.acquire()
-        forks._begun.clear()
-        forks._after_in_child()
-        forks.lock.release()
+        with forks.lock:
+            forks._begun.clear()
+            forks._after_in_child()
 
     return after_fork
 
@@ -108,6 +107,26 @@ def test_descriptors_are_closed_and_things_told(child: Any) -> None:
             return True
 
     assert in_thread(free).result()
+
+
+def test_one_that_fails_keeps_nothing_from_the_others(child: Any) -> None:
+    told: list[int] = []
+
+    class Thing:
+        def __init__(self, number: int) -> None:
+            self.number = number
+
+        def _after_fork(self) -> None:
+            told.append(self.number)
+            if self.number < 4:
+                raise LookupError("mine")
+
+    things = [Thing(number) for number in range(5)]
+    for thing in things:
+        forks.tell(thing)
+    with pytest.raises(LookupError, match="mine"):  # Python prints it
+        child()
+    assert sorted(told) == [0, 1, 2, 3, 4]
 
 
 def test_there_need_be_no_fork(monkeypatch: pytest.MonkeyPatch) -> None:

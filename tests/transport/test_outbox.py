@@ -15,7 +15,7 @@ from support import eventually, in_thread, seconds
 from kubews.errors import BufferFull, StreamBroken
 from kubews.transport.deadline import NEVER, Deadline
 from kubews.transport.outbox import Outbox, Unsent
-from kubews.transport.wait import nothing
+from kubews.transport.wait import Expired, ServingThread, nothing
 
 NOW = Deadline(0)
 KIB32 = bytes(32 * 1024)
@@ -177,6 +177,25 @@ def test_writer_waits_for_room() -> None:
     assert data.endswith(b"last")
     assert len(data) == 32 * len(KIB32) + 4
     assert not outbox.writers
+
+
+def test_who_makes_room_does_not_wait_for_it() -> None:
+    """As a writer that the collector finalizes in the loop's own thread; with a time limit it may."""
+    outbox = Outbox(1 << 20, nothing)
+    fill(outbox)
+    late: list[bool] = []
+
+    def finalize() -> None:
+        with pytest.raises(Expired):
+            put(outbox, b"not at once")
+        put(outbox, b"last", NEVER)
+        late.append(outbox.has_room())
+
+    thread = ServingThread(finalize, "loop")
+    thread.start()
+    thread.join(seconds(10))
+    assert late == [False]
+    assert sent(outbox).endswith(b"last")
 
 
 def test_put_last_needs_no_room() -> None:
