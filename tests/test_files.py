@@ -300,6 +300,30 @@ def test_ctrl_c_while_the_last_of_a_file_is_sent_leaves_the_old_one_r49(
     assert eventually(lambda: nothing_unfinished(directory_of(pod)), seconds(10))
 
 
+@pytest.mark.parametrize("mode", ["wb", "w"])
+def test_a_handler_that_closes_a_file_within_a_call_of_it_loses_nothing_r49(
+    pod: Pod, place: str, mode: str
+) -> None:
+    """As for files here: ``io`` refuses it, and the call goes on."""
+    file = pod.open(place, mode)
+    raw = file.buffer.raw if mode == "w" else file.raw
+    send = raw._send
+
+    def interrupted(data: memoryview) -> None:
+        with pytest.raises(RuntimeError, match="reentrant"):
+            file.close()
+        send(data)
+
+    raw._send = interrupted
+    letters = ["x" * 300_000, "y" * 300_000]
+    for each in letters:
+        file.write(each if mode == "w" else each.encode())
+    file.flush()
+    raw._send = send
+    file.close()
+    assert pod.check_output(["cat", place], text=True) == "".join(letters)
+
+
 def test_a_writer_that_is_forgotten_writes_nothing(pod: Pod, place: str) -> None:
     with warnings.catch_warnings(record=True):
         warnings.simplefilter("always")

@@ -144,7 +144,7 @@ class Forgotten:
         try:
             self.call()
         except RuntimeError as exc:
-            refused.append("would wait for itself" in str(exc))
+            refused.append("may wait for that thread" in str(exc))
         done.set()
 
 def collect_there(call):

@@ -144,10 +144,10 @@ class PodWriter(io.RawIOBase):
         assert self._process is not None
         try:
             self._process.stdin.write(data)
-        except StreamBroken as exc:
+        except StreamBroken:
             failure = self._why()
             self._failure = fresh(failure)
-            raise failure from exc
+            raise failure from failure.__cause__
 
     def _why(self) -> Exception:
         """Return what has ended the remote command before all was written."""
@@ -225,6 +225,8 @@ class _Whole:
         if not (self.closed or self._finalizing):  # type: ignore[attr-defined]  # as ``io`` calls it
             try:
                 self.flush()  # type: ignore[attr-defined]
+            except RuntimeError:
+                raise  # in a signal handler, within a call of this very file, which goes on
             except BaseException:  # Ctrl-C: ``io`` would go on closing, and name what has no end
                 self._discard()
                 with contextlib.suppress(Exception):

@@ -171,15 +171,18 @@ def _after_in_child() -> None:
         _visitors.clear()
         _untold[:] = _known
         _begun.append(True)
-    failed = None
+    failed: list[Any] = []
+    reason = None
     while _untold:
         try:
             _untold[-1]._after_fork()
-        except Exception as exc:
-            failed = exc  # Python prints what is raised here; the others must be told all the same
+        except Exception as exc:  # the others are told all the same
+            failed.append(_untold[-1])
+            reason = exc
         _untold.pop()
-    if failed is not None:
-        raise failed
+    _untold[:] = failed  # for the second call: it may have been a signal handler that has raised
+    if reason is not None:
+        raise reason  # Python prints it
 
 
 if hasattr(os, "register_at_fork"):

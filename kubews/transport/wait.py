@@ -254,7 +254,8 @@ def wait_for(
         return found
     if must_not_wait(deadline):
         raise RuntimeError(
-            "a finalizer, or a callback, that runs in a thread of kubews waits for kubews: it would wait for itself"
+            "a finalizer, or a callback, in a thread of kubews waits for kubews, which may wait for that thread: "
+            "let a thread of your own do it"
         )
     expired = False
     while True:

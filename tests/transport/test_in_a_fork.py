@@ -124,9 +124,12 @@ def test_one_that_fails_keeps_nothing_from_the_others(child: Any) -> None:
     things = [Thing(number) for number in range(5)]
     for thing in things:
         forks.tell(thing)
-    with pytest.raises(LookupError, match="mine"):  # Python prints it
+    with pytest.raises(LookupError, match="mine"):
         child()
     assert sorted(told) == [0, 1, 2, 3, 4]
+    with pytest.raises(LookupError, match="mine"):
+        forks._after_in_child()  # it is registered twice
+    assert sorted(told) == [0, 0, 1, 1, 2, 2, 3, 3, 4]
 
 
 def test_there_need_be_no_fork(monkeypatch: pytest.MonkeyPatch) -> None:
