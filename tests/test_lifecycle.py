@@ -134,6 +134,7 @@ ending()
     quiet(run(program, cluster.kubeconfig), 0, "")
 
 
+@pytest.mark.half_close
 def test_a_finalizer_in_the_thread_of_its_own_connection_ends_r26(pod: Pod, cluster) -> None:
     """R-26: the collector runs it where it likes; what would wait for itself is refused, and nothing hangs."""
     program = """

@@ -327,6 +327,7 @@ def test_a_forgotten_process_is_warned_about_and_its_connection_cut(pod: Pod) ->
     assert f"pod {pod.namespace}/web-0" in str(caught[0].message)
 
 
+@pytest.mark.half_close
 def test_who_was_told_of_the_loss_is_not_told_that_it_still_runs_r26(
     pod: Pod, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
