@@ -389,7 +389,9 @@ def test_a_tty_leaves_the_file_for_stderr_alone(pod: Pod, tmp_path) -> None:
     assert [str(warning.message) for warning in caught] == []
 
 
-def test_ctrl_c_reaches_a_terminal_process(pod: Pod) -> None:
+def test_ctrl_c_reaches_a_terminal_process(pod: Pod, monkeypatch: pytest.MonkeyPatch) -> None:
+    # As long as a busy cluster needs to tell of it.
+    monkeypatch.setattr("kubews.popen._CTRL_C_GRACE", seconds(10))
     with pytest.raises(KeyboardInterrupt):
         with pod.popen(["sleep", "60"], stdin=PIPE, stdout=PIPE, tty=True) as process:
             time.sleep(0.2)
