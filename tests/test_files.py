@@ -14,6 +14,7 @@ import time
 import warnings
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from podprograms import PROGRAMS, Programs, directory_of, nothing_unfinished
@@ -22,6 +23,7 @@ from support import eventually, in_thread, seconds
 import kubews
 from kubews import Client, Pod
 from kubews.errors import CopyError, HalfCloseUnsupported, NoSuchFile, TruncatedTransfer
+from kubews.files.podwriter import PodWriter
 from kubews.testing import Faults, LocalCluster
 
 pytestmark = pytest.mark.half_close
@@ -257,6 +259,12 @@ def test_a_command_that_ends_too_early_is_told_r46(programs: Programs) -> None:
             call()
 
 
+def raw_of(file: Any) -> PodWriter:
+    """Return what a buffered or a text file writes to."""
+    raw: PodWriter = getattr(file, "buffer", file).raw
+    return raw
+
+
 @pytest.mark.parametrize("mode", ["wb", "w"])
 def test_ctrl_c_while_the_last_of_a_file_is_sent_leaves_the_old_one_r49(
     programs: Programs, tmp_path: Path, mode: str
@@ -270,7 +278,7 @@ def test_ctrl_c_while_the_last_of_a_file_is_sent_leaves_the_old_one_r49(
     old = directory_of(pod) / "f"
     old.write_text("before")
     file = pod.open("f", mode)
-    raw = file.buffer.raw if mode == "w" else file.raw
+    raw = raw_of(file)
     outbox = raw._process.stdin._connection._outbox
     full = 0
     while full < 10:  # nothing on the way takes more
@@ -280,10 +288,9 @@ def test_ctrl_c_while_the_last_of_a_file_is_sent_leaves_the_old_one_r49(
         else:
             full += 1
             time.sleep(0.02)
-    file.write("b" * 260_000 if mode == "w" else b"b" * 260_000)  # in the buffer
-    file.write(
-        "c" * 8000 if mode == "w" else b"c"
-    )  # for text, before the buffer, where it has no room
+    # What a buffer holds; and, of text, what waits before it and has no room in it.
+    file.write("b" * 260_000 if mode == "w" else b"b" * 260_000)
+    file.write("c" * 8000 if mode == "w" else b"c")
 
     def interrupt() -> None:
         assert eventually(lambda: bool(outbox.writers), seconds(10))
@@ -306,7 +313,7 @@ def test_a_handler_that_closes_a_file_within_a_call_of_it_loses_nothing_r49(
 ) -> None:
     """As for files here: ``io`` refuses it, and the call goes on."""
     file = pod.open(place, mode)
-    raw = file.buffer.raw if mode == "w" else file.raw
+    raw = raw_of(file)
     send = raw._send
 
     def interrupted(data: memoryview) -> None:

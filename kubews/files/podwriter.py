@@ -147,7 +147,7 @@ class PodWriter(io.RawIOBase):
         except StreamBroken:
             failure = self._why()
             self._failure = fresh(failure)
-            raise failure from failure.__cause__
+            raise failure from failure.__cause__  # which is not that the stream is broken
 
     def _why(self) -> Exception:
         """Return what has ended the remote command before all was written."""
@@ -222,6 +222,7 @@ class _Whole:
     """
 
     def close(self) -> None:
+        """Send the rest, verify what has arrived, and give it its name; see ``PodWriter.close``."""
         if not (self.closed or self._finalizing):  # type: ignore[attr-defined]  # as ``io`` calls it
             try:
                 self.flush()  # type: ignore[attr-defined]
