@@ -336,27 +336,36 @@ def test_a_program_that_never_reads_closes() -> None:
 
 def test_a_pod_that_takes_nothing_makes_programs_wait() -> None:
     """R-43: a few hundred KiB in all, however many they are; then all of them get on."""
-    each = 1 << 20
     with forwarded(lasting=True) as (made, pod, program, _):
         programs = [program]
         for number in range(1, 4):
             programs.append(made.attach()[0])
             pod.accept(number)
-        sending = [in_thread(one.sendall, bytes([65 + n]) * each) for n, one in enumerate(programs)]
-        # Nobody is late: of everybody there is as much as there is room for.
-        assert eventually(lambda: len(made.tunnel._held) == 4)
-        assert eventually(lambda: not select.select([], programs, [], 0.1)[1])
+
+        def stuck(count: int) -> bool:
+            return (
+                len(made.tunnel._held) == count
+                and not select.select([], programs[:count], [], 0.1)[1]
+            )
+
+        # The first one fills what is between the tunnel and the pod.
+        sizes = [8 << 20, 1 << 20, 1 << 20, 1 << 20]
+        contents = [bytes([65 + n]) * size for n, size in enumerate(sizes)]
+        sending = [in_thread(program.sendall, contents[0])]
+        assert eventually(lambda: stuck(1))
+        sending += map(in_thread, [one.sendall for one in programs[1:]], contents[1:])
+        assert eventually(lambda: stuck(4))
         assert all(one.running for one in sending)
         queued = sum(map(len, made.tunnel._outbox._frames))
         assert queued < 1 << 20
-        streams = [data for data, _ in pod.ids]
-        pod.until(lambda: sum(len(pod.data[one]) for one in streams) >= 2 * each)
+        streams = [pod.data[data] for data, _ in pod.ids]
         # Whoever came first does not push the others aside.
-        assert min(len(pod.data[one]) for one in streams) > each // 8
-        pod.until(lambda: all(len(pod.data[one]) == each for one in streams))
+        pod.until(lambda: min(map(len, streams)) >= 128 * KIB)
+        assert len(streams[0]) < sizes[0] // 2
+        pod.until(lambda: [*map(len, streams)] == sizes)
         for one in sending:
             one.result()
-        assert [pod.data[one][:1] for one in streams] == [b"A", b"B", b"C", b"D"]
+        assert streams == contents
 
 
 def test_a_program_that_goes_while_the_pod_takes_nothing() -> None:
@@ -1071,10 +1080,12 @@ def test_an_end_that_is_told_twice(hasty: None) -> None:
 
 def test_a_server_that_takes_nothing_more_is_not_written_to() -> None:
     """Between the end of what can be sent and the end of the relays, which it tells."""
-    with forwarded() as (made, pod, _program, ended):
+    with forwarded(lasting=True) as (made, pod, _program, ended):
         pod.until(lambda: pod.ids)
         (relay,) = made.tunnel._relays
-        assert made.tunnel.ready(relay)
-        made.call(made.tunnel.abort)
-        assert not made.tunnel.ready(relay)
+        told: list[bool] = []
+        made.call(lambda: told.append(made.tunnel.ready(relay)))
+        made.tunnel.abort()
+        made.call(lambda: told.append(made.tunnel.ready(relay)))  # behind the end, which is posted
+        assert told == [True, False]
         assert eventually(lambda: isinstance(ended.error, ConnectionLost))
