@@ -69,9 +69,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
-    """Have two workers a core for ``-n auto``: half of the time the tests wait for time limits and servers."""
+    """Have three workers a core for ``-n auto``: most of the time the tests wait for time limits and servers."""
     chosen = os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS")
-    return None if chosen or is_real(config) else 2 * (os.cpu_count() or 1)
+    return None if chosen or is_real(config) else 3 * (os.cpu_count() or 1)
 
 
 @pytest.hookimpl(wrapper=True)
