@@ -9,21 +9,17 @@ import io
 import json
 import os
 import random
-import signal
-import time
 import warnings
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import pytest
 from podprograms import PROGRAMS, Programs, directory_of, nothing_unfinished
-from support import eventually, in_thread, seconds
+from support import eventually, seconds
 
 import kubews
 from kubews import Client, Pod
 from kubews.errors import CopyError, HalfCloseUnsupported, NoSuchFile, TruncatedTransfer
-from kubews.files.podwriter import PodWriter
 from kubews.testing import Faults, LocalCluster
 
 pytestmark = pytest.mark.half_close
@@ -257,78 +253,6 @@ def test_a_command_that_ends_too_early_is_told_r46(programs: Programs) -> None:
     for call in (file.flush, file.flush, file.close):
         with pytest.raises(CopyError, match="ended before all was written"):
             call()
-
-
-def raw_of(file: Any) -> PodWriter:
-    """Return what a buffered or a text file writes to."""
-    raw: PodWriter = getattr(file, "buffer", file).raw
-    return raw
-
-
-@pytest.mark.parametrize("mode", ["wb", "w"])
-def test_ctrl_c_while_the_last_of_a_file_is_sent_leaves_the_old_one_r49(
-    programs: Programs, tmp_path: Path, mode: str
-) -> None:
-    """R-46 too: what goes on afterwards gives nothing without an end the name."""
-    go = tmp_path / "go"
-    waits = (
-        f"test $# = 0 || exec /bin/cat $@; while [ ! -e {go} ]; do sleep 0.05; done; exec /bin/cat"
-    )
-    pod = programs(PROGRAMS, cat=waits)
-    old = directory_of(pod) / "f"
-    old.write_text("before")
-    file = pod.open("f", mode)
-    raw = raw_of(file)
-    outbox = raw._process.stdin._connection._outbox
-    full = 0
-    while full < 10:  # nothing on the way takes more
-        if outbox.has_room():
-            raw.write(bytes(32768))
-            full = 0
-        else:
-            full += 1
-            time.sleep(0.02)
-    # What a buffer holds; and, of text, what waits before it and has no room in it.
-    file.write("b" * 260_000 if mode == "w" else b"b" * 260_000)
-    file.write("c" * 8000 if mode == "w" else b"c")
-
-    def interrupt() -> None:
-        assert eventually(lambda: bool(outbox.writers), seconds(10))
-        os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(0.3)
-        go.touch()
-
-    interrupting = in_thread(interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        file.close()
-    interrupting.result(seconds(20))
-    assert file.closed
-    assert old.read_text() == "before"
-    assert eventually(lambda: nothing_unfinished(directory_of(pod)), seconds(10))
-
-
-@pytest.mark.parametrize("mode", ["wb", "w"])
-def test_a_handler_that_closes_a_file_within_a_call_of_it_loses_nothing_r49(
-    pod: Pod, place: str, mode: str
-) -> None:
-    """As for files here: ``io`` refuses it, and the call goes on."""
-    file = pod.open(place, mode)
-    raw = raw_of(file)
-    send = raw._send
-
-    def interrupted(data: memoryview) -> None:
-        with pytest.raises(RuntimeError, match="reentrant"):
-            file.close()
-        send(data)
-
-    raw._send = interrupted
-    letters = ["x" * 300_000, "y" * 300_000]
-    for each in letters:
-        file.write(each if mode == "w" else each.encode())
-    file.flush()
-    raw._send = send
-    file.close()
-    assert pod.check_output(["cat", place], text=True) == "".join(letters)
 
 
 def test_a_writer_that_is_forgotten_writes_nothing(pod: Pod, place: str) -> None:

@@ -6,7 +6,7 @@ import contextlib
 import io
 from typing import TYPE_CHECKING, Any, Optional
 
-from kubews.errors import CopyError, StreamBroken, TruncatedTransfer
+from kubews.errors import CopyError, KubewsError, StreamBroken, TruncatedTransfer
 from kubews.files import checksums
 from kubews.files.copying import CUT, Attempts, pipe
 from kubews.files.remotefiles import Found, read_some
@@ -102,17 +102,18 @@ class PodWriter(io.RawIOBase):
         if self.closed:
             raise ValueError("I/O operation on closed file.")
         data = memoryview(b).cast("B")
+        size = len(data)
         if self._finalizing or self._discarded:
-            return len(data)  # a wrapper that nobody has closed, or whose block has failed
-        if self._failure is not None:
-            raise fresh(self._failure)
+            return size  # a wrapper that nobody has closed, or whose block has failed
+        self._check()
         self._whole = False
         self._send(data)
         if self._digest is not None:
             self._digest.update(bytes(data))
-        self._size += len(data)
+        self._size += size
+        # No call from here on, where Ctrl-C could come: a buffer would send all of it again.
         self._whole = True
-        return len(data)
+        return size
 
     def discard(self) -> None:
         """Forget what was written; closing is only closing then."""
@@ -123,7 +124,7 @@ class PodWriter(io.RawIOBase):
 
         Raises:
             TruncatedTransfer: it has not arrived whole; the file is as it was.
-            CopyError: something else has; or it cannot have the name.
+            CopyError: something else has; or it cannot have the name, or nobody knows whether it has.
 
         Threads: blocks.
         """
@@ -136,9 +137,25 @@ class PodWriter(io.RawIOBase):
             elif self._discarded:
                 self._give_up()
             else:
-                self._commit()
+                try:
+                    self._check()
+                    self._commit()
+                except BaseException:
+                    self._give_up()
+                    raise
         finally:
             super().close()
+
+    def _check(self) -> None:
+        if self._failure is not None:
+            raise fresh(self._failure)
+        if not self._whole:
+            raise TruncatedTransfer(
+                f"{self._pod.where}: writing {self.name} was interrupted, and it is not known how much of it was "
+                "sent: write it anew",
+                member=self.name,
+                received=self._size,
+            )
 
     def _send(self, data: memoryview) -> None:
         assert self._process is not None
@@ -156,7 +173,7 @@ class PodWriter(io.RawIOBase):
                 self._finish()
             except CUT as exc:
                 self._attempts.after(exc, self._size)
-        except Exception as exc:
+        except KubewsError as exc:
             return exc
         return CopyError(
             f"{self._pod.where}: what writes {self.name} there has ended before all was written",
@@ -165,21 +182,25 @@ class PodWriter(io.RawIOBase):
 
     def _commit(self) -> None:
         try:
-            if not self._whole:
-                if self._failure is not None:
-                    raise fresh(self._failure)
-                raise TruncatedTransfer("writing was interrupted", received=self._size)
             output = self._finish() if self._size else self._finish_empty()
             check_written(output, self._size, self._kind, self._digest, self._attempts)
-            name = _APPEND if self._append else NAME
-            argv = name_command(self._temporary, self._target, self._found.mode, None, name)
+        except CUT as exc:
+            self._attempts.after(exc, self._size)
+        name = _APPEND if self._append else NAME
+        argv = name_command(self._temporary, self._target, self._found.mode, None, name)
+        try:
             run(self._pod, argv, self._attempts)
         except CUT as exc:
-            self._give_up()
-            self._attempts.after(exc, self._size)
-        except BaseException:
-            self._give_up()
-            raise
+            state = (
+                "all, some or none of it behind what was there"
+                if self._append
+                else "the old or the new contents"
+            )
+            raise CopyError(
+                f"{self._pod.where}: what was written has arrived, but the connection was lost then, and it is not "
+                f"known what {self.name} has now: {state} ({exc})",
+                member=self.name,
+            ) from exc
 
     def _finish(self) -> bytes:
         process = self._process
@@ -215,6 +236,11 @@ class PodWriter(io.RawIOBase):
         self._finalizing = True
 
 
+def _raised_here(exc: BaseException) -> bool:
+    """Tell whether what the caller has caught comes from a function that is not Python's, and that it has called."""
+    return exc.__traceback__ is not None and exc.__traceback__.tb_next is None
+
+
 class _Whole:
     """What a buffered and a text file have in common: what has failed, or has been stopped, writes nothing.
 
@@ -226,9 +252,10 @@ class _Whole:
         if not (self.closed or self._finalizing):  # type: ignore[attr-defined]  # as ``io`` calls it
             try:
                 self.flush()  # type: ignore[attr-defined]
-            except RuntimeError:
-                raise  # in a signal handler, within a call of this very file, which goes on
-            except BaseException:  # Ctrl-C: ``io`` would go on closing, and name what has no end
+            except BaseException as exc:
+                if isinstance(exc, RuntimeError) and _raised_here(exc):
+                    raise  # in a signal handler, within a call of this very file, which goes on
+                # Ctrl-C: ``io`` would go on closing, and name what has no end.
                 self._discard()
                 with contextlib.suppress(Exception):
                     super().close()  # type: ignore[misc]

@@ -60,9 +60,10 @@ _many = _MANY
 # Between two looks at a thread that is on its way out.
 _GLANCE = 0.0001
 
-# Not empty once a child has closed what is its parent's, and who was not told yet that it is in one.
+# Not empty once a child has closed what is its parent's; who was not told yet that it is in one; and who has failed.
 _begun: list[bool] = []
 _untold: list[Any] = []
+_failed: list[Any] = []
 
 # The gates that the fork under way has closed; used by the forking thread only, which holds lock.
 _closed: list[Any] = []
@@ -162,7 +163,11 @@ def _open_gates() -> None:
 
 
 def _after_in_child() -> None:
-    if not _begun:
+    again = bool(_begun)
+    if again:
+        # Who has failed is told once more: it may have been a signal handler that has raised.
+        _untold[:0] = _failed
+    else:
         for descriptor in list(_descriptors):
             # Never shutdown, and no farewell in TLS: both would reach the parent's connection.
             with contextlib.suppress(OSError):
@@ -171,16 +176,17 @@ def _after_in_child() -> None:
         _visitors.clear()
         _untold[:] = _known
         _begun.append(True)
-    failed: list[Any] = []
+    _failed.clear()
     reason = None
     while _untold:
         try:
             _untold[-1]._after_fork()
         except Exception as exc:  # the others are told all the same
-            failed.append(_untold[-1])
+            _failed.append(_untold[-1])
             reason = exc
         _untold.pop()
-    _untold[:] = failed  # for the second call: it may have been a signal handler that has raised
+    if again:
+        _failed.clear()
     if reason is not None:
         raise reason  # Python prints it
 
