@@ -447,6 +447,66 @@ def test_a_signal_to_the_child_does_not_spare_it_what_a_fork_is_r49_r52() -> Non
     assert (done.stdout, done.stderr) == ("11 False 0\n", "")
 
 
+FAILING = """
+import os, sys
+from kubews.transport import forks
+
+
+class Thing:
+    def __init__(self, *errors):
+        self.errors = list(errors)
+        forks.tell(self)
+
+    def _after_fork(self):
+        log.append(type(self.errors[0]).__name__ if self.errors else "told")
+        if self.errors:
+            raise self.errors.pop(0)
+
+
+class Known(list):  # in their order, of which the last is told first
+    add = list.append
+
+
+errors = {"v": ValueError, "k": KeyboardInterrupt}  # a fault, and a signal handler's
+for case in sys.argv[1:]:
+    log, printed = [], []
+    sys.unraisablehook = lambda unraisable: printed.append(unraisable.exc_type.__name__)
+    forks._known = Known()
+    things = [Thing(*[errors[each]() for each in word]) for word in case.split("-")]
+    pid = os.fork()
+    if not pid:
+        told = all(not thing.errors for thing in things)
+        print(case, told, sorted(log), printed, len(forks._untold), len(forks._failed), flush=True)
+        os._exit(0)
+    os.waitpid(pid, 0)
+"""
+
+
+def test_who_fails_in_a_fork_is_told_once_more_and_keeps_nothing_from_others_r49_r52() -> None:
+    """Though a signal ends the first telling; whoever is told only behind that is told once."""
+    cases = ["v-", "-v", "k-", "v-k", "k-v", "vv-", "v-v"]
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FAILING, *cases],
+        capture_output=True,
+        text=True,
+        timeout=seconds(60),
+    )
+    fault, signalled = ["ValueError"], ["KeyboardInterrupt"]
+    expected = {
+        "v-": (["ValueError", "told", "told"], fault),
+        "k-": (["KeyboardInterrupt", "told", "told"], signalled),
+        "v-k": (["KeyboardInterrupt", "ValueError", "told"], signalled + fault),
+        "k-v": (["KeyboardInterrupt", "ValueError", "told", "told"], signalled),
+        "vv-": (["ValueError", "ValueError", "told"], fault * 2),
+        "v-v": (["ValueError", "ValueError", "told", "told"], fault),
+    }
+    expected["-v"] = expected["v-"]
+    assert done.stdout.splitlines() == [
+        f"{case} True {expected[case][0]} {expected[case][1]} 0 0" for case in cases
+    ]
+    assert done.stderr == ""
+
+
 @pytest.mark.parametrize("held", [False, True], ids=["", "by another thread"])
 def test_who_waits_below_a_signal_handler_that_forks_is_told_in_the_child(held: bool) -> None:
     """Also if the lock of what it waits for is another thread's at that moment, which the child does not have."""

@@ -1080,12 +1080,17 @@ def test_an_end_that_is_told_twice(hasty: None) -> None:
 
 def test_a_server_that_takes_nothing_more_is_not_written_to() -> None:
     """Between the end of what can be sent and the end of the relays, which it tells."""
-    with forwarded(lasting=True) as (made, pod, _program, ended):
+    with forwarded() as (made, pod, _program, ended):
         pod.until(lambda: pod.ids)
         (relay,) = made.tunnel._relays
         told: list[bool] = []
-        made.call(lambda: told.append(made.tunnel.ready(relay)))
-        made.tunnel.abort()
-        made.call(lambda: told.append(made.tunnel.ready(relay)))  # behind the end, which is posted
+
+        def look() -> None:
+            told.append(made.tunnel.ready(relay))
+            made.tunnel._outbox.break_off("cut")
+            told.append(made.tunnel.ready(relay))
+            made.tunnel.abort()
+
+        made.call(look)
         assert told == [True, False]
         assert eventually(lambda: isinstance(ended.error, ConnectionLost))
