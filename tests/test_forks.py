@@ -296,6 +296,41 @@ ending()
     check(program, pod, cluster)
 
 
+@pytest.mark.half_close
+@pytest.mark.parametrize("mode", ["w", "wb"])
+def test_a_file_that_a_fork_closes_is_still_the_parent_s_to_write_r52(
+    pod: Pod, cluster, place: str, mode: str
+) -> None:
+    """R-52: whether the child closes it, or leaves its block as ``sys.exit`` does."""
+    program = f"""
+file = pod.open({place!r}, {mode!r})
+text = (lambda letters: letters) if {mode!r} == "w" else str.encode
+file.write(text("all "))
+file.flush()
+
+def closing():
+    try:
+        file.close()
+    except kubews.TruncatedTransfer:
+        pass
+
+def leaving():
+    try:
+        with file:
+            raise SystemExit
+    except SystemExit:
+        pass
+
+reap(in_fork(closing))
+reap(in_fork(leaving))
+file.write(text("of it"))
+file.close()
+assert pod.check_output(["cat", {place!r}]) == b"all of it"
+ending()
+"""
+    check(program, pod, cluster)
+
+
 def test_a_proxy_that_is_none_by_now_concerns_no_fork_r52(pod: Pod, cluster) -> None:
     """R-52: what a client was made with was looked at then; a fork does not fail by it, and tells all."""
     program = """

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import io
-from typing import TYPE_CHECKING, Any, Optional
+import os
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Optional, TypeVar
 
 from kubews.errors import CopyError, KubewsError, StreamBroken, TruncatedTransfer
 from kubews.files import checksums
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from kubews.targets import Target
+
+_T = TypeVar("_T")
 
 # Where nothing was, something may be by now.
 _APPEND = (
@@ -60,7 +65,9 @@ class PodWriter(io.RawIOBase):
         self._start, self._size = (found.size or 0) if append else 0, 0
         #: Whether a ``TextIOWrapper`` is being made of it.
         self.in_the_making = False
-        self._whole = True  # whether all that was given was sent: Ctrl-C may have come between
+        #: Whether all that was given is sent, or waits in a wrapper: Ctrl-C may have come between.
+        self.whole = True
+        self._owner = os.getpid()
         # Raised again by all that follows: what a wrapper's last flush raises is hidden by what closing does.
         self._failure: Optional[Exception] = None
         self._kind = checksums.choose(found.programs, None)
@@ -106,13 +113,13 @@ class PodWriter(io.RawIOBase):
         if self._finalizing or self._discarded:
             return size  # a wrapper that nobody has closed, or whose block has failed
         self._check()
-        self._whole = False
+        self.whole = False
         self._send(data)
         if self._digest is not None:
             self._digest.update(bytes(data))
         self._size += size
         # No call from here on, where Ctrl-C could come: a buffer would send all of it again.
-        self._whole = True
+        self.whole = True
         return size
 
     def discard(self) -> None:
@@ -149,7 +156,7 @@ class PodWriter(io.RawIOBase):
     def _check(self) -> None:
         if self._failure is not None:
             raise fresh(self._failure)
-        if not self._whole:
+        if not self.whole:
             raise TruncatedTransfer(
                 f"{self._pod.where}: writing {self.name} was interrupted, and it is not known how much of it was "
                 "sent: write it anew",
@@ -191,14 +198,9 @@ class PodWriter(io.RawIOBase):
         try:
             run(self._pod, argv, self._attempts)
         except CUT as exc:
-            state = (
-                "all, some or none of it behind what was there"
-                if self._append
-                else "the old or the new contents"
-            )
+            how = "how much of it is appended to" if self._append else "whether it has replaced"
             raise CopyError(
-                f"{self._pod.where}: what was written has arrived, but the connection was lost then, and it is not "
-                f"known what {self.name} has now: {state} ({exc})",
+                f"{self._pod.where}: what was written has arrived, but it is not known {how} {self.name}: {exc}",
                 member=self.name,
             ) from exc
 
@@ -224,7 +226,8 @@ class PodWriter(io.RawIOBase):
     def _give_up(self) -> None:
         if self._process is not None:
             self._process.close(0.0)
-        remove(self._pod, self._temporary)
+        if os.getpid() == self._owner:  # in a fork it is the parent's still
+            remove(self._pod, self._temporary)
 
     def __del__(self) -> None:
         self._finalizing = True
@@ -247,28 +250,41 @@ class _Whole:
     Threads: one.
     """
 
+    _closing = False
+
     def close(self) -> None:
         """Send the rest, verify what has arrived, and give it its name; see ``PodWriter.close``."""
         if not (self.closed or self._finalizing):  # type: ignore[attr-defined]  # as ``io`` calls it
             try:
-                self.flush()  # type: ignore[attr-defined]
+                super().flush()  # type: ignore[misc]
             except BaseException as exc:
-                if isinstance(exc, RuntimeError) and _raised_here(exc):
+                if type(exc) is RuntimeError and _raised_here(exc):
                     raise  # in a signal handler, within a call of this very file, which goes on
                 # Ctrl-C: ``io`` would go on closing, and name what has no end.
-                self._discard()
+                self._raw.discard()
                 with contextlib.suppress(Exception):
-                    super().close()  # type: ignore[misc]
+                    self._close()
                 raise
-        super().close()  # type: ignore[misc]
+        self._close()
 
-    def _discard(self) -> None:
+    def _close(self) -> None:
+        self._closing = True
+        try:
+            super().close()  # type: ignore[misc]
+        finally:
+            if not self._raw.closed:  # Ctrl-C on the way there: ``io`` does not go there again
+                self._raw.discard()
+                with contextlib.suppress(Exception):
+                    self._raw.close()
+
+    @property
+    def _raw(self) -> PodWriter:
         buffered: Any = getattr(self, "buffer", self)
-        buffered.raw.discard()
+        return buffered.raw  # type: ignore[no-any-return]
 
     def __exit__(self, *exc_info: Any) -> None:
         if exc_info[0] is not None:
-            self._discard()
+            self._raw.discard()
         super().__exit__(*exc_info)  # type: ignore[misc]  # of the file
 
 
@@ -284,12 +300,46 @@ class BufferedPodWriter(_Whole, io.BufferedWriter):
 class TextPodWriter(_Whole, io.TextIOWrapper):
     """A file to write text to. Leaving its block by an exception writes nothing.
 
-    Threads: one.
+    Threads: any, one at a time.
     """
 
     def __init__(self, buffer: BufferedPodWriter, *args: Any) -> None:
+        self._inside: set[int] = set()
         buffer.raw.in_the_making = True
         try:
             super().__init__(buffer, *args)
         finally:
             buffer.raw.in_the_making = False
+
+    def write(self, text: str) -> int:
+        """Write a text; return its length."""
+        return self._alone(super().write, text)
+
+    def flush(self) -> None:
+        """Send what was written."""
+        if not self._closing or self.closed:  # ``io`` does it once more when it closes
+            self._alone(super().flush)
+
+    def close(self) -> None:
+        """Send the rest, verify what has arrived, and give it its name; see ``PodWriter.close``."""
+        self._alone(super().close)
+
+    def _alone(self, call: Callable[..., _T], *args: Any) -> _T:
+        """Call a method of ``io``, which forgets what it was to write when that fails: then the file is not whole.
+
+        Raises:
+            RuntimeError: this thread is in such a call, and a signal handler makes another.
+        """
+        me = threading.get_ident()
+        if me in self._inside:
+            raise RuntimeError(f"reentrant call inside {self!r}")
+        try:
+            self._inside.add(me)
+            return call(*args)
+        except (UnicodeError, TypeError):
+            raise  # of the text, of which nothing was taken
+        except BaseException:
+            self._raw.whole = False
+            raise
+        finally:
+            self._inside.discard(me)
