@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import functools
 import gc
@@ -52,6 +53,43 @@ def test_text_is_written_read_and_appended(each: Pod, place: str) -> None:
     with each.open(f"{place}-new", "at") as file:
         file.write("new")
     assert each.check_output(["cat", f"{place}-new"]) == b"new"
+
+
+def test_what_a_text_file_refuses_changes_nothing(pod: Pod, place: str) -> None:
+    """As of files here."""
+
+    def fail(exc: UnicodeError) -> tuple[str, int]:
+        raise KeyError(exc)
+
+    codecs.register_error("kubews.test", fail)
+    with pod.open(place, "w", encoding="cp1252", errors="kubews.test") as file:
+        file.write("a")
+        for refused, error in (("\u03b1", LookupError), (b"b", TypeError)):
+            with pytest.raises(error):
+                file.write(refused)
+        file.reconfigure(errors="strict")
+        with pytest.raises(UnicodeEncodeError):
+            file.write("b\u03b1")
+        assert file.tell() == 1
+        file.write("b")
+    assert pod.check_output(["cat", place]) == b"ab"
+    for call in (file.flush, lambda: file.write("c")):
+        with pytest.raises(ValueError, match="closed file"):
+            call()
+
+
+def test_what_is_under_a_text_file_can_be_had_alone(pod: Pod, place: str) -> None:
+    text = pod.open(place, "w")
+    text.write("a")
+    buffered = text.detach()
+    for name, arguments in (("flush", ()), ("close", ()), ("write", ("c",))):
+        with pytest.raises(ValueError, match="detached"):
+            getattr(text, name)(*arguments)
+    del text
+    gc.collect()
+    buffered.write(b"b")
+    buffered.close()
+    assert pod.check_output(["cat", place]) == b"ab"
 
 
 def test_what_others_append_meanwhile_stays_r46(each: Pod, place: str) -> None:

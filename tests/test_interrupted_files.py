@@ -203,6 +203,31 @@ def test_a_file_whose_writing_a_signal_has_interrupted_takes_no_more_r49(
     assert eventually(lambda: b".kubews-" not in pod.check_output(["ls", "-A"]), seconds(10))
 
 
+@pytest.mark.parametrize("kind", [Alarm, OSError, TypeError, ValueError, UnicodeError, KeyError])
+@pytest.mark.parametrize("call", ["flush", "tell"])
+def test_a_text_that_io_has_forgotten_is_missed_r49(
+    pod: Pod, place: str, kind: type[BaseException], call: str
+) -> None:
+    """R-46 too: whatever a handler raises, though texts that cannot be written raise the same."""
+    file = pod.open(place, "w")
+    raw = raw_of(file)
+    file.write("a" * (256 << 10))  # fills a buffer
+    file.write("b" * 6000)  # waits before it, and is forgotten when that cannot be sent
+    check = raw._check
+
+    def interrupted() -> None:
+        raw._check = check
+        raise kind
+
+    raw._check = interrupted
+    with pytest.raises(kind):
+        getattr(file, call)()
+    file.write("c")
+    with pytest.raises(TruncatedTransfer, match="was interrupted"):
+        file.close()
+    assert pod.run(["test", "-e", place]).returncode == 1
+
+
 @pytest.mark.parametrize("mode", ["wb", "w"])
 def test_a_handler_that_fails_while_a_file_is_closed_ends_that_r49(
     pod: Pod, place: str, mode: str

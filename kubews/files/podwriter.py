@@ -7,6 +7,7 @@ import io
 import os
 import threading
 from collections.abc import Callable
+from types import CodeType
 from typing import TYPE_CHECKING, Any, Optional, TypeVar
 
 from kubews.errors import CopyError, KubewsError, StreamBroken, TruncatedTransfer
@@ -244,13 +245,21 @@ def _raised_here(exc: BaseException) -> bool:
     return exc.__traceback__ is not None and exc.__traceback__.tb_next is None
 
 
+def _came_through(exc: BaseException, code: CodeType) -> bool:
+    """Tell whether an exception was raised in a function, or by what it has called, or by a signal there."""
+    at = exc.__traceback__
+    while at is not None and at.tb_frame.f_code is not code:
+        at = at.tb_next
+    return at is not None
+
+
 class _Whole:
     """What a buffered and a text file have in common: what has failed, or has been stopped, writes nothing.
 
     Threads: one.
     """
 
-    _closing = False
+    _raw: PodWriter
 
     def close(self) -> None:
         """Send the rest, verify what has arrived, and give it its name; see ``PodWriter.close``."""
@@ -268,7 +277,6 @@ class _Whole:
         self._close()
 
     def _close(self) -> None:
-        self._closing = True
         try:
             super().close()  # type: ignore[misc]
         finally:
@@ -276,11 +284,6 @@ class _Whole:
                 self._raw.discard()
                 with contextlib.suppress(Exception):
                     self._raw.close()
-
-    @property
-    def _raw(self) -> PodWriter:
-        buffered: Any = getattr(self, "buffer", self)
-        return buffered.raw  # type: ignore[no-any-return]
 
     def __exit__(self, *exc_info: Any) -> None:
         if exc_info[0] is not None:
@@ -296,6 +299,10 @@ class BufferedPodWriter(_Whole, io.BufferedWriter):
 
     raw: PodWriter
 
+    def __init__(self, raw: PodWriter, size: int) -> None:
+        self._raw = raw
+        super().__init__(raw, size)
+
 
 class TextPodWriter(_Whole, io.TextIOWrapper):
     """A file to write text to. Leaving its block by an exception writes nothing.
@@ -304,12 +311,13 @@ class TextPodWriter(_Whole, io.TextIOWrapper):
     """
 
     def __init__(self, buffer: BufferedPodWriter, *args: Any) -> None:
+        self._raw = buffer.raw
         self._inside: set[int] = set()
-        buffer.raw.in_the_making = True
+        self._raw.in_the_making = True
         try:
             super().__init__(buffer, *args)
         finally:
-            buffer.raw.in_the_making = False
+            self._raw.in_the_making = False
 
     def write(self, text: str) -> int:
         """Write a text; return its length."""
@@ -317,8 +325,14 @@ class TextPodWriter(_Whole, io.TextIOWrapper):
 
     def flush(self) -> None:
         """Send what was written."""
-        if not self._closing or self.closed:  # ``io`` does it once more when it closes
+        if threading.get_ident() in self._inside:
+            super().flush()  # for ``io`` itself; a signal handler has nothing to send, and is refused by the buffer
+        else:
             self._alone(super().flush)
+
+    def tell(self) -> int:
+        """Return where in the file the next text will be; what was written is sent for that."""
+        return self._alone(super().tell)
 
     def close(self) -> None:
         """Send the rest, verify what has arrived, and give it its name; see ``PodWriter.close``."""
@@ -336,10 +350,12 @@ class TextPodWriter(_Whole, io.TextIOWrapper):
         try:
             self._inside.add(me)
             return call(*args)
-        except (UnicodeError, TypeError):
-            raise  # of the text, of which nothing was taken
-        except BaseException:
-            self._raw.whole = False
+        except BaseException as exc:
+            whole, self._raw.whole = self._raw.whole, False
+            # Of a text that cannot be encoded, say, nothing was taken.
+            harmless = isinstance(exc, (ValueError, TypeError, LookupError))
+            if harmless and not _came_through(exc, PodWriter.write.__code__):
+                self._raw.whole = whole
             raise
         finally:
             self._inside.discard(me)
