@@ -36,6 +36,11 @@ def raw_of(file: Any) -> PodWriter:
     return raw
 
 
+def nothing_temporary(pod: Pod) -> bool:
+    """Tell whether what was written under another name goes, as it may after its writer."""
+    return eventually(lambda: b".kubews-" not in pod.check_output(["ls", "-A"]), seconds(10))
+
+
 @pytest.mark.parametrize("mode", ["wb", "w"])
 def test_ctrl_c_while_the_last_of_a_file_is_sent_leaves_the_old_one_r49(
     programs: Programs, tmp_path: Path, mode: str
@@ -200,7 +205,7 @@ def test_a_file_whose_writing_a_signal_has_interrupted_takes_no_more_r49(
         file.close()
     assert file.closed
     assert pod.check_output(["cat", place]) == b"old\n"
-    assert eventually(lambda: b".kubews-" not in pod.check_output(["ls", "-A"]), seconds(10))
+    assert nothing_temporary(pod)
 
 
 @pytest.mark.parametrize("kind", [Alarm, OSError, TypeError, ValueError, UnicodeError, KeyError])
@@ -249,7 +254,7 @@ def test_a_handler_that_fails_while_a_file_is_closed_ends_that_r49(
         assert file.closed
         file.close()
         assert pod.run(["test", "-e", place]).returncode == 1
-        assert eventually(lambda: b".kubews-" not in pod.check_output(["ls", "-A"]), seconds(10))
+        assert nothing_temporary(pod)
 
 
 @pytest.mark.parametrize("mode", ["wb", "w"])
@@ -273,7 +278,7 @@ def test_ctrl_c_at_the_first_step_of_a_part_of_closing_leaves_nothing_r49(
     assert file.closed
     file.close()
     assert pod.run(["test", "-e", place]).returncode == 1
-    assert eventually(lambda: b".kubews-" not in pod.check_output(["ls", "-A"]), seconds(10))
+    assert nothing_temporary(pod)
 
 
 def test_what_a_handler_raises_is_no_failure_of_the_file_r49(programs: Programs) -> None:

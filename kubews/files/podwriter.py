@@ -256,7 +256,7 @@ def _came_through(exc: BaseException, code: CodeType) -> bool:
 class _Whole:
     """What a buffered and a text file have in common: what has failed, or has been stopped, writes nothing.
 
-    Threads: one.
+    Threads: any, one at a time.
     """
 
     _raw: PodWriter
