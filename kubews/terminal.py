@@ -22,7 +22,7 @@ from kubews.popen import PIPE, Popen
 from kubews.streams import Stream
 from kubews.transport.deadline import Deadline
 from kubews.transport.loop import Waker
-from kubews.transport.patience import Selector
+from kubews.transport.patience import Selector, select
 from kubews.transport.wait import Expired, Outcome, PatientThread
 from kubews.userfiles import Source, sink_for
 from kubews.wrappers import ReadStream
@@ -203,7 +203,7 @@ def _typed(
         for source in (descriptor, over.fileno, signals):
             selector.register(source, selectors.EVENT_READ)
         while not keys.complete:
-            ready = {key.fileobj for key, _ in selector.select(deadline.remaining())}
+            ready = {key.fileobj for key, _ in select(selector, deadline)}
             if over.fileno in ready:
                 return
             if signals in ready:

@@ -17,8 +17,9 @@ from typing import Any, Optional, Protocol, Union
 
 from kubews.errors import ConnectionLost, StreamBroken
 from kubews.transport import forks
+from kubews.transport.deadline import NEVER
 from kubews.transport.loop import Waker
-from kubews.transport.patience import Selector
+from kubews.transport.patience import Selector, select
 
 #: Bytes that are read or written at a time.
 CHUNK = 65536
@@ -129,7 +130,7 @@ class _DescriptorSink:
             except BlockingIOError:  # somebody made the terminal non-blocking
                 with selectors.DefaultSelector() as selector:
                     selector.register(self._file, selectors.EVENT_WRITE)
-                    selector.select()
+                    select(selector, NEVER)
             except BrokenPipeError as exc:
                 if self._stream is None:
                     raise
@@ -296,7 +297,7 @@ def _wait(file: io.FileIO, waker: Waker) -> bool:
     with Selector() as selector:
         selector.register(waker.fileno, selectors.EVENT_READ)
         selector.register(file, selectors.EVENT_READ)
-        return all(key.fileobj != waker.fileno for key, _ in selector.select())
+        return all(key.fileobj != waker.fileno for key, _ in select(selector, NEVER))
 
 
 def terminal_size(file: Any) -> Optional[tuple[int, int]]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 import textwrap
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from support import seconds
 
@@ -37,6 +38,15 @@ def parked(stream):
 """
 
 
+class Program(subprocess.Popen[Any]):
+    """A program that a test which fails does not wait for."""
+
+    def __exit__(self, exc_type: type[BaseException] | None, *rest: Any) -> None:
+        if exc_type is not None:
+            self.kill()
+        super().__exit__(exc_type, *rest)
+
+
 class Ended(NamedTuple):
     """How a program ended: exit code, what it wrote, and the seconds after it called ``ending()``."""
 
@@ -63,9 +73,16 @@ def run(program: str, kubeconfig: object, *options: str, timeout: float = 60.0) 
     return Ended(child.returncode, rest, err, took)
 
 
-def start(program: str, kubeconfig: object, *options: str) -> subprocess.Popen[str]:
+def interrupt_another_thread(process: Program) -> None:
+    """Send SIGINT so that another thread than the main one takes it, as the kernel may choose (Linux)."""
+    others = [int(each) for each in os.listdir(f"/proc/{process.pid}/task")]
+    others.remove(process.pid)
+    os.kill(others[0], signal.SIGINT)
+
+
+def start(program: str, kubeconfig: object, *options: str) -> Program:
     """Start a program."""
-    return subprocess.Popen(
+    return Program(
         [
             sys.executable,
             *("-X", "dev", "-W", "error", "-W", "ignore:.*fork:DeprecationWarning"),

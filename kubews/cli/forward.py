@@ -9,6 +9,7 @@ The pod may be replaced while this runs: the next connection goes to the one tha
 from __future__ import annotations
 
 import argparse
+import contextlib
 import queue
 from typing import TYPE_CHECKING
 
@@ -45,6 +46,8 @@ def run(options: argparse.Namespace, parser: Parser) -> int:
     given = ",".join(options.address or ["localhost"]).split(",")
     addresses = [each.strip() for each in given]
     from kubews.cli import pods
+    from kubews.transport.deadline import NEVER
+    from kubews.transport.wait import slice_of
 
     pod = pods.make_client(options).pod(name)
     pods.chosen(pod, options.pod_running_timeout)  # each connection chooses anew
@@ -61,7 +64,8 @@ def run(options: argparse.Namespace, parser: Parser) -> int:
                 print(line, flush=True)
         try:
             while True:
-                _tell(events.get(), forward)
+                with contextlib.suppress(queue.Empty):
+                    _tell(events.get(timeout=slice_of(NEVER)), forward)
         except KeyboardInterrupt:
             return 0  # as kubectl: it is how this ends
 

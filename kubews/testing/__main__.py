@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import signal
-import threading
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -26,11 +25,15 @@ def serve(options: argparse.Namespace, hint: str = "") -> None:
     Threads: blocks; the main thread.
     """
     from kubews.testing import LocalCluster
+    from kubews.transport.deadline import NEVER
+    from kubews.transport.wait import Outcome
 
-    done = threading.Event()
+    done: Outcome[None] = (
+        Outcome()
+    )  # an Event would hang if it is set by a handler within its wait()
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
-            signal.signal(getattr(signal, name), lambda *_: done.set())
+            signal.signal(getattr(signal, name), lambda *_: done.set(None))
     pods = options.pod or ["web-0"]
     with LocalCluster(options.version) as cluster:
         for each in pods:
@@ -38,7 +41,7 @@ def serve(options: argparse.Namespace, hint: str = "") -> None:
         print(f"export KUBECONFIG={cluster.kubeconfig}", flush=True)
         if hint:
             print(hint.format(pod=pods[0]), flush=True)
-        done.wait()
+        done.get(NEVER)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Waiting for a socket that never waits itself."""
+"""Waiting for descriptors, and for a socket that never waits itself."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import selectors
 import ssl
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
+
+from kubews.transport.wait import slice_of
 
 if TYPE_CHECKING:
     from kubews.transport.deadline import Deadline
@@ -17,6 +19,19 @@ T = TypeVar("T")
 Selector: Callable[[], selectors.BaseSelector] = getattr(
     selectors, "PollSelector", selectors.DefaultSelector
 )
+
+
+def select(
+    selector: selectors.BaseSelector, deadline: Deadline
+) -> list[tuple[selectors.SelectorKey, int]]:
+    """Wait until one of the selector's files is ready or the deadline has passed; then there is none.
+
+    Threads: blocks; interruptible by signals, also by those that the kernel gives to another thread.
+    """
+    while True:
+        ready = selector.select(slice_of(deadline))
+        if ready or deadline.expired():
+            return ready
 
 
 def patiently(call: Callable[[], T], sock: Socket, events: int, deadline: Deadline) -> T:
@@ -44,5 +59,5 @@ def patiently(call: Callable[[], T], sock: Socket, events: int, deadline: Deadli
             wanted = events
         with Selector() as selector:
             selector.register(sock, wanted)
-            selector.select(deadline.remaining())
+            select(selector, deadline)
     raise TimeoutError("the time limit has passed")

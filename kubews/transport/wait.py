@@ -24,8 +24,10 @@ T = TypeVar("T")
 _HOME = __name__.rpartition(".")[0]
 _RLock = type(threading.RLock())
 
-# A wait of the main thread is cut into slices: on Windows Ctrl-C does not interrupt a lock; elsewhere it does, but
-# not if the signal comes between the interpreter's last look for one and the kernel's wait.
+# The longest wait of the main thread in one go. Handlers of signals run in that thread only, and what waits there
+# learns of a signal late if the kernel gave it to another thread, as it may if that one has just been unblocking
+# signals (a thread that starts, a fork), or if it came between the interpreter's last look and the kernel's wait;
+# and on Windows Ctrl-C does not interrupt a lock.
 _SLICE = 0.5 if sys.platform == "win32" else 1.0
 
 
@@ -105,6 +107,17 @@ def must_not_wait(deadline: Deadline) -> bool:
     return deadline.remaining() is None and isinstance(threading.current_thread(), ServingThread)
 
 
+def slice_of(deadline: Deadline) -> Optional[float]:
+    """Return for how many seconds this thread may wait in one go, then to look again; None is for ever.
+
+    Threads: any.
+    """
+    remaining = deadline.remaining()
+    if threading.current_thread() is not threading.main_thread():
+        return remaining
+    return _SLICE if remaining is None else min(remaining, _SLICE)
+
+
 class Ticket:
     """One parked call: a private lock that only its waker releases.
 
@@ -131,16 +144,13 @@ class Ticket:
 
         Threads: blocks; interruptible by signals.
         """
-        main = self.thread is threading.main_thread()
-        longest = _SLICE if main else threading.TIMEOUT_MAX
         while True:
-            remaining = deadline.remaining()
-            timeout = longest if remaining is None else min(remaining, longest)
-            if self._lock.acquire(timeout=timeout):
+            timeout = slice_of(deadline)
+            if self._lock.acquire(timeout=-1 if timeout is None else timeout):
                 return True
             if deadline.expired():
                 return False
-            if main and remaining is None and _in_section(sys._getframe()):
+            if deadline.remaining() is None and _in_section(sys._getframe()):
                 raise RuntimeError(
                     "a signal handler, or a finalizer, waits for kubews within a call of kubews, which holds "
                     "a lock: raise an exception in the handler, and wait where that is caught"

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
+from children import Program
 from clusters import AnyCluster
 from support import seconds
 
@@ -47,9 +48,7 @@ class Commands:
         for name in ("PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED"):
             self.environment.pop(name, None)
 
-    def start(
-        self, *arguments: str, program: Sequence[str] = KUBEWS, **options: Any
-    ) -> subprocess.Popen[bytes]:
+    def start(self, *arguments: str, program: Sequence[str] = KUBEWS, **options: Any) -> Program:
         """Start one of them, without input and with pipes for its output unless told otherwise."""
         options = {
             "stdin": subprocess.DEVNULL,
@@ -57,7 +56,7 @@ class Commands:
             "stderr": subprocess.PIPE,
             **options,
         }
-        return subprocess.Popen([*program, *arguments], env=self.environment, **options)
+        return Program([*program, *arguments], env=self.environment, **options)
 
     def run(
         self, *arguments: str, data: Optional[bytes] = None, program: Sequence[str] = KUBEWS
@@ -65,11 +64,7 @@ class Commands:
         """Run one of them to its end."""
         source = subprocess.DEVNULL if data is None else subprocess.PIPE
         with self.start(*arguments, program=program, stdin=source) as process:
-            try:
-                out, err = process.communicate(data, timeout=seconds(60))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                raise
+            out, err = process.communicate(data, timeout=seconds(60))
         lines = [line for line in err.decode().splitlines() if not _ASIDE.match(line)]
         kinds = ["error" if _ERROR.match(line) else line for line in lines]
         return Said(out, kinds, process.returncode)

@@ -9,10 +9,12 @@ import secrets
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Iterator, Sequence
 from typing import IO
 
 import pytest
+from children import interrupt_another_thread
 from clusters import AnyCluster
 from programs import PROGRAMS, Commands
 from support import in_thread, seconds, unused_port
@@ -77,6 +79,15 @@ def test_a_connection_and_the_end(
                 assert sock.recv(100) == b"hello"
             assert read_line(process.stdout) == f"Handling connection for {port}\n"
         process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=seconds(20)) == (b"", b"")
+        assert process.returncode == 0
+
+
+def test_ctrl_c_that_another_thread_takes_ends_it(commands: Commands) -> None:
+    with commands.start("port-forward", "web-0", ":81", "--address=127.0.0.1") as process:
+        port_of(read_line(process.stdout))
+        time.sleep(0.2)  # or it may not wait yet
+        interrupt_another_thread(process)
         assert process.communicate(timeout=seconds(20)) == (b"", b"")
         assert process.returncode == 0
 

@@ -14,10 +14,12 @@ import sys
 import threading
 import time
 import warnings
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from children import Program, interrupt_another_thread
 from rawclient import SCALE, RawClient, port_of
 from support import eventually, runs
 
@@ -250,9 +252,14 @@ def test_the_names_of_the_package() -> None:
         _ = kubews.testing.nonsense
 
 
-def test_the_command_line_serves_until_it_is_told_to_end() -> None:
+@pytest.mark.parametrize(
+    "tell",
+    [lambda child: child.send_signal(signal.SIGINT), interrupt_another_thread],
+    ids=["main thread", "another thread"],
+)
+def test_the_command_line_serves_until_it_is_told_to_end(tell: Callable[[Program], None]) -> None:
     root = Path(kubews.testing.__file__).parent.parent.parent
-    child = subprocess.Popen(
+    child = Program(
         [sys.executable, "-m", "kubews.testing", "--version", "1.30", "--pod", "a", "--pod", "b"],
         env={**os.environ, "PYTHONPATH": str(root)},
         stdout=subprocess.PIPE,
@@ -263,7 +270,8 @@ def test_the_command_line_serves_until_it_is_told_to_end() -> None:
         line = child.stdout.readline().strip()
         path = Path(line.removeprefix("export KUBECONFIG="))
         assert path.exists()
-        child.send_signal(signal.SIGINT)
+        time.sleep(0.2)  # or it may not wait yet
+        tell(child)
         assert child.wait(10 * SCALE) == 0
     assert not path.exists()
 
