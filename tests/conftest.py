@@ -75,6 +75,22 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
 
 
 @pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Have each worker import the tests from another one on.
+
+    To compile them takes longer than to import them, and most of them others have compiled by then.
+    """
+    report = yield
+    if isinstance(collector, pytest.Dir):
+        worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
+        first = len(report.result) * worker // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
+        report.result[:] = report.result[first:] + report.result[:first]
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Fail a test that has printed a secret."""
     report = yield
@@ -100,8 +116,10 @@ def is_real(config: pytest.Config) -> bool:
     return bool(config.getoption("--real-cluster") or config.getoption("--kubeconfig"))
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest brings together what shares a fixture
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """On a real cluster run what runs commands, and say of the rest of that why it cannot."""
+    items.sort(key=lambda item: item.path.parts)  # the same in every worker
     if not is_real(config):
         return
     kept = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,9 +61,14 @@ EXTRAS = {
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
+@functools.cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
 def imports(path: Path) -> Iterator[tuple[str, bool]]:
     """Yield the full name of every imported module, and whether it counts at run time."""
-    tree = ast.parse(path.read_text())
+    tree = parsed(path)
     typing_only = {
         id(node)
         for block in ast.walk(tree)
@@ -135,7 +141,7 @@ def test_nothing_but_the_three_packages_is_needed_at_run_time() -> None:
 
 def documented(path: Path) -> Iterator[tuple[str, str, bool]]:
     """Yield name, docstring and whether it is a class, of everything public in a module."""
-    tree = ast.parse(path.read_text())
+    tree = parsed(path)
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
     members = [member for owner in classes for member in owner.body if owner.name[0] != "_"]
     for node in (*tree.body, *members):
@@ -148,7 +154,7 @@ def documented(path: Path) -> Iterator[tuple[str, str, bool]]:
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_every_public_name_has_a_docstring_and_every_class_speaks_of_threads(path: Path) -> None:
-    about_all = "Threads:" in (ast.get_docstring(ast.parse(path.read_text())) or "")
+    about_all = "Threads:" in (ast.get_docstring(parsed(path)) or "")
     for name, text, is_class in documented(path):
         assert text, f"{name} has no docstring"
         assert not is_class or about_all or "Threads:" in text, f"{name} says nothing of threads"
