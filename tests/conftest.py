@@ -11,6 +11,7 @@ import gc
 import logging
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -29,6 +30,10 @@ from kubews.testing import LocalCluster
 
 # Why a test takes the fixture ``local``.
 LOCAL = "LocalCluster only: it breaks connections, or looks at what the server received"
+
+
+# The name of this worker of xdist, as gw0.
+WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -83,9 +88,9 @@ def pytest_make_collect_report(
     To compile them takes longer than to import them, and most of them others have compiled by then.
     """
     report = yield
-    if isinstance(collector, pytest.Dir):
-        worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
-        first = len(report.result) * worker // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
+    if WORKER and isinstance(collector, pytest.Dir):
+        number = int(re.sub("[^0-9]", "", WORKER) or 0)
+        first = len(report.result) * number // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
         report.result[:] = report.result[first:] + report.result[:first]
     return report
 
@@ -119,7 +124,8 @@ def is_real(config: pytest.Config) -> bool:
 @pytest.hookimpl(tryfirst=True)  # before pytest brings together what shares a fixture
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """On a real cluster run what runs commands, and say of the rest of that why it cannot."""
-    items.sort(key=lambda item: item.path.parts)  # the same in every worker
+    if WORKER:
+        items.sort(key=lambda item: item.path.parts)  # each has collected them in another order
     if not is_real(config):
         return
     kept = [

@@ -28,9 +28,8 @@ def serve(options: argparse.Namespace, hint: str = "") -> None:
     from kubews.transport.deadline import NEVER
     from kubews.transport.wait import Outcome
 
-    done: Outcome[None] = (
-        Outcome()
-    )  # an Event would hang if it is set by a handler within its wait()
+    # An Event would hang if a handler set it within its wait().
+    done: Outcome[None] = Outcome()
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), lambda *_: done.set(None))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import os
+import selectors
 import socket
 import ssl
 from typing import Any, Optional
@@ -10,7 +12,8 @@ from typing import Any, Optional
 from kubews.config.proxies import Proxy
 from kubews.errors import ConnectFailed, ConnectTimeout
 from kubews.transport import forks, proxied
-from kubews.transport.deadline import Deadline
+from kubews.transport.deadline import NEVER, Deadline
+from kubews.transport.patience import Selector, select
 from kubews.transport.tls import reason, secure
 from kubews.transport.tlssockets import Socket
 from kubews.transport.wait import DaemonThread, Expired, Outcome
@@ -87,9 +90,8 @@ def _connect(host: str, port: int, where: str, deadline: Deadline) -> socket.soc
             continue
         try:
             # Each address gets a fair share, so that a dead first one does not use up all the time.
-            sock.settimeout(None if remaining is None else remaining / (len(found) - index))
-            sock.connect(address)
-            sock.setblocking(False)
+            share = NEVER if remaining is None else Deadline(remaining / (len(found) - index))
+            _connect_to(sock, address, share)
             _tune(sock)
         except OSError as exc:
             forks.close(sock)
@@ -102,6 +104,19 @@ def _connect(host: str, port: int, where: str, deadline: Deadline) -> socket.soc
     if deadline.expired() or isinstance(failure, TimeoutError):
         raise ConnectTimeout(f"no connection to {where} within the time limit") from failure
     raise ConnectFailed(f"cannot connect to {where}: {reason(failure)}") from failure
+
+
+def _connect_to(sock: socket.socket, address: Any, deadline: Deadline) -> None:
+    sock.setblocking(False)
+    try:
+        sock.connect(address)
+    except BlockingIOError:
+        with Selector() as selector:
+            selector.register(sock, selectors.EVENT_WRITE)
+            if not select(selector, deadline):
+                raise TimeoutError("timed out") from None
+        if code := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            raise OSError(code, os.strerror(code)) from None
 
 
 def _look_up(host: str, port: int, where: str, deadline: Deadline) -> list[Any]:

@@ -18,12 +18,9 @@ from typing import Any, Optional
 from kubews.transport import forks
 from kubews.transport.deadline import Deadline
 from kubews.transport.patience import Selector
-from kubews.transport.wait import Expired, Outcome, ServingThread, no_thread
+from kubews.transport.wait import LONGEST, Expired, Outcome, ServingThread, no_thread
 
 Callback = Callable[[int], None]
-
-# A selector takes no timeout of more than some weeks.
-_LONGEST = 3600.0
 
 
 class Timer:
@@ -272,7 +269,7 @@ class Loop:
             heapq.heappop(self._timers)
         if not self._timers:
             return None
-        return min(max(0.0, self._timers[0][0] - time.monotonic()), _LONGEST)
+        return min(max(0.0, self._timers[0][0] - time.monotonic()), LONGEST)
 
     def _run_timers(self) -> None:
         now = time.monotonic()

@@ -30,6 +30,9 @@ _RLock = type(threading.RLock())
 # and on Windows Ctrl-C does not interrupt a lock.
 _SLICE = 0.5 if sys.platform == "win32" else 1.0
 
+#: The longest wait of any other thread in one go: epoll and poll refuse 25 days.
+LONGEST = 3600.0
+
 
 class Expired(TimeoutError):
     """A deadline passed: and not just any TimeoutError, which a file of the user may raise too.
@@ -107,15 +110,14 @@ def must_not_wait(deadline: Deadline) -> bool:
     return deadline.remaining() is None and isinstance(threading.current_thread(), ServingThread)
 
 
-def slice_of(deadline: Deadline) -> Optional[float]:
-    """Return for how many seconds this thread may wait in one go, then to look again; None is for ever.
+def slice_of(deadline: Deadline) -> float:
+    """Return for how many seconds this thread may wait in one go, then to look again.
 
     Threads: any.
     """
     remaining = deadline.remaining()
-    if threading.current_thread() is not threading.main_thread():
-        return remaining
-    return _SLICE if remaining is None else min(remaining, _SLICE)
+    longest = _SLICE if threading.current_thread() is threading.main_thread() else LONGEST
+    return longest if remaining is None else min(remaining, longest)
 
 
 class Ticket:
@@ -145,8 +147,7 @@ class Ticket:
         Threads: blocks; interruptible by signals.
         """
         while True:
-            timeout = slice_of(deadline)
-            if self._lock.acquire(timeout=-1 if timeout is None else timeout):
+            if self._lock.acquire(timeout=slice_of(deadline)):
                 return True
             if deadline.expired():
                 return False

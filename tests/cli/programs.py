@@ -42,11 +42,11 @@ class Commands:
             "KUBECONFIG": str(cluster.kubeconfig),
             "HOME": str(home),
             "PYTHONPATH": str(ROOT),
-            "PYTHONPYCACHEPREFIX": str(home / "compiled"),
         }
-        # Compiling takes longer than everything else together, and output is to come at once without help.
-        for name in ("PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED"):
-            self.environment.pop(name, None)
+        self.environment.pop("PYTHONUNBUFFERED", None)  # output is to come at once without help
+        if self.environment.pop("PYTHONDONTWRITEBYTECODE", None):
+            # Compiling takes longer than everything else together.
+            self.environment["PYTHONPYCACHEPREFIX"] = str(home / "compiled")
 
     def start(self, *arguments: str, program: Sequence[str] = KUBEWS, **options: Any) -> Program:
         """Start one of them, without input and with pipes for its output unless told otherwise."""

@@ -9,6 +9,7 @@ import secrets
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from typing import IO
@@ -83,6 +84,7 @@ def test_a_connection_and_the_end(
         assert process.returncode == 0
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="it reads /proc")
 def test_ctrl_c_that_another_thread_takes_ends_it(commands: Commands) -> None:
     with commands.start("port-forward", "web-0", ":81", "--address=127.0.0.1") as process:
         port_of(read_line(process.stdout))

@@ -254,8 +254,14 @@ def test_the_names_of_the_package() -> None:
 
 @pytest.mark.parametrize(
     "tell",
-    [lambda child: child.send_signal(signal.SIGINT), interrupt_another_thread],
-    ids=["main thread", "another thread"],
+    [
+        pytest.param(lambda child: child.send_signal(signal.SIGINT), id="main thread"),
+        pytest.param(
+            interrupt_another_thread,
+            id="another thread",
+            marks=pytest.mark.skipif(sys.platform != "linux", reason="it reads /proc"),
+        ),
+    ],
 )
 def test_the_command_line_serves_until_it_is_told_to_end(tell: Callable[[Program], None]) -> None:
     root = Path(kubews.testing.__file__).parent.parent.parent

@@ -8,6 +8,7 @@ import datetime
 import functools
 import os
 import select
+import signal
 import socket
 import ssl
 import stat
@@ -27,9 +28,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from faults import Relay, reset
+from interrupts import Interrupted, interrupt
 from peers import authority, server_context
 from scripted import read_head
-from support import answer, seconds, unused_port
+from support import answer, in_thread, seconds, unused_port
 
 from kubews import Client, Config, errors
 from kubews.config.cluster import Cluster
@@ -542,6 +544,31 @@ def test_a_syn_that_is_not_answered() -> None:
         started = time.monotonic()
         assert isinstance(refused(address, 0.3), errors.ConnectTimeout)
         assert time.monotonic() - started < seconds(0.3) + 1
+
+
+@pytest.mark.parametrize("wait", ["connect", "handshake"])
+def test_a_signal_that_another_thread_takes_ends_the_wait(wait: str) -> None:
+    """The kernel may choose any thread that does not block a signal, and the handler runs in the main one."""
+    with contextlib.ExitStack() as stack:
+        serve = serving(None, silent) if wait == "handshake" else blackhole()
+        address = stack.enter_context(serve)
+        before = signal.signal(signal.SIGUSR1, lambda *_: interrupt())
+        stack.callback(signal.signal, signal.SIGUSR1, before)
+        other = threading.Timer(
+            0.2, lambda: signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
+        )
+        other.start()
+        started = time.monotonic()
+        with pytest.raises(Interrupted):
+            refused(address, seconds(20))
+        other.join()
+        assert time.monotonic() - started < seconds(3)
+
+
+def test_waits_of_other_threads_may_be_long() -> None:
+    """Neither epoll nor poll takes 25 days, nor does a lock take for ever."""
+    with serving(server_context()) as address:
+        in_thread(reach, address, 30 * 86400).result(10).close()
 
 
 def test_a_server_that_accepts_and_says_nothing() -> None:
