@@ -96,7 +96,7 @@ def serve_http(cluster: AnyCluster, name: str, port: int) -> None:
         assert eventually(answers, 20)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")  # as long as the cluster that it is in
 def pages(cluster: AnyCluster) -> str:
     """The name of a pod with a web server."""
     serve_http(cluster, "web-1", 8080)

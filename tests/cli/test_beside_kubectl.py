@@ -180,7 +180,7 @@ LINES = [
 ]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")  # as long as the cluster that it is in
 def pods(cluster: AnyCluster) -> None:
     """What the lines name beside ``web-0``."""
     sleep = ["sh", "-c", "exec sleep 100000"]

@@ -43,7 +43,7 @@ def greeter() -> Iterator[int]:
         greeting.result()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")  # as long as the cluster that it is in
 def named(cluster: AnyCluster) -> None:
     """A pod, a Deployment and a Service whose ports have names."""
     sleep = ["sh", "-c", "exec sleep 100000"]

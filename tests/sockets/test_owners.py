@@ -17,7 +17,7 @@ from kubews.testing import LocalCluster, ServicePort
 PORT = 7100
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")  # as long as the cluster that it is in
 def owners(cluster: Any) -> Any:
     """Two pods, of which one runs nothing any more, a Deployment and Services that select them."""
     labels = {"app": "owned"}

@@ -145,4 +145,4 @@ def test_a_process_that_forgets_everything_exits_well(end: str) -> None:
     )
     took = time.monotonic() - float(child.stdout or 0)
     assert (child.returncode, child.stderr) == (0, "")
-    assert took < seconds(3)
+    assert took < seconds(10)  # and not 1000
