@@ -39,6 +39,7 @@ Threads: exceptions are values; share them freely.
 
 from __future__ import annotations
 
+import errno as _errno
 import io
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -287,20 +288,42 @@ class CopyError(KubewsError, OSError):
         message: what happened, with the cure where there is one.
         member: the path that it is about, in the pod or here; empty if it is about all of them.
         warnings: what the remote tools have said on stderr, in lines.
+        errno: of the error of the system here that it comes from, such as ``errno.ENOSPC``.
     """
 
-    def __init__(self, message: str, *, member: str = "", warnings: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        member: str = "",
+        warnings: Sequence[str] = (),
+        errno: Optional[int] = None,
+    ) -> None:
         super().__init__(message)
         self.args = (message,)
         self.member = member
         self.warnings = tuple(warnings)
+        self._errno = errno
+
+    @property
+    def errno(self) -> Optional[int]:  # type: ignore[override]  # what C keeps is lost by pickle and copy
+        """The number of the system's error here, None if it was not one; ``ENOENT`` if nothing is there."""
+        return self._errno
+
+    @property
+    def filename(self) -> Optional[str]:
+        """The path that it is about."""
+        return self.member or None
 
     def __str__(self) -> str:
         return str(self.args[0])
 
 
 class NoSuchFile(CopyError, FileNotFoundError):
-    """There is nothing at the path in the pod, or no directory for it to be in."""
+    """There is nothing at the path in the pod or here, or no directory for it to be in."""
+
+    def __init__(self, message: str, *, member: str = "") -> None:
+        super().__init__(message, member=member, errno=_errno.ENOENT)
 
 
 class UnsafeArchive(CopyError):

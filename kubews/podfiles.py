@@ -40,7 +40,8 @@ class PodFiles(Target):
     ) -> Copied:
         """Copy a file or a directory of the pod to here.
 
-        If ``local`` is a directory, the copy is made in it, under its own name, else it is ``local``. Each file is
+        If ``local`` is a directory, the copy is made in it, under its own name, else it is ``local``; one that ends
+        with a slash must be there for a file. Each file is
         written under a temporary name and renamed when it is whole. Nothing that comes can be written outside of
         the copy; owners and setuid bits are left alone; devices and the like are left out with a warning. Holes stay
         holes (to a pod they become zeros). Without ``tar`` in the image a shell sends the tree, without a shell
@@ -67,7 +68,7 @@ class PodFiles(Target):
             A tuple of ``path``, ``files``, ``size``, ``verified`` and ``warnings``.
 
         Raises:
-            NoSuchFile: there is nothing at the path.
+            NoSuchFile: there is nothing at the path, or no directory for it here.
             TruncatedTransfer: it was cut, and not only ``retries`` times.
             UnsafeArchive: what came would have been written elsewhere, or is more than allowed.
             CopyError: the remote tools have failed, are missing, or something cannot be written here.
@@ -98,8 +99,9 @@ class PodFiles(Target):
     ) -> Copied:
         """Copy files and directories from here to the pod.
 
-        If ``remote`` is a directory, the copies are made in it, under their own names, else there is one, which is
-        ``remote``, or what that links to. What is copied has a temporary name until it is whole and verified;
+        If ``remote`` is a directory, the copies are made in it, under their own names (of ``.`` and ``dir/.``: what is
+        in them), else there is one, which is ``remote``, or what that links to; one that ends with a slash must be
+        there for a file. What is copied has a temporary name until it is whole and verified;
         directories that are there already keep what else is in them. It belongs to the container's user. Needs
         ``sh``, ``mv`` and ``rm`` in the image; without ``tar`` the shell unpacks trees.
 
@@ -117,7 +119,7 @@ class PodFiles(Target):
             As ``copy_from``.
 
         Raises:
-            NoSuchFile: there is no directory for it in the pod.
+            NoSuchFile: there is nothing to copy, or no directory for it in the pod.
             TruncatedTransfer: it was cut, and not only ``retries`` times.
             CopyError: the remote tools have failed, are missing, or something cannot be read here.
             HalfCloseUnsupported: a file object of unknown size, and a server before 1.30.

@@ -330,6 +330,13 @@ class Popen(Communicating):
     def __enter__(self) -> Self:
         return self
 
+    def dismiss(self) -> None:
+        """Cut the connection; that the process was not waited for is not warned about.
+
+        Threads: any, finalizers too; does not block.
+        """
+        self._session.dismiss()
+
     def __exit__(
         self,
         kind: Optional[type[BaseException]],

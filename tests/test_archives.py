@@ -148,7 +148,7 @@ HOSTILE: dict[str, Case] = {
         symlink("a", "/tmp") + member("a/x", b"1") + END, files={"a": None, "a/x": b"1"}, warns="a: left out"
     ),
     "symlink inside, then a file through it": Case(
-        directory("b") + symlink("a", "b") + member("a/x", b"1") + END, CopyError, "'a' cannot be written"
+        directory("b") + symlink("a", "b") + member("a/x", b"1") + END, CopyError, "/a' cannot be written"
     ),
     "symlink, then a file of its name": Case(
         symlink("a", "b") + member("a", b"1") + END, files={"a": b"1"}
@@ -165,7 +165,7 @@ HOSTILE: dict[str, Case] = {
         symlink("a", "b") + member("b", b"1") + END, files={"b": b"1"}, warns="a: left out", symlinks=False
     ),
     "symlink in place of a directory with files": Case(
-        directory("a") + member("a/x", b"1") + symlink("a", "b") + END, CopyError, "'a' cannot be written"
+        directory("a") + member("a/x", b"1") + symlink("a", "b") + END, CopyError, "/a' cannot be written"
     ),
     "hard link to outside": Case(hard_link("a", "../outside/precious") + END, UnsafeArchive, "leads out"),
     "hard link to an absolute name": Case(hard_link("a", "/etc/passwd") + END, UnsafeArchive, "leads out"),
@@ -225,13 +225,13 @@ HOSTILE: dict[str, Case] = {
         member("a", b"1") + member("a", b"22") + END, files={"a": b"22"}
     ),
     "a file, then a directory of its name": Case(
-        member("a", b"1") + directory("a") + END, CopyError, "'a' cannot be written"
+        member("a", b"1") + directory("a") + END, CopyError, "/a' cannot be written"
     ),
     "a file, then a file below it": Case(
-        member("a", b"1") + member("a/b", b"1") + END, CopyError, "'a/b' cannot be written"
+        member("a", b"1") + member("a/b", b"1") + END, CopyError, "/a/b' cannot be written"
     ),
     "a directory, then a file of its name": Case(
-        directory("a") + member("a", b"1") + END, CopyError, "'a' cannot be written"
+        directory("a") + member("a", b"1") + END, CopyError, "/a' cannot be written"
     ),
     "a name that is too long here": Case(
         member("n" * 300, b"1") + END, CopyError, "cannot be written here"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import hashlib
 import io
@@ -9,13 +10,15 @@ import os
 import random
 import shutil
 import stat
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from clusters import added
+from children import PRELUDE
+from clusters import AnyCluster, added
 from podprograms import PROGRAMS, Programs, directory_of, links_to, nothing_unfinished
 from support import eventually, in_thread, seconds, time_limit
 
@@ -548,10 +551,49 @@ def test_globs_and_several_sources_r44(each: Pod, place: str, tmp_path: Path) ->
     assert each.copy_to([tmp_path / "c.bin", tmp_path / "[x].txt"], place).files == 2
     assert each.copy_from(place, tmp_path / "back").files == 4
     assert (tmp_path / "back" / "[x].txt").read_text() == "[x].txt"
-    with pytest.raises(CopyError, match=r"no\*such doesn't exist in local filesystem"):
+    with pytest.raises(NoSuchFile, match=r"no\*such doesn't exist in local filesystem"):
         each.copy_to(tmp_path / "no*such", place)
     with pytest.raises(CopyError, match="is no directory, and 3 are to be copied into it"):
         each.copy_to(tmp_path / "*.txt", f"{place}/missing")
+
+
+def test_a_slash_at_the_end_is_of_a_directory_r44(
+    each: Pod, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file does not take the name of the directory that it was to go into."""
+    monkeypatch.chdir(tmp_path)
+    Path("f").write_text("f")
+    each.run(["mkdir", place], check=True)
+    for source in ("f", io.BytesIO(b"f")):
+        with pytest.raises(NoSuchFile, match=f"{place}/no/: no such directory"):
+            each.copy_to(source, f"{place}/no/")
+    assert each.copy_to("f", f"{place}/").path == f"./{place}/f"
+    with pytest.raises(NoSuchFile, match="no/: there is no such directory here") as caught:
+        each.copy_from(f"{place}/f", "no/")
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOENT, "no/")
+    with pytest.raises(ValueError, match="the path here is empty"):
+        each.copy_from(f"{place}/f", "")
+    assert each.copy_from(f"{place}/", "tree/").files == 1  # a tree makes it
+    assert each.copy_to("tree/", f"{place}/tree/").files == 1
+    assert each.copy_to("tree/.", f"{place}/").path == f"./{place}/f"
+    assert sorted(os.listdir()) == ["f", "tree"]
+
+
+def test_standard_output_is_written_on_where_it_is_r44(
+    cluster: AnyCluster, pod: Pod, place: str, tmp_path: Path
+) -> None:
+    """``/dev/stdout`` is no file to be replaced, also if it leads to one."""
+    program = f"""
+print("head", flush=True)
+pod.copy_from({place!r}, "/dev/stdout")
+print("foot", flush=True)
+"""
+    pod.run(["sh", "-c", f"echo data >{place}"], check=True)
+    with open(tmp_path / "out", "w+b") as out:
+        command = [sys.executable, "-c", PRELUDE + program, str(cluster.kubeconfig)]
+        subprocess.run(command, check=True, stdout=out, timeout=seconds(60))
+        out.seek(0)
+        assert out.read() == b"head\ndata\nfoot\n"
 
 
 def test_what_is_in_the_way_is_said_r44(each: Pod, place: str, tmp_path: Path) -> None:
@@ -569,7 +611,7 @@ def test_what_is_in_the_way_is_said_r44(each: Pod, place: str, tmp_path: Path) -
         each.copy_from(place, tmp_path / "no" / "such")
     with pytest.raises(CopyError, match="neither a file nor a directory"):
         each.copy_from("/dev/null", tmp_path / "g")
-    with pytest.raises(CopyError, match="'d' cannot be written here"):
+    with pytest.raises(CopyError, match="in/d/d' cannot be written here: Is a directory"):
         (tmp_path / "in" / "d" / "d").mkdir(parents=True)
         each.run(["mkdir", f"{place}-d"], check=True)
         each.copy_to(tmp_path / "f", f"{place}-d/d")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import shutil
 import stat
@@ -15,7 +17,7 @@ import pytest
 from podprograms import PROGRAMS, Programs, directory_of, nothing_unfinished
 from support import seconds
 
-from kubews.errors import CopyError
+from kubews.errors import CopyError, NoSuchFile
 
 # For root: nobody, who can at least read what root has made here; and root who may not pass over modes.
 READ = "dac_read_search"
@@ -89,6 +91,31 @@ with LocalCluster() as cluster, cluster.client() as client:
     fails(pod.copy_to, source + "/f", "f")
     fails(pod.copy_to, source, "f")
 """
+
+
+def test_what_may_not_be_searched_is_not_called_missing(programs: Programs, tmp_path: Path) -> None:
+    """As the system here distinguishes them, and as who writes defaults where there is nothing relies on."""
+    pod = programs(PROGRAMS, sh=f'exec {" ".join([*UNPRIVILEGED, "/bin/sh"])} "$@"')
+    hidden = directory_of(pod) / "hidden"
+    (hidden / "d").mkdir(parents=True)
+    (hidden / "f").write_text("f")
+    hidden.chmod(0o600)
+    try:
+        for name in ("hidden/f", "hidden/d/f"):
+            for refused in (
+                lambda: pod.open(name),  # noqa: B023
+                lambda: pod.open(name, "w"),  # noqa: B023
+                lambda: pod.copy_from(name, tmp_path / "f"),  # noqa: B023
+                lambda: pod.copy_to(io.BytesIO(b"f"), name),  # noqa: B023
+            ):
+                with pytest.raises(CopyError, match="permission denied: a directory on") as caught:
+                    refused()
+                assert not isinstance(caught.value, FileNotFoundError)
+                assert caught.value.errno == errno.EACCES
+    finally:
+        hidden.chmod(0o700)
+    with pytest.raises(NoSuchFile):
+        pod.open("no/such")
 
 
 def test_read_only_directories_come_to_users_that_are_not_root_r45(

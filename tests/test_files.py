@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import codecs
 import csv
+import errno
 import functools
 import gc
 import io
 import json
 import os
 import random
+import re
+import shutil
 import warnings
 import zipfile
 from pathlib import Path
@@ -188,6 +191,11 @@ def test_modes_and_paths_that_cannot_be(each: Pod, place: str) -> None:
     for mode in ("r", "w"):
         with pytest.raises(CopyError, match="is a directory"):
             each.open("/tmp", mode)
+        with pytest.raises(NoSuchFile, match="/etc/hosts/: no such directory"):
+            each.open("/etc/hosts/", mode)
+    with pytest.raises(CopyError, match="/etc/hosts is no directory") as caught:
+        each.open("/etc/hosts/x", "w")
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOTDIR, "/etc/hosts")
     with pytest.raises(CopyError, match="is no file"):
         each.open("/dev/null", "w")
     with pytest.raises(LookupError, match="no-such-encoding"):
@@ -229,6 +237,34 @@ def test_a_file_that_changes_while_it_is_read_is_not_pieced_together_r46(
         path.write_bytes(b"other")
         with pytest.raises(CopyError, match="was changed while it was read"):
             file.read()
+
+
+def test_another_file_that_has_the_name_by_now_is_not_read_on_r46(each: Pod, place: str) -> None:
+    """As a log is after its rotation; one that only grows is the same."""
+    each.run(["sh", "-c", f"seq 1000 >{place}"], check=True)
+    with each.open(place) as file:
+        assert file.readline() == "1\n"
+        each.run(["sh", "-c", f"echo more >>{place}"], check=True)
+        file.seek(0)
+        assert file.readline() == "1\n"
+        # An hour ago, or it might be of the same second.
+        script = (
+            f"seq 1001 2000 >{place}-b && touch -t 202001010000 {place}-b && mv {place}-b {place}"
+        )
+        each.run(["sh", "-c", script], check=True)
+        file.seek(0)
+        with pytest.raises(CopyError, match="was changed while it was read"):
+            file.readline()
+
+
+def test_a_number_that_a_file_system_makes_up_anew_is_no_change(programs: Programs) -> None:
+    made_up = f'{shutil.which("stat")} "$@" | {shutil.which("sed")} "s/[0-9]*:[0-9]*/1:$$/"'
+    pod = programs([each for each in PROGRAMS if each != "stat"], stat=made_up)
+    pod.run(["sh", "-c", "echo text >f"], check=True)
+    with pod.open("f") as file:
+        for _ in range(2):
+            assert file.read() == "text\n"
+            file.seek(0)
 
 
 def test_closing_tells_of_what_has_not_arrived_r46(
@@ -294,7 +330,7 @@ def test_a_command_that_ends_too_early_is_told_r46(programs: Programs) -> None:
 
 
 def test_a_writer_that_is_forgotten_writes_nothing(pod: Pod, place: str) -> None:
-    with warnings.catch_warnings(record=True):
+    with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         file = pod.open(place, "wb")
         file.write(b"x")
@@ -304,6 +340,9 @@ def test_a_writer_that_is_forgotten_writes_nothing(pod: Pod, place: str) -> None
         reading.read(1)
         del reading
         gc.collect()
+    writer, reader = (str(each.message) for each in said if each.category is ResourceWarning)
+    assert re.match(rf"<kubews.PodWriter './{place}' .*nothing of it is written", writer)
+    assert re.match("<kubews.PodReader '/etc/hosts' .*was forgotten: close it", reader)
     assert pod.run(["test", "-e", place]).returncode == 1
     assert eventually(lambda: b".kubews-" not in pod.check_output(["ls", "-A"]), 10)
 

@@ -74,6 +74,10 @@ def parse_spec(text: str) -> Spec:
     return Spec(namespace, name, path.replace("\\", "/"))
 
 
+# What the library says of an argument that the command has no flag for.
+SYMLINKS = " (symlinks=True)"
+
+
 def run(options: argparse.Namespace, parser: Parser) -> int:
     """Copy."""
     names = [*options.names, *(options.remote or ())]
@@ -87,7 +91,7 @@ def run(options: argparse.Namespace, parser: Parser) -> int:
     if not source.path or not target.path:
         raise ConfigError("filepath can not be empty")
     for line in _copy(options, source, target).warnings:
-        say(f"warning: {line}")
+        say(f"warning: {line.removesuffix(SYMLINKS)}")
     return 0
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Literal, NamedTuple, Optional
 
 from kubews.errors import TruncatedTransfer, UnsafeArchive
-from kubews.files.landing import Landing, Name, about
+from kubews.files.landing import Landing, Name
 
 #: Bytes that are taken and written at a time.
 PIECE = 64 << 10
@@ -159,7 +159,10 @@ class Arrival:
         return self._replaced_by + parts[len(self._prefix) :]
 
     def _take_file(self, entry: Entry, name: Name) -> None:
-        with about(name), self._landing.file(name, entry.mode, entry.mtime) as arriving:
+        with (
+            self._landing.about(name),
+            self._landing.file(name, entry.mode, entry.mtime) as arriving,
+        ):
             left = entry.size
             while left:
                 data = entry.read(min(left, PIECE))

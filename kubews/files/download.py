@@ -7,17 +7,17 @@ checksum are as they should be.
 
 from __future__ import annotations
 
+import io
 import os
-import stat
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Optional, Protocol, Union
 
 from kubews.command import StrOrBytesPath
-from kubews.errors import CopyError, ExecError, TruncatedTransfer
+from kubews.errors import CopyError, ExecError, NoSuchFile, TruncatedTransfer
 from kubews.files import checksums
 from kubews.files.arrival import Limits
 from kubews.files.copying import CUT, Attempts, Copied, Wishes
-from kubews.files.landing import Landing, about
+from kubews.files.landing import Landing
 from kubews.files.parts import Part, part_of
 from kubews.files.progress import Meter, Progress
 from kubews.files.receivetree import TreeReceiver
@@ -178,11 +178,13 @@ class Download:
         if not found.programs & _PRINTERS.keys() and "tar" in found.programs:
             self._need_no_checksum()
             return self._attempts.until_done(lambda: self._trees.receive_anything(target))
+        if local.endswith(("/", os.sep)) and not os.path.isdir(local):
+            raise _no_directory_here(local)
         folder, name = os.path.split(target)
         part = self._part(name, found)
         with (
             Landing(folder or ".", preserve=self._wishes.preserve) as landing,
-            about((name,)),
+            landing.about((name,)),
             landing.file((name,), found.mode, found.mtime, part) as arriving,
         ):
             if arriving.size and "tail" not in found.programs:
@@ -202,16 +204,14 @@ class Download:
             path = os.path.join(path, base_of(self._path))
             return path.rstrip(os.sep) if base_of(self._path) else path
         if local.endswith(("/", os.sep)) and not os.path.isdir(os.path.dirname(path)):
-            raise CopyError(f"{local}: there is no such directory here", member=local)
+            raise _no_directory_here(local)
         if not os.path.isdir(os.path.dirname(path)):
-            raise CopyError(
-                f"{os.path.dirname(path)}: there is no such directory here", member=local
-            )
+            raise _no_directory_here(os.path.dirname(path))
         return path
 
     def _check(self, found: Found) -> None:
-        if found.kind == "missing":
-            raise missing(self._pod, self._path)
+        if found.kind in ("missing", "hidden"):
+            raise missing(self._pod, self._path, found)
         if found.kind == "other":
             raise CopyError(
                 f"{self._pod.where}: {self._path} is neither a file nor a directory",
@@ -326,7 +326,7 @@ class Download:
         folder, name = os.path.split(target)
         with (
             Landing(folder or ".") as landing,
-            about((name,)),
+            landing.about((name,)),
             landing.file((name,), None, None) as arriving,
         ):
             copied = self._without_shell(arriving)
@@ -351,6 +351,26 @@ class Download:
         return Copied("", 1, sink.size, "", tuple(self._attempts.warnings))
 
 
+def _no_directory_here(path: str) -> NoSuchFile:
+    return NoSuchFile(f"{path}: there is no such directory here", member=path)
+
+
+def _open_in_place(name: str) -> Optional[io.FileIO]:
+    """Open what is written as it is: a device, a FIFO, a descriptor of this process (``/dev/stdout``)."""
+    link = name
+    while os.path.exists(name):
+        folder, last = os.path.realpath(os.path.dirname(link)), os.path.basename(link)
+        if folder in (f"/proc/{os.getpid()}/fd", "/dev/fd") and last.isdigit():
+            # Not by its name: a file would be written from its beginning, over what is there.
+            return open(int(last), "wb", buffering=0, closefd=False)
+        if not os.path.islink(link):
+            break
+        link = os.path.join(folder, os.readlink(link))
+    if not os.path.exists(name) or os.path.isdir(name) or os.path.isfile(name):
+        return None
+    return open(name, "wb", buffering=0)
+
+
 def copy_from(
     pod: Target,
     remote: StrOrBytesPath,
@@ -366,6 +386,8 @@ def copy_from(
     Threads: blocks.
     """
     path = path_of(remote)
+    if not hasattr(local, "write") and not os.fsdecode(local):
+        raise ValueError("the path here is empty")
     with Meter(progress, base_of(path) or path) as meter:
         download = Download(pod.pin(), path, meter, wishes, limits, symlinks)
         if hasattr(local, "write"):
@@ -373,11 +395,7 @@ def copy_from(
                 raise ValueError("resume=True is for files that have a path, here and there")
             return download.to_file(local)  # type: ignore[arg-type]
         name = os.fsdecode(local)
-        if (
-            os.path.exists(name)
-            and not stat.S_ISREG(os.stat(name).st_mode)
-            and not os.path.isdir(name)
-        ):
-            with open(name, "wb", buffering=0) as file:  # a device, a FIFO: nothing to rename
+        if file := _open_in_place(name):
+            with file:
                 return download.to_file(file)
         return download.to_path(name)

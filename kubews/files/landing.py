@@ -35,21 +35,36 @@ class Landing:
         root: the directory, which exists.
         preserve: whether modes and times are those of the source.
         fresh: whether all that is written goes below a new directory that has a temporary name itself.
+        called: the path that this directory will have.
 
     Threads: one. Close it, or use it in a ``with`` block.
     """
 
-    def __init__(self, root: str, *, preserve: bool = True, fresh: bool = False) -> None:
-        self._preserve, self._fresh = preserve, fresh
+    def __init__(
+        self, root: str, *, preserve: bool = True, fresh: bool = False, called: str = ""
+    ) -> None:
+        self._preserve, self._fresh, self._called = preserve, fresh, called
         try:
             self._root = Place(root)
         except OSError as exc:
-            raise CopyError(f"{root!r} cannot be used: {exc.strerror}", member=root) from exc
+            raise CopyError(
+                f"{root!r} cannot be used: {exc.strerror}", member=root, errno=exc.errno
+            ) from exc
         self._current: tuple[Name, Place] = ((), self._root)
         # Directories on the way to this one.
         self._unfinished: list[tuple[Name, Optional[int], Optional[float]]] = []
         self._links: dict[Name, str] = {}
         self._arrived: set[int] = set()  # inodes, for hard links
+
+    def about(self, name: Name) -> _About:
+        """Say of an error of the system which path it is about, in a ``with`` block."""
+        return _About(self, name)
+
+    def path(self, name: Name) -> str:
+        """Return the path here, for messages: what has a temporary name has its final one in it."""
+        if name and name[0].startswith(TEMPORARY):
+            return os.path.join(self._called, *name[1:])
+        return os.path.join(self._root.path, *name)
 
     def directory(self, name: Name, mode: Optional[int], mtime: Optional[float]) -> None:
         """Have a directory. It gets its time at its end, and a new one its mode."""
@@ -57,7 +72,7 @@ class Landing:
         self._links.pop(name, None)
         if not self._preserve:
             mode = mtime = None
-        with about(name):
+        with self.about(name):
             place = self._enter(name[:-1])
             try:
                 os.mkdir(place.at(name[-1]), 0o777 if mode is None else 0o700, **place.here)
@@ -99,7 +114,7 @@ class Landing:
         """
         self._leave(name)
         self._links.pop(name, None)
-        with about(name):
+        with self.about(name):
             source = self._walk(target[:-1])
             try:
                 info = source.lstat(target[-1]) if target else None
@@ -129,7 +144,7 @@ class Landing:
     def finish(self) -> None:
         """Make the links, and give the directories that are still open their modes and times."""
         for name, target in self._links.items():
-            with about(name):
+            with self.about(name):
                 place, temporary = self._enter(name[:-1]), new_name()
                 with _as_before(place):
                     os.symlink(target, place.at(temporary), **place.here)
@@ -158,7 +173,7 @@ class Landing:
                 return
             self._unfinished.pop()
             if done not in self._links:
-                with about(done):
+                with self.about(done):
                     place = self._enter(done)
                     restore(place.fd, place, ".", mode, mtime)
 
@@ -228,14 +243,10 @@ def _as_before(place: Place) -> Iterator[None]:
             os.chmod(place.fd, stat.S_IMODE(info.st_mode))
 
 
-class about:
-    """Say of an error of the system which member it is about, in a ``with`` block.
-
-    Threads: one.
-    """
-
-    def __init__(self, name: Name) -> None:
-        self._name = name
+class _About:
+    # A class, because it is entered for each of many small files.
+    def __init__(self, landing: Landing, name: Name) -> None:
+        self._landing, self._name = landing, name
 
     def __enter__(self) -> None:
         pass
@@ -243,8 +254,11 @@ class about:
     def __exit__(self, kind: object, exc: Optional[BaseException], trace: object) -> None:
         # A lost connection, too, is an OSError.
         if isinstance(exc, OSError) and not isinstance(exc, KubewsError):
-            path = _told(self._name)
-            raise CopyError(f"{path!r} cannot be written here: {exc}", member=path) from exc
+            raise CopyError(
+                f"{self._landing.path(self._name)!r} cannot be written here: {exc.strerror or exc}",
+                member=_told(self._name),
+                errno=exc.errno,
+            ) from exc
 
 
 def _told(name: Name) -> str:

@@ -14,7 +14,16 @@ from kubews.command import StrOrBytesPath
 from kubews.errors import CopyError, KubewsError
 from kubews.files.podreader import PodReader
 from kubews.files.podwriter import BufferedPodWriter, PodWriter, TextPodWriter
-from kubews.files.remotefiles import Found, lacking, look, missing, path_of
+from kubews.files.remotefiles import (
+    Found,
+    is_directory_name,
+    lacking,
+    look,
+    missing,
+    no_directory,
+    no_place,
+    path_of,
+)
 
 if TYPE_CHECKING:
     from kubews.targets import Target
@@ -46,6 +55,8 @@ def open_file(
         raise ValueError("binary mode doesn't take encoding, errors or newline")
     name, pod = path_of(path), pod.pin()
     found = _look(pod, name, letters)
+    if is_directory_name(path):
+        raise no_directory(pod, name)
     buffered: Union[io.BufferedReader, io.BufferedWriter]
     if letters == "r":
         buffered = io.BufferedReader(PodReader(pod, name, found), _BUFFER)
@@ -72,14 +83,14 @@ def _look(pod: Target, path: str, letters: str) -> Found:
         raise lacking(pod, "opening a file", "sh")
     if found.kind == "directory":
         raise CopyError(f"{pod.where}: {path} is a directory", member=path)
+    if found.kind == "hidden" or (letters == "r" and found.kind == "missing"):
+        raise missing(pod, path, found)
     if letters == "r":
-        if found.kind == "missing":
-            raise missing(pod, path)
         if not found.programs & {"cat", "tail"}:
             raise lacking(pod, "reading a file", "cat", "tail")
         return found
-    if not found.parent:
-        raise missing(pod, path.rpartition("/")[0] or "/")
+    if found.parent != "directory":
+        raise no_place(pod, path, found)
     if not found.programs >= {"cat", "mv", "rm"}:
         raise lacking(pod, "writing a file", "cat, mv and rm")
     if found.kind == "other":

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple, Optional
 
 from kubews.command import StrOrBytesPath
-from kubews.errors import CopyError
+from kubews.errors import CopyError, NoSuchFile
 from kubews.files.remotefiles import quoted
 
 _PIECE = 256 << 10
@@ -40,7 +40,7 @@ def expand(local: StrOrBytesPath | Sequence[StrOrBytesPath]) -> list[str]:
     """Return the paths that were named: what exists is itself, anything else is a glob.
 
     Raises:
-        CopyError: there is nothing of that name.
+        NoSuchFile: there is nothing of that name.
     """
     several = isinstance(local, Sequence) and not isinstance(local, (str, bytes))
     named: Sequence[StrOrBytesPath] = local if several else [local]  # type: ignore[assignment,list-item]
@@ -49,7 +49,7 @@ def expand(local: StrOrBytesPath | Sequence[StrOrBytesPath]) -> list[str]:
         found = [each] if os.path.lexists(each) else sorted(glob.glob(each))
         if not found:
             # kubectl's words (``cmd/cp/cp.go: copyToPod``)
-            raise CopyError(f"{each} doesn't exist in local filesystem", member=each)
+            raise NoSuchFile(f"{each} doesn't exist in local filesystem", member=each)
         paths += found
     return paths
 
@@ -60,7 +60,9 @@ def reading(path: str) -> Iterator[None]:
     try:
         yield
     except OSError as exc:
-        raise CopyError(f"{path} cannot be read: {exc.strerror}", member=path) from exc
+        raise CopyError(
+            f"{path} cannot be read: {exc.strerror}", member=path, errno=exc.errno
+        ) from exc
 
 
 def opened(path: str) -> io.FileIO:

@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any, Optional
 
 from kubews.errors import CopyError, TruncatedTransfer
-from kubews.files.copying import CUT, Attempts
+from kubews.files.copying import CUT, Attempts, forget
 from kubews.files.remotefiles import Found, look, printing, size_of
 
 if TYPE_CHECKING:
@@ -20,7 +20,16 @@ _RETRIES = 3
 # So far ahead is read on; farther away another command is started.
 _NEAR = 256 << 10
 
-_READ = 'if [ "$1" = 1 ]; then FIRST; else tail -c "+$1"; fi <"$p"'
+# The exit code that says that the name is another file's.
+_OTHER = 93
+
+# From byte $1 on, of the file that was found: its number is $2, and $3 its size and time. A name may be another
+# file's by now. Some file systems give a file another number now and then, and such a file has not changed otherwise.
+_READ = """
+exec <"$p" || exit
+[ -z "$2" ] || case $(stat -L -c '%d:%i/%s %Y' -- "$p" 2>/dev/null) in "$2"/* | */"$3") ;; *) exit OTHER ;; esac
+if [ "$1" = 1 ]; then FIRST; else tail -c "+$1"; fi
+"""
 
 
 class PodReader(io.RawIOBase):
@@ -81,8 +90,8 @@ class PodReader(io.RawIOBase):
         """Read at least one byte into ``b``; return their number, 0 at the end.
 
         Raises:
-            TruncatedTransfer: it was cut too often, or the file is another one by now.
-            CopyError: it cannot be read.
+            TruncatedTransfer: it was cut too often, or the end is missing.
+            CopyError: it cannot be read, or another file has the name by now.
 
         Threads: blocks.
         """
@@ -117,14 +126,20 @@ class PodReader(io.RawIOBase):
             return self._process
         self._stop()
         first = "cat" if "cat" in self._found.programs else "tail -c +1"
-        text = _READ.replace("FIRST", first)
-        self._process = printing(self._pod, self.name, text, str(self._position + 1))
+        text = _READ.replace("FIRST", first).replace("OTHER", str(_OTHER))
+        found = self._found
+        inode = found.inode if found.size else ""  # /proc makes up its files anew
+        known = f"{found.size} {found.mtime or 0:.0f}"
+        self._process = printing(self._pod, self.name, text, str(self._position + 1), inode, known)
         self._there = self._position
         return self._process
 
     def _end(self, process: Popen) -> None:
         """See whether the end is one."""
-        self._attempts.ended(process)
+        try:
+            self._attempts.ended(process)
+        except CopyError as exc:
+            raise self._changed() if process.returncode == _OTHER else exc from None
         self._stop()
         size = self._found.size or 0
         if self._position < size and self.seekable():
@@ -140,14 +155,17 @@ class PodReader(io.RawIOBase):
         now = look(self._pod, self.name)
         before = (self._found.size, self._found.mtime)
         if now is None or (now.size, now.mtime) != before:
-            raise CopyError(f"{self!r} was changed while it was read", member=self.name)
+            raise self._changed()
+
+    def _changed(self) -> CopyError:
+        return CopyError(f"{self!r} was changed while it was read", member=self.name)
 
     def _stop(self) -> None:
         process, self._process = self._process, None
         if process is None:
             return
         if self._finalizing:
-            process.stdout.abort()
+            forget(process, f"{self!r} was forgotten: close it, or use it in a with block")
         else:
             process.close(0.0)
 

@@ -97,12 +97,12 @@ class TreeReceiver:
         """Write what a command sends; a tree that is new here gets its name when all of it has come."""
         folder, name = os.path.split(target)
         if os.path.lexists(target):
-            arrival = self._land(folder, name, start, reader, prefix, fresh=False)
+            arrival = self._land(folder, name, start, reader, prefix)
         else:
             temporary = new_name()
             whole = os.path.join(folder, temporary)
             try:
-                arrival = self._land(folder, temporary, start, reader, prefix, fresh=True)
+                arrival = self._land(folder, temporary, start, reader, prefix, called=target)
                 if os.path.lexists(whole):  # not if all that came was left out
                     os.rename(whole, target)
             except BaseException:
@@ -119,9 +119,9 @@ class TreeReceiver:
         reader: _Reader,
         prefix: Name,
         *,
-        fresh: bool,
+        called: str = "",
     ) -> Arrival:
-        with Landing(folder, preserve=self._preserve, fresh=fresh) as landing:
+        with Landing(folder, preserve=self._preserve, fresh=bool(called), called=called) as landing:
             arrival = Arrival(
                 landing,
                 prefix=prefix,

@@ -6,6 +6,7 @@ container runtime hand on arguments that are UTF-8 only, and file names may be a
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Optional
@@ -44,9 +45,13 @@ _LOOK = f"""
 if [ -d "$p" ]; then echo directory
 elif [ -f "$p" ]; then echo file
 elif [ -e "$p" ]; then echo other
-else echo missing; fi
-if [ -d "${{p%/*}}/" ]; then echo yes; else echo no; fi
-if [ -e "$p" ] && command -v stat >/dev/null 2>&1; then stat -L -c '%s %a %Y' -- "$p" || echo
+else
+  q=${{p%/*}}
+  until [ -d "$q/" ] || [ "$q" = . ]; do q=${{q%/*}}; done  # the last directory on the way that is there
+  if [ -x "$q/" ]; then echo missing; else echo hidden; fi
+fi
+if [ -d "${{p%/*}}/" ]; then echo directory; elif [ -e "${{p%/*}}" ]; then echo other; else echo missing; fi
+if [ -e "$p" ] && command -v stat >/dev/null 2>&1; then stat -L -c '%s %a %Y %d:%i' -- "$p" || echo
 elif [ -f "$p" ] && command -v wc >/dev/null 2>&1; then wc -c <"$p" || echo
 else echo; fi
 for t in {_PROGRAMS}; do command -v $t >/dev/null 2>&1 && printf '%s ' $t; done
@@ -71,12 +76,15 @@ class Found(NamedTuple):
     Threads: a value.
     """
 
-    kind: Literal["file", "directory", "other", "missing"]
-    #: Whether the directory that it is in is there.
-    parent: bool = True
+    #: ``hidden`` is what is there or not: a directory on the way to it may not be searched.
+    kind: Literal["file", "directory", "other", "missing", "hidden"]
+    #: What the directory is that it is in.
+    parent: Literal["directory", "other", "missing"] = "directory"
     size: Optional[int] = None
     mode: Optional[int] = None
     mtime: Optional[float] = None
+    #: Which file it is: the number of its device and its own.
+    inode: str = ""
     programs: frozenset[str] = frozenset()
     gnu_tar: bool = False
     #: Where a symbolic link leads to, if it is one.
@@ -160,15 +168,16 @@ def look(pod: Target, path: str) -> Optional[Found]:
 
 def _found(lines: Sequence[str], half_close: bool) -> Found:
     kind, parent, known, programs, tar, real = lines
-    if kind not in ("file", "directory", "other", "missing"):
+    if kind not in ("file", "directory", "other", "missing", "hidden"):
         raise ValueError
     numbers = known.split()
     return Found(
         kind,  # type: ignore[arg-type]
-        parent == "yes",
+        parent,  # type: ignore[arg-type]
         int(numbers[0]) if numbers else None,
         int(numbers[1], 8) & 0o777 if len(numbers) > 1 else None,
         float(numbers[2]) if len(numbers) > 2 else None,
+        numbers[3] if len(numbers) > 3 else "",
         frozenset(programs.split()),
         tar == "gnu",
         real[:-1] or None,
@@ -204,9 +213,35 @@ def read_some(stream: Any) -> bytes:
     return first + last
 
 
-def missing(pod: Target, path: str) -> NoSuchFile:
-    """Return the error about a path that is not there."""
+def is_directory_name(path: StrOrBytesPath) -> bool:
+    """Tell whether a path is written as that of a directory, with a slash behind it."""
+    return os.fsdecode(path).endswith("/")
+
+
+def missing(pod: Target, path: str, found: Optional[Found] = None) -> CopyError:
+    """Return the error about a path that is not there, for all that was found."""
+    if found is not None and found.kind == "hidden":
+        return CopyError(
+            f"{pod.where}: {path}: permission denied: a directory on the way to it may not be searched",
+            member=path,
+            errno=errno.EACCES,
+        )
     return NoSuchFile(f"{pod.where}: {path}: no such file or directory", member=path)
+
+
+def no_place(pod: Target, path: str, found: Found) -> CopyError:
+    """Return the error about a path whose directory is none."""
+    folder = path.rpartition("/")[0] or "/"
+    if found.parent == "other":
+        return CopyError(
+            f"{pod.where}: {folder} is no directory", member=folder, errno=errno.ENOTDIR
+        )
+    return missing(pod, folder, found)
+
+
+def no_directory(pod: Target, path: str) -> NoSuchFile:
+    """Return the error about a path that was written as that of a directory, and is none."""
+    return NoSuchFile(f"{pod.where}: {path}/: no such directory", member=path)
 
 
 def lacking(pod: Target, what: str, *programs: str) -> CopyError:

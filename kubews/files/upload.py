@@ -17,7 +17,17 @@ from kubews.files import packing
 from kubews.files.copying import Attempts, Copied, Wishes
 from kubews.files.parts import part_of
 from kubews.files.progress import Meter, Progress
-from kubews.files.remotefiles import Found, base_of, lacking, look, missing, path_of
+from kubews.files.remotefiles import (
+    Found,
+    base_of,
+    is_directory_name,
+    lacking,
+    look,
+    missing,
+    no_directory,
+    no_place,
+    path_of,
+)
 from kubews.files.sendfile import PIECE, Contents, FileSender
 from kubews.files.sendtree import TreeSender
 
@@ -43,12 +53,14 @@ class Upload:
         path: in it, as ``path_of`` returns it.
         meter: who is told how far it is.
         wishes: what else is wanted.
+        into: whether the path was written as that of a directory, with a slash behind it.
 
     Threads: one.
     """
 
-    def __init__(self, pod: Target, path: str, meter: Meter, wishes: Wishes) -> None:
+    def __init__(self, pod: Target, path: str, meter: Meter, wishes: Wishes, into: bool) -> None:
         self._pod, self._path, self._meter, self._wishes = pod, path, meter, wishes
+        self._into = into
         self._attempts = Attempts(pod, path, wishes.retries)
 
     def from_file(self, file: HasRead) -> Copied:
@@ -65,6 +77,8 @@ class Upload:
         """Copy files and directories; into the path, if that is a directory."""
         found = self._look()
         inside = found.kind == "directory"
+        if inside:
+            paths = [each for path in paths for each in _contents_of_dot(path)]
         if len(paths) > 1 and not inside:
             raise CopyError(
                 f"{self._pod.where}: {self._path} is no directory, and {len(paths)} are to be copied into it",
@@ -88,6 +102,8 @@ class Upload:
 
     def _target(self, found: Found) -> str:
         """Return the path that a file will have; a link that the user names is followed."""
+        if self._into:
+            raise no_directory(self._pod, self._path)
         if found.kind == "other":  # a device, say, which is not to be replaced
             raise CopyError(f"{self._pod.where}: {self._path} is no file", member=self._path)
         return found.real or self._path
@@ -96,8 +112,10 @@ class Upload:
         found = look(self._pod, self._path)
         if found is None:
             raise lacking(self._pod, "copying to it", "sh")
-        if not found.parent:
-            raise missing(self._pod, self._path.rpartition("/")[0] or "/")
+        if found.parent != "directory":
+            raise no_place(self._pod, self._path, found)
+        if found.kind == "hidden":
+            raise missing(self._pod, self._path, found)
         needed = {"mv", "rm"} - found.programs
         if needed:
             raise lacking(self._pod, "copying to it", *sorted(needed))
@@ -150,6 +168,14 @@ def _read(file: HasRead) -> bytes:
     return bytes(data)
 
 
+def _contents_of_dot(path: str) -> list[str]:
+    """Return the path, or what is in it if it is ``.`` or ends with ``/.``: that has no name of its own."""
+    if os.path.basename(path.rstrip("/")) != ".":
+        return [path]
+    with packing.reading(path):
+        return [os.path.join(path, each) for each in sorted(os.listdir(path))]
+
+
 def _base(path: str) -> str:
     return os.path.basename(os.path.abspath(path))
 
@@ -173,5 +199,5 @@ def copy_to(
         raise ValueError("resume=True is for files that have a path, here and there")
     paths = [] if stream else packing.expand(source)
     with Meter(progress, base_of(path) or path) as meter:
-        upload = Upload(pod.pin(), path, meter, wishes)
+        upload = Upload(pod.pin(), path, meter, wishes, is_directory_name(remote))
         return upload.from_file(source) if stream else upload.from_paths(paths)

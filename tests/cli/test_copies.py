@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -117,10 +118,29 @@ def test_warnings_and_errors_are_said(
     try:
         done = commands.run("cp", f"web-0:{place}", str(tmp_path / "d"))
         assert done.code == 0
-        assert done.err == [
-            "warning: ./link: left out, because it is a symbolic link (symlinks=True)"
-        ]
+        assert done.err == ["warning: ./link: left out, because it is a symbolic link"]
         assert commands.run("cp", f"web-0:{place}/none", str(tmp_path / "d")).err == ["error"]
+    finally:
+        commands.run("exec", "web-0", "--", "rm", "-rf", place)
+
+
+@pytest.mark.parametrize("program", [KUBEWS, [KUBECTL]], ids=["kubews", "kubectl"])
+@pytest.mark.parametrize("dot", [".", "sub/."])
+def test_what_is_in_dot_goes_into_the_directory(
+    dot: str,
+    program: Sequence[str],
+    commands: Commands,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    place = f"/tmp/kubews-{os.getpid()}-dot"
+    (tmp_path / "sub").mkdir()
+    (tmp_path / dot / "f").write_text("f")
+    monkeypatch.chdir(tmp_path)
+    commands.run("exec", "web-0", "--", "mkdir", place)
+    try:
+        assert commands.run("cp", dot, f"web-0:{place}", program=program).code == 0
+        assert commands.run("exec", "web-0", "--", "cat", f"{place}/f").out == b"f"
     finally:
         commands.run("exec", "web-0", "--", "rm", "-rf", place)
 
