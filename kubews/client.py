@@ -142,7 +142,8 @@ class Client:
         Args:
             selector: such as ``app=web,tier!=cache``.
             namespace: by default the context's.
-            **options: as for ``Pod.logs``; ``wait_ready`` waits for a first pod, and each of its containers.
+            **options: as for ``Pod.logs``; ``wait_ready`` waits for a first pod, and each of its containers. During a
+                rollout some pod always waits to start: ``ignore_errors=True`` reads the others.
 
         Raises:
             NotReady: there is no such pod.

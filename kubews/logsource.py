@@ -216,7 +216,7 @@ def open_log(pod: Target, query: LogQuery, deadline: Deadline) -> Session:
         if exc.code != _NO_CONTENT:
             raise
         state = "has no log yet: no node has been chosen for it"
-        raise NotReady(f"{pod.where} {state}; wait_ready(SECONDS) waits for it") from None
+        raise NotReady(f"{pod.where} {state}; {pod.waits}") from None
 
 
 def run_of(document: Json, container: str) -> Run:

@@ -58,6 +58,8 @@ class Logs(ABC, Generic[Line]):
         self.exit_code: Optional[int] = None
         #: Where lines may be missing.
         self.gaps: list[Gap] = []
+        #: The errors of logs that could not be opened or are lost, with ``ignore_errors=True``.
+        self.ignored: list[Exception] = []
 
     def readline(self, timeout: Optional[float] = None) -> Line:
         """Return the next line; nothing at the end, for which there is then a ``reason``.

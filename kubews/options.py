@@ -1,4 +1,4 @@
-"""The keyword arguments that ``run`` and its relatives hand on to ``Popen``, for type checkers only.
+"""The keyword arguments that ``run`` and its relatives hand on to ``Popen``, for type checkers.
 
 Which of them ask for text decides between ``CompletedProcess[str]`` and ``CompletedProcess[bytes]``.
 
@@ -102,6 +102,7 @@ class _CommonLogs(TypedDict, total=False):
     container: Optional[str]
     all_containers: bool
     prefix: bool
+    ignore_errors: bool
     follow: bool
     previous: bool
     timestamps: bool

@@ -414,7 +414,9 @@ class Pod(PodFiles, Served):
                 ``since``, seconds before now or an aware datetime, to the second; ``limit_bytes``;
                 ``insecure_skip_tls_verify_backend``, of a kubelet whose certificate cannot be verified.
                 ``all_containers`` merges those of every container by time; ``prefix`` begins
-                each line with ``[pod/web-0/app]``. ``text``, ``encoding`` and ``errors`` as for ``Popen``.
+                each line with ``[pod/web-0/app]``; ``ignore_errors`` goes on with the others when one cannot be
+                opened or is lost, and keeps its error in ``ignored``.
+                ``text``, ``encoding`` and ``errors`` as for ``Popen``.
                 ``patience``: seconds to try to go on after a cut (60); ``wait_ready``: seconds to wait first for a
                 pod or a container that is not there yet; ``connect_timeout``: for the questions and the connection.
 
@@ -427,6 +429,7 @@ class Pod(PodFiles, Served):
             NotReady: no node has been chosen yet, or there is no pod of a Deployment and so on.
             ConnectFailed: the server could not be reached.
             TypeError, ValueError: an option cannot be.
+            LookupError: there is no such encoding.
 
         Threads: blocks until the server has agreed.
         """

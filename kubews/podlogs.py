@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Optional, TypeVar
 
-from kubews import documents
+from kubews import documents, redirection, refusals
 from kubews.client import Client
 from kubews.errors import BadRequest, KubewsError, NotFound, NotReady
 from kubews.logs import ContainerLogs
 from kubews.logsource import LogQuery, Since, checked, since_of
 from kubews.logstream import Logs
 from kubews.mergedlogs import Failed, MergedLogs
+from kubews.options import LogOptions
 from kubews.protocol.requests import pods_path
 from kubews.targets import Target
 from kubews.transport.deadline import Deadline
@@ -24,10 +24,6 @@ PATIENCE = 60.0
 
 #: How long not to wait.
 AT_ONCE = Deadline(0)
-
-# What a kubelet says of a container that has not begun (kubernetes ``pkg/kubelet/kubelet_pods.go:
-# validateContainerLogStatus``).
-_NOT_YET = re.compile("is waiting to start|is not available")
 
 # Seconds between two looks.
 _POLL = 0.2
@@ -41,6 +37,7 @@ def of_pod(
     container: Optional[str] = None,
     all_containers: bool = False,
     prefix: bool = False,
+    ignore_errors: bool = False,
     **options: Any,
 ) -> Logs[Any]:
     """Open the logs of a pod; see ``Pod.logs``.
@@ -49,7 +46,7 @@ def of_pod(
     """
     options = _checked(container, all_containers, **options)
     target = pod.in_container(container) if container else pod
-    if not (all_containers or prefix):
+    if not (all_containers or prefix or ignore_errors):
         return of_container(target, **options)
 
     def containers() -> list[Target]:
@@ -59,7 +56,7 @@ def of_pod(
         document = pinned.get(deadline.at_most(pod.client.connect_timeout).remaining())
         return containers_of(pinned, document, all_of_them=all_containers)
 
-    return merge(_begun(options["wait_ready"], containers), prefix=prefix, **options)
+    return _merged(containers, prefix=prefix, ignore_errors=ignore_errors, **options)
 
 
 def of_selector(
@@ -70,6 +67,7 @@ def of_selector(
     container: Optional[str] = None,
     all_containers: bool = False,
     prefix: bool = True,
+    ignore_errors: bool = False,
     **options: Any,
 ) -> Logs[Any]:
     """Open the logs of all pods with some labels; see ``Client.logs``.
@@ -88,7 +86,7 @@ def of_selector(
             raise NotReady(f"there is no pod with {selector} in namespace {where}")
         return found
 
-    return merge(_begun(options["wait_ready"], containers), prefix=prefix, **options)
+    return _merged(containers, prefix=prefix, ignore_errors=ignore_errors, **options)
 
 
 def selected(
@@ -140,12 +138,33 @@ def _checked(
     wait_ready: Optional[float] = None,
     **options: Any,
 ) -> dict[str, Any]:
-    """Return what ``of_container`` and ``merge`` take for what people give."""
+    """Return what ``of_container`` and ``_merged`` take for what people give."""
+    for name in options:
+        if name not in LogOptions.__optional_keys__:
+            raise TypeError(f"logs() got an unexpected keyword argument {name!r}")
+    redirection.check_text(encoding, errors)
     if container is not None and all_containers:
         raise ValueError(f"all_containers=True is every container, and not {container!r} alone")
     encoding = encoding or ("utf-8" if text or errors else None)
     wait = AT_ONCE if wait_ready is None else Deadline(wait_ready)
     return {**options, "encoding": encoding, "errors": errors, "wait_ready": wait}
+
+
+def _merged(
+    containers: Callable[[], list[Target]],
+    *,
+    prefix: bool,
+    ignore_errors: bool,
+    wait_ready: Deadline,
+    **options: Any,
+) -> Logs[Any]:
+    """Merge the logs of containers as soon as they are known."""
+    ignored: list[Exception] = []
+    found = _begun(wait_ready, containers)
+    failed = ignored.append if ignore_errors else None
+    log = merge(found, prefix=prefix, wait_ready=wait_ready, failed=failed, **options)
+    log.ignored = ignored
+    return log
 
 
 def merge(
@@ -219,7 +238,7 @@ def _begun(wait: Deadline, attempt: Callable[[], T]) -> T:
         try:
             return attempt()
         except (NotFound, NotReady, BadRequest) as exc:
-            hopeless = isinstance(exc, BadRequest) and not _NOT_YET.search(str(exc))
+            hopeless = isinstance(exc, BadRequest) and not refusals.NOT_YET.search(str(exc))
             remaining = wait.remaining()
             if hopeless or remaining == 0:
                 raise

@@ -6,7 +6,7 @@ Sources: ``registry/core/{pod,service,node}``, ``apimachinery/pkg/util/proxy/upg
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Optional, cast
 from urllib.parse import urlencode
 
@@ -16,7 +16,7 @@ from kubews.protocol.requests import proxy_path
 from kubews.protocol.status import decode_document
 from kubews.transport import http
 from kubews.transport.deadline import Deadline
-from kubews.transport.exchange import Body, HttpResponse, exchange, whole
+from kubews.transport.exchange import Body, HttpResponse, exchange, not_a_body, whole
 from kubews.transport.wire import WebSocket, connected
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from kubews.transport.patientsocket import PatientSocket
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_URL = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#]*", re.IGNORECASE)
+_LENGTH = re.compile("[0-9]{1,18}")
 # apiserver/pkg/endpoints/request/requestinfo.go
 _VERBS = {"GET": "get", "HEAD": "get", "POST": "create", "PUT": "update"}
 # The API server's own answers are small; what is longer is another's.
@@ -33,6 +35,11 @@ _STATUS = 1 << 16
 def _path(behind: Behind, path: str, params: Params) -> str:
     if behind.scheme not in ("", "http", "https"):
         raise ConfigError(f"scheme must be 'http' or 'https', not {behind.scheme!r}")
+    if url := _URL.match(path):
+        raise ConfigError(
+            f"the path of a URL is wanted, {path[url.end() :] or '/'!r}, and not all of it: "
+            "port= and scheme= say the rest"
+        )
     if params is not None:
         pairs = params.items() if isinstance(params, Mapping) else params
         query = urlencode(list(pairs), doseq=True)
@@ -58,17 +65,18 @@ def request(
     """
     if not _TOKEN.fullmatch(method):
         raise ConfigError(f"{method!r} is not a method of HTTP")
-    if isinstance(body, str) or hasattr(body, "encoding"):
-        raise TypeError("body must be bytes, a binary file or pieces of bytes: encode the text")
+    method = method.upper()  # as requests does: nobody knows others
+    if not _can_be_sent(body):
+        raise not_a_body(body)
     below = _path(behind, path, params)
-    sent = http.additional_headers(headers or {})
+    sent, length = _framed(headers or {})
     what = f"{method} {path.partition('?')[0]} of {behind.where}"
     again = _Again(body)
 
     def ask(sock: Any, everything: http.Headers, soon: Deadline) -> HttpResponse:
         again.rewind()
         target = behind.client.config.cluster.path_prefix + below
-        answer = exchange(sock, method, target, everything, body, timeout, what)
+        answer = exchange(sock, method, target, everything, body, timeout, what, length)
         refusal = _refusal(answer)
         if refusal is not None:
             raise http.api_error(refusal, what)
@@ -81,12 +89,32 @@ def request(
         raise _explain(behind, exc, method) from None
 
 
+def _can_be_sent(body: Any) -> bool:
+    if isinstance(body, (str, Mapping)) or hasattr(body, "encoding"):
+        return False  # iterables of what is no bytes
+    readable = isinstance(body, Iterable) or hasattr(body, "read")
+    return body is None or readable or whole(body) is not None
+
+
+def _framed(headers: Mapping[str, str]) -> tuple[dict[str, str], Optional[int]]:
+    """Return the headers to send besides the framing, and the length that the user gives the body."""
+    given = dict(http.check_headers(headers.items()))
+    length = None
+    for name in headers:
+        if name.lower() == "content-length":
+            value = given.pop(name)
+            if not _LENGTH.fullmatch(value):
+                raise ConfigError(f"{name} must be a number of bytes, not {value!r}")
+            length = int(value)
+    return http.additional_headers(given), length
+
+
 def _explain(behind: Behind, exc: ApiError, method: str) -> ApiError:
     """Name the missing verb of a refusal by RBAC, which is a Status; others are those of who is behind."""
     if not isinstance(exc, Forbidden) or exc.status is None:
         return exc
     within = f" in namespace {behind.namespace}" if behind.namespace else ""
-    verb = _VERBS.get(method.upper(), method.lower())
+    verb = _VERBS.get(method, method.lower())
     return refusals.with_hint(
         exc, f"The user needs the verb {verb} on {behind.resource}/proxy{within}"
     )
@@ -137,6 +165,7 @@ def websocket(
 
     Threads: blocks.
     """
+    below = _path(behind, path, None)
     if "?" in path:
         raise ConfigError(
             f"{path!r} has a query, which API servers drop from the request for a WebSocket: connect to the "
@@ -145,7 +174,6 @@ def websocket(
     for each in subprotocols:
         if isinstance(subprotocols, str) or not _TOKEN.fullmatch(each):
             raise ConfigError(f"{subprotocols!r} are no names of subprotocols")
-    below = _path(behind, path, None)
     sent = http.additional_headers(headers or {})
     what = f"WebSocket {path} of {behind.where}"
 

@@ -30,6 +30,15 @@ def check(
         raise TypeError("bufsize must be an integer")
     if bufsize < -1:
         raise ValueError(f"bufsize must be -1, 0 or a number of bytes, not {bufsize}")
+    check_text(encoding, errors)
+
+
+def check_text(encoding: Optional[str], errors: Optional[str]) -> None:
+    """Refuse what makes no text of bytes.
+
+    Raises:
+        LookupError: there is no such encoding, or no such way to treat errors.
+    """
     if encoding is not None:
         codecs.lookup(encoding)
     if errors is not None:

@@ -5,6 +5,7 @@ Threads: pure functions, but for the one that asks.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Optional
 
@@ -16,6 +17,10 @@ from kubews.transport.deadline import Deadline
 
 # Servers since 1.36 say what was to be done as well: ``cannot impersonate-on:user-info:get``.
 _ACTING = "cannot impersonate"
+
+#: What a kubelet says of the log of a container that has not begun (kubernetes
+#: ``pkg/kubelet/kubelet_pods.go: validateContainerLogStatus``).
+NOT_YET = re.compile("is waiting to start|is not available")
 
 
 def with_hint(exc: ApiError, hint: str) -> ApiError:
@@ -89,24 +94,26 @@ def of_choice(verb: str, resource: str, namespace: str, why: str) -> str:
     )
 
 
-def in_pod(refusal: str, pod: Json, container: Optional[str]) -> str:
+def in_pod(refusal: str, pod: Json, container: Optional[str], resource: str, waits: str) -> str:
     """Look for the reason of a refusal in the pod's document.
 
     Args:
         refusal: its text.
         pod: the document.
         container: the one that was asked for.
+        resource: what was asked for; a log is there of what has ended, and no other refusal of one than that it
+            has not begun is the pod's doing.
+        waits: what waits for the container, in words; may be empty.
 
     Returns:
         A sentence, or nothing.
     """
     if container and "not valid" in refusal:
-        return f"The pod has the containers {', '.join(documents.containers(pod))}"
-    state = documents.state(pod)
-    if not state:
+        return f"The pod has the containers {', '.join(documents.all_containers(pod))}"
+    state, over = documents.state(pod), documents.is_over(pod)
+    if not state or (resource == "pods/log" and (over or not NOT_YET.search(refusal))):
         return ""
-    over = documents.is_over(pod)
-    return f"The pod {state}" + ("" if over else "; wait_ready=SECONDS waits for it")
+    return f"The pod {state}" + ("" if over or not waits else f"; {waits}")
 
 
 def candidates(what: str, selector: str, pods: list[Json], *, most: int = 5) -> str:

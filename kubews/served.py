@@ -83,14 +83,16 @@ class Served:
         asked stops both. For that there is ``connect``.
 
         Args:
-            method: such as ``GET``.
+            method: such as ``GET``, in any case.
             path: at the server behind, percent-encoded, with a query or without.
             port: number, or name of a container's port, of a service's own; by default the first that a pod declares.
             scheme: what is spoken there: ``http`` or ``https``; by default http.
             params: names and values to add to the query.
             headers: to send besides those that are the configuration's: credentials are the cluster's, and
                 none go on.
-            body: bytes, a binary file, or an iterable of bytes, which is sent in chunks as it is made.
+            body: bytes, a binary file, or an iterable of bytes. Bytes and a regular file, from where it stands, go
+                with their length; what else is read or made as it is sent goes in chunks, or with a
+                ``Content-Length`` in ``headers``, which must be true then.
             timeout: seconds for each wait for the server, None for ever once it is connected.
 
         Returns:
@@ -98,7 +100,9 @@ class Served:
 
         Raises:
             ApiError: the API server refused, or did not reach who serves.
-            ConfigError: the path leads out of the object, or a header cannot be given.
+            ConfigError: the path is a URL or leads out of the object, or a header cannot be given.
+            TypeError: the body, or the value of a header, is none.
+            LocalProtocolError: the body has more or fewer bytes than its length says: a file became shorter.
             ConnectFailed: no connection, or no answer.
             RemoteProtocolError: the answer does not say where it ends.
 
@@ -132,7 +136,8 @@ class Served:
 
         Raises:
             ApiError: the API server refused, or who serves did.
-            ConfigError: there is a query.
+            ConfigError: there is a query, or all of a URL.
+            TypeError: the value of a header is none.
             ConnectFailed: no connection, or no answer.
 
         Threads: blocks.

@@ -71,6 +71,9 @@ class Target:
     Threads: any.
     """
 
+    #: What waits for a container that does not run yet, for messages.
+    waits = "wait_ready=SECONDS waits for it"
+
     def __init__(
         self,
         client: Client,
@@ -389,15 +392,16 @@ class Target:
             missing = refusals.missing_verbs(self.client, resource, self.namespace, end)
             hint = refusals.of_stream(exc, resource, self.namespace, missing)
         elif isinstance(exc, (BadRequest, ServerError, NotFound)):
-            hint = self.hint(str(exc), deadline)
+            hint = self.hint(str(exc), deadline, resource=resource)
         return refusals.with_hint(exc, hint) if hint else exc
 
-    def hint(self, refusal: str, deadline: Deadline) -> str:
+    def hint(self, refusal: str, deadline: Deadline, *, resource: str = "pods/exec") -> str:
         """Look for the reason of a refusal in the pod's object.
 
         Args:
             refusal: its text.
             deadline: for the look; an explanation is worth a few seconds, not more.
+            resource: what was asked for.
 
         Returns:
             A sentence, or nothing.
@@ -408,7 +412,7 @@ class Target:
             pod = self.get(timeout=deadline.at_most(_HINT_TIMEOUT).remaining())
         except KubewsError:
             return ""  # may be what the refusal says, or no right to look: the refusal stands alone
-        return refusals.in_pod(refusal, pod, self.container)
+        return refusals.in_pod(refusal, pod, self.container, resource, self.waits)
 
 
 def target_of(

@@ -97,7 +97,10 @@ def test_refusals_are_errors_with_their_names(cluster: AnyCluster, client: Clien
         ({"since": "1h"}, TypeError, "seconds or a datetime"),
         ({"since": datetime.datetime(2026, 1, 1)}, ValueError, "no time zone"),
         ({"all_containers": True, "container": "a"}, ValueError, "every container"),
-        ({"bogus": 1}, TypeError, "bogus"),
+        ({"tial": 1}, TypeError, r"^logs\(\) got an unexpected keyword argument 'tial'$"),
+        ({"merged": True}, TypeError, r"^logs\(\) got an unexpected keyword argument 'merged'$"),
+        ({"encoding": "nope"}, LookupError, "unknown encoding: nope"),
+        ({"errors": "nope"}, LookupError, "unknown error handler name 'nope'"),
         ({"wait": 1}, TypeError, "wait"),
     ],
 )
@@ -106,6 +109,14 @@ def test_options_that_cannot_be(
 ) -> None:
     with pytest.raises(error, match=message):
         pod.logs(**options)
+
+
+@pytest.mark.parametrize("options", [{"tial": 1}, {"encoding": "nope"}, {"errors": "nope"}])
+def test_options_are_looked_at_before_anything_is_asked(
+    client: Client, options: dict[str, Any]
+) -> None:
+    with pytest.raises((TypeError, LookupError)):
+        client.logs("app=nowhere", **options)
 
 
 def test_closing_from_another_thread_wakes_the_reader_at_once_r51(cluster: AnyCluster) -> None:
@@ -268,6 +279,59 @@ def test_pods_that_have_no_log_yet(local: LocalCluster) -> None:
         pytest.raises(kubews.NotReady, match="no node has been chosen"),
     ):
         pod.logs()
+
+
+def test_one_that_cannot_be_read_does_not_hide_the_others(local: LocalCluster) -> None:
+    """As in every rollout, where one pod waits to start."""
+    labels = {"app": "rolled-out"}
+    with (
+        added(local, None, labels=labels) as pod,
+        added(local, None, state="waiting", labels=labels) as waiting,
+        local.client() as client,
+    ):
+        local.write_log(pod.name, "one\n")
+        with pytest.raises(kubews.BadRequest, match="is waiting to start"):
+            client.logs("app=rolled-out")
+        for options in ({}, {"follow": True}):
+            with client.logs("app=rolled-out", ignore_errors=True, text=True, **options) as log:
+                assert log.readline(timeout=seconds(20)) == f"[pod/{pod.name}/a] one\n"
+                (error,) = log.ignored
+                assert isinstance(error, kubews.BadRequest)
+                assert waiting.name in str(error)
+        with waiting.logs(ignore_errors=True) as log:
+            assert (log.read(), len(log.ignored)) == (b"", 1)
+        with pod.logs(all_containers=True) as log:
+            assert (log.read(), log.ignored) == (b"one\n", [])
+
+
+def test_one_that_is_lost_does_not_end_the_others(local: LocalCluster) -> None:
+    with added(local, None, None) as pod:
+        local.write_log(pod.name, "one\n")
+        local.next_faults(Faults(match="container=b", drop_after=3))
+        with pod.logs(all_containers=True, ignore_errors=True) as log:
+            assert log.read() == b"one\n"
+        assert [type(each) for each in log.ignored] == [kubews.ConnectionLost]
+
+
+def test_what_is_said_of_a_log_that_is_refused(local: LocalCluster) -> None:
+    """Nothing of running something: nobody wanted to. And every container has a log."""
+    with added(local, None, None, state="completed", init_containers=["before"]) as pod:
+        with pytest.raises(kubews.BadRequest, match="previous terminated container") as caught:
+            pod.logs(previous=True)
+        assert str(caught.value).endswith("not found (HTTP 400 Bad Request)")
+        with pytest.raises(kubews.BadRequest, match=r"has the containers a, b, before \(init\)$"):
+            pod.logs(container="no")
+    for state in ("waiting", "unscheduled"):
+        with (
+            added(local, None, state=state) as pod,
+            pytest.raises(kubews.KubewsError, match=r"; wait_ready=SECONDS waits for it$"),
+        ):
+            pod.logs()
+    with added(local, "exit 3", SLEEP) as pod:
+        assert eventually(lambda: "exitCode': 3" in str(pod.get()["status"]))
+        with pytest.raises(kubews.BadRequest, match="previous terminated container") as caught:
+            pod.logs(previous=True, container="b")
+        assert "waits for it" not in str(caught.value)  # nothing would come of it
 
 
 def test_text_as_subprocess_reads_it(local: LocalCluster) -> None:

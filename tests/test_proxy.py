@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import gzip
 import hashlib
 import io
 import json
+import os
 import random
 import re
 import socket
 import ssl
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,7 +40,7 @@ def _time_limit(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")  # as long as the cluster that it is in
 def server(cluster: AnyCluster) -> str:
     """The name of a pod that serves."""
     free = unused_port()
@@ -94,6 +97,103 @@ def test_bodies_of_every_kind(web: Pod, method: str, kind: str) -> None:
     said = web.request(method, "/echo", body=body, port=PORT).json()
     assert said["method"] == method
     assert said["sha256"] == hashlib.sha256(b"" if kind == "none" else data).hexdigest()
+
+
+@pytest.mark.parametrize("kind", ["buffered", "raw", "with a name", "to be written", "empty"])
+def test_a_file_goes_with_its_length(web: Pod, tmp_path: Path, kind: str) -> None:
+    """From where it stands: many servers take no chunks."""
+    data = b"" if kind == "empty" else random.Random(4).randbytes(300_000)
+    path = tmp_path / "data"
+    path.write_bytes(b"skipped" + data)
+    with contextlib.ExitStack() as held:
+        file: Any
+        if kind == "with a name":
+            file = held.enter_context(tempfile.NamedTemporaryFile())
+        elif kind == "to be written":
+            file = held.enter_context(tempfile.TemporaryFile())
+        else:
+            file = held.enter_context(path.open("rb", buffering=0 if kind == "raw" else -1))
+        if file.writable():
+            file.write(b"skipped" + data)
+        file.seek(len("skipped"))
+        said = web.request("PUT", "/echo", body=file).json()
+    assert said["headers"]["content-length"] == str(len(data))
+    assert "transfer-encoding" not in said["headers"]
+    assert said["sha256"] == hashlib.sha256(data).hexdigest()
+
+
+def test_what_has_no_length_that_is_known_goes_in_chunks(web: Pod, tmp_path: Path) -> None:
+    """A file that is decompressed has the descriptor of another, and those of /proc say that they are empty."""
+    with gzip.open(tmp_path / "packed", "wb") as packing:
+        packing.write(bytes(300_000))
+    read, write = os.pipe()
+    os.write(write, b"piped")
+    os.close(write)
+    with gzip.open(tmp_path / "packed") as unpacking, os.fdopen(read, "rb") as pipe:
+        for file, size in ((unpacking, 300_000), (pipe, 5)):
+            said = web.request("PUT", "/echo", body=file).json()
+            assert (said["size"], said["headers"].get("content-length")) == (size, None)
+    if (version := Path("/proc/version")).exists():
+        with version.open("rb") as file:
+            said = web.request("PUT", "/echo", body=file).json()
+        assert said["sha256"] == hashlib.sha256(version.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("change", [-1, 1])
+def test_a_file_that_changes_while_it_is_sent(web: Pod, tmp_path: Path, change: int) -> None:
+    size = 300_000
+    path = tmp_path / "data"
+    path.write_bytes(bytes(size))
+
+    class Changing(io.FileIO):
+        def readinto(self, buffer: Any) -> int:
+            os.truncate(path, size + change)
+            return super().readinto(buffer)
+
+    with io.BufferedReader(Changing(path)) as file:
+        if change > 0:
+            assert web.request("PUT", "/echo", body=file).json()["size"] == size
+            return
+        with pytest.raises(errors.LocalProtocolError, match=f"ended behind {size - 1} of {size} "):
+            web.request("PUT", "/echo", body=file)
+
+
+def test_a_length_that_is_given_counts(web: Pod, tmp_path: Path) -> None:
+    for body, length in ((iter([b"da", b"", b"ta"]), 4), (io.BytesIO(b"data"), 4), (None, 0)):
+        headers = {"content-LENGTH": str(length)}
+        said = web.request("POST", "/echo", body=body, headers=headers).json()
+        assert (said["size"], said["headers"]["content-length"]) == (length, str(length))
+        assert "transfer-encoding" not in said["headers"]
+    path = tmp_path / "data"
+    path.write_bytes(b"data")
+    with path.open("rb") as file:
+        for wrong, length, message in (
+            ([b"da", b"ta"], "5", "ended behind 4 of 5 bytes"),
+            ([b"da", b"ta"], "3", "has more bytes than Content-Length says, 3"),
+            (b"data", "5", "has 4 bytes, and Content-Length says 5"),
+            (file, "3", "has 4 bytes, and Content-Length says 3"),
+            (None, "1", "has 0 bytes, and Content-Length says 1"),
+        ):
+            with pytest.raises(errors.LocalProtocolError, match=message):
+                web.request("POST", "/echo", body=wrong, headers={"Content-Length": length})
+    with pytest.raises(errors.ConfigError, match="must be a number of bytes, not '-1'"):
+        web.request("POST", "/echo", headers={"Content-Length": "-1"})
+
+
+def test_a_method_in_any_case(web: Pod) -> None:
+    assert web.request("put", "/echo", body=b"data").json()["method"] == "PUT"
+
+
+def test_a_header_that_is_not_ascii(web: Pod) -> None:
+    """As it is, in both directions."""
+    with web.request("GET", "/echo", headers={"X-Mine": "\xe9"}) as answer:
+        assert answer.headers["x-back"] == "\xe9"
+        assert answer.json()["headers"]["x-mine"] == "\xe9"
+    with contextlib.closing(web.websocket("/chat", headers={"X-Who": "\xe9"})) as chat:
+        assert chat.recv() == "hello, \xe9"
+    for ask in (lambda **options: web.request("GET", "/echo", **options), web.websocket):
+        with pytest.raises(errors.ConfigError, match="the value of X-Mine has characters"):
+            ask(headers={"X-Mine": "\u20ac"})
 
 
 def test_a_head_has_no_body(web: Pod) -> None:
@@ -284,13 +384,43 @@ def test_a_path_that_leads_to_others(client: Client, path: str) -> None:
         ({"headers": {"Authorization": "x"}}, "Authorization"),
         ({"headers": {"X-A": "1\r\nX-B: 2"}}, "X-A"),
         ({"port": 0}, "must be > 0"),
+        ({"path": "http://web/echo?x=1"}, r"the path of a URL is wanted, '/echo\?x=1'"),
+        ({"path": "HTTPS://web"}, "the path of a URL is wanted, '/'"),
     ],
 )
 def test_what_cannot_be_asked(client: Client, options: dict[str, Any], said: str) -> None:
     with pytest.raises(errors.ConfigError, match=said):
         client.pod("web-0").request(**{"method": "GET", **options})
-    with pytest.raises(TypeError, match="encode the text"):
-        client.pod("web-0").request("POST", body="text")  # type: ignore[arg-type]
+    with pytest.raises(errors.ConfigError, match="the path of a URL is wanted, '/chat'"):
+        client.pod("web-0").websocket("ws://pod/chat")
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("text", "body= .* str is none of them: encode the text"),
+        (io.StringIO("text"), "body= .* StringIO is none of them: encode the text"),
+        ({"a": 1}, r"body= .* dict is none of them: json\.dumps\(\.\.\.\)\.encode\(\) makes"),
+        (7, "body= .* int is none of them"),
+    ],
+)
+def test_what_is_no_body(client: Client, body: Any, said: str) -> None:
+    with pytest.raises(TypeError, match=said):
+        client.pod("web-0").request("POST", body=body)
+
+
+@pytest.mark.parametrize(("piece", "cure"), [("text", "encode the text"), ({"a": 1}, "json.dumps")])
+def test_what_is_no_piece_of_a_body(web: Pod, piece: Any, cure: str) -> None:
+    with pytest.raises(TypeError, match=f"{type(piece).__name__} is none of them: {cure}"):
+        web.request("POST", "/echo", body=[piece])
+
+
+@pytest.mark.parametrize("value", [1, b"1", None])
+def test_what_is_no_value_of_a_header(client: Client, value: Any) -> None:
+    pod = client.pod("web-0")
+    for ask in (lambda **options: pod.request("GET", **options), pod.websocket):
+        with pytest.raises(TypeError, match="the value of X-Retry must be str, not"):
+            ask(headers={"X-Retry": value})
 
 
 @pytest.mark.parametrize("names", [["chat\r\nX-Evil: 1"], ["a, b"], [""], ["ä"], "chat"])

@@ -52,7 +52,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         headers = {key.lower(): value for key, value in self.headers.items()}
         said = {"method": self.command, "path": self.path, "headers": headers}
         said.update(sha256=digest.hexdigest(), size=size)
-        self.answer(200, json.dumps(said).encode(), Content_Type="application/json", X_Of="a pod")
+        back = self.headers.get("X-Mine", "")
+        body = json.dumps(said).encode()
+        self.answer(200, body, Content_Type="application/json", X_Of="a pod", X_Back=back)
 
     def on_code(self):
         list(self.pieces())

@@ -159,7 +159,7 @@ def _selected(options: argparse.Namespace) -> list[Target]:
         namespace,
         options.container,
         all_of_them=options.all_containers,
-        kind=pods.NotingPod,
+        kind=pods.LoggedPod,
     )
     if not containers:
         say(f"No resources found in {namespace} namespace.")
@@ -173,7 +173,7 @@ def _named(options: argparse.Namespace) -> list[Target]:
 
     client = pods.make_client(options)
     if options.all_pods:
-        every = pods.NotingPod(client, options.names[0], container=options.container)
+        every = pods.LoggedPod(client, options.names[0], container=options.container)
         return [
             container
             for pod, document in _all_pods(every, Deadline(options.pod_running_timeout))

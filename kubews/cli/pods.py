@@ -18,7 +18,16 @@ from kubews.pod import Pod
 from kubews.transport.deadline import Deadline
 
 
-class NotingPod(Pod):
+class CommandPod(Pod):
+    """A pod of a command line, where no argument of Python's is a cure.
+
+    Threads: any.
+    """
+
+    waits = ""
+
+
+class NotingPod(CommandPod):
     """A pod that says on stderr which container it takes where there are several.
 
     Threads: any.
@@ -33,7 +42,16 @@ class NotingPod(Pod):
         return chosen
 
 
-class CountingPod(NotingPod):
+class LoggedPod(NotingPod):
+    """A pod whose log is wanted.
+
+    Threads: any.
+    """
+
+    waits = "-f waits for it, as long as --pod-running-timeout says"
+
+
+class CountingPod(LoggedPod):
     """A pod that also says on stderr which one it is where there are several.
 
     Threads: any.
@@ -72,7 +90,7 @@ def find(options: argparse.Namespace, name: str) -> Pod:
 
     Threads: blocks, unless a pod is named: that is found when something is opened.
     """
-    kind = Pod if options.quiet else NotingPod
+    kind = CommandPod if options.quiet else NotingPod
     pod = kind(make_client(options), name, container=options.container)
     return chosen(pod, options.pod_running_timeout)
 

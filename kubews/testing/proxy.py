@@ -108,7 +108,7 @@ class _Exchange:
             head = _passed(self._connection, self._headers) + self._forwarded
             chunked = any(name.lower() == "transfer-encoding" for name, _ in self._headers)
             head += [("Transfer-Encoding", "chunked")] if chunked else []
-            self._say(h11.Request(method=self._method, target=target, headers=head))
+            self._say(h11.Request(method=self._method, target=target, headers=_raw(head)))
             while not self._hear(prefix):
                 self._backend.flush()
                 wanted = self._pass_body()
@@ -170,8 +170,15 @@ class _Exchange:
                 value = prefix + value
             headers.append((name, value))
         return h11.Response(
-            status_code=answer.status_code, headers=headers, reason=_phrase(answer.status_code)
+            status_code=answer.status_code,
+            headers=_raw(headers),
+            reason=_phrase(answer.status_code),
         )
+
+
+def _raw(headers: Headers) -> list[tuple[bytes, bytes]]:
+    """Return headers as they came: h11 takes only ASCII for text."""
+    return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
 
 
 def _phrase(code: int) -> str:

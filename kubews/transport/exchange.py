@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import math
+import os
 import re
 import socket
 import ssl
+import stat
 import warnings
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Optional, Union
@@ -16,6 +19,7 @@ from kubews.errors import (
     ConnectFailed,
     ConnectionLost,
     ConnectTimeout,
+    LocalProtocolError,
     RemoteProtocolError,
 )
 from kubews.transport.deadline import Deadline
@@ -244,6 +248,7 @@ def exchange(
     body: Body,
     timeout: Optional[float],
     what: str,
+    length: Optional[int] = None,
 ) -> HttpResponse:
     """Make one request on a connection of its own.
 
@@ -255,20 +260,23 @@ def exchange(
         method: such as ``GET``.
         target: path and query.
         headers: with ``Host``; checked by ``check_headers``.
-        body: bytes go with their length, everything else in chunks.
+        body: bytes and regular files go with their length, everything else in chunks.
         timeout: seconds for each wait, None for ever.
         what: the request in words, for messages.
+        length: bytes that the body has, if it is to be sent with its length whatever it is.
 
     Raises:
         ConnectTimeout: the server took or said nothing for so long, or was not done with the head of its answer.
         ConnectFailed: the connection broke before the head of an answer came.
         RemoteProtocolError: the answer does not say where it ends.
+        LocalProtocolError: the body has not so many bytes.
+        TypeError: it is none, or a piece of it.
         Exception: what the body raises.
 
     Threads: blocks.
     """
     patient = PatientSocket(sock, timeout)
-    for piece in _request(method, target, headers, body):
+    for piece in _request(method, target, headers, body, length):
         with _explained(what, timeout):
             try:
                 patient.sendall(piece)
@@ -290,11 +298,27 @@ def whole(body: Body) -> Optional[memoryview]:
     return view.cast("B") if view.c_contiguous else memoryview(bytes(view))
 
 
-def _request(method: str, target: str, headers: Headers, body: Body) -> Iterator[Buffer]:
-    bytes_ = whole(body)
+def not_a_body(value: Any) -> TypeError:
+    """Return what is to be raised for something that is no body, or no piece of one."""
+    text = isinstance(value, str) or hasattr(value, "encoding")
+    cure = "encode the text" if text else "json.dumps(...).encode() makes some of it"
+    name = type(value).__name__
+    return TypeError(
+        f"body= is bytes, a binary file or an iterable of bytes, and {name} is none of them: {cure}"
+    )
+
+
+def _request(
+    method: str, target: str, headers: Headers, body: Body, length: Optional[int]
+) -> Iterator[Buffer]:
+    bytes_ = whole(b"" if body is None and length is not None else body)
+    size = _size(body) if bytes_ is None else len(bytes_)
+    announced = size if length is None else length
+    if None not in (size, length) and size != length:
+        raise LocalProtocolError(f"body= has {size} bytes, and Content-Length says {length}")
     framing = []
-    if bytes_ is not None:
-        framing = [("Content-Length", str(len(bytes_)))]
+    if announced is not None:
+        framing = [("Content-Length", str(announced))]
     elif body is not None:
         framing = [("Transfer-Encoding", "chunked")]
     lines = [f"{method} {target} HTTP/1.1"]
@@ -303,15 +327,64 @@ def _request(method: str, target: str, headers: Headers, body: Body) -> Iterator
     if bytes_ is not None:
         yield bytes_
     elif body is not None:
-        for piece in _read(body) if hasattr(body, "read") else iter(body):  # type: ignore[arg-type]
-            if size := memoryview(piece).nbytes:  # one of no bytes would be the last
-                yield b"".join((b"%x\r\n" % size, piece, b"\r\n"))
-        yield b"0\r\n\r\n"
+        pieces = _pieces(body, size)
+        yield from _chunked(pieces) if announced is None else _counted(pieces, announced)
 
 
-def _read(file: Any) -> Iterator[Buffer]:
-    while (piece := file.read(_CHUNK)) != b"":
+def _size(body: Any) -> Optional[int]:
+    """Return how many bytes a regular file has from where it stands; None of anything else."""
+    # The descriptor of a GzipFile, say, is that of other bytes than it gives.
+    if not isinstance(getattr(body, "raw", body), io.FileIO):
+        return None
+    status = os.fstat(body.fileno())
+    if not stat.S_ISREG(status.st_mode):
+        return None
+    start: int = body.tell()
+    if status.st_size > start:
+        return status.st_size - start
+    nothing = body.read(1) == b""  # those of /proc only say so
+    body.seek(start)
+    return 0 if nothing else None
+
+
+def _pieces(body: Any, size: Optional[int]) -> Iterator[memoryview]:
+    """Make bytes of a body, of a file no more than it had when it was looked at."""
+    if not hasattr(body, "read"):
+        yield from map(_view, body)
+        return
+    left = math.inf if size is None else size
+    while left > 0 and (piece := body.read(min(_CHUNK, left))) != b"":
+        view = _view(piece)
+        left -= view.nbytes
+        yield view
+
+
+def _view(piece: Any) -> memoryview:
+    view = whole(piece)
+    if view is None:
+        raise not_a_body(piece)
+    return view
+
+
+def _chunked(pieces: Iterator[memoryview]) -> Iterator[Buffer]:
+    for piece in pieces:
+        if piece.nbytes:  # one of no bytes would be the last
+            yield b"".join((b"%x\r\n" % piece.nbytes, piece, b"\r\n"))
+    yield b"0\r\n\r\n"
+
+
+def _counted(pieces: Iterator[memoryview], length: int) -> Iterator[Buffer]:
+    sent = 0
+    for piece in pieces:
+        sent += piece.nbytes
+        if sent > length:
+            raise LocalProtocolError(f"body= has more bytes than Content-Length says, {length}")
         yield piece
+    if sent < length:
+        raise LocalProtocolError(
+            f"body= ended behind {sent} of {length} bytes: was the file changed? "
+            "What has no size that is known goes in chunks, as iter(lambda: file.read(65536), b'')"
+        )
 
 
 def _head(sock: PatientSocket, method: str, until: Deadline) -> http.client.HTTPResponse:

@@ -61,11 +61,14 @@ def check_headers(headers: Iterable[tuple[str, str]]) -> Headers:
 
     Raises:
         ConfigError: a name or a value has characters in it that no header can have; no value is shown.
+        TypeError: a value is no str.
     """
     checked = tuple(headers)
     for name, value in checked:
-        if not _NAME.fullmatch(name):
+        if not (isinstance(name, str) and _NAME.fullmatch(name)):
             raise ConfigError(f"{name!r} is not the name of an HTTP header")
+        if not isinstance(value, str):
+            raise TypeError(f"the value of {name} must be str, not {type(value).__name__}")
         if _NOT_IN_VALUE.search(value):
             raise ConfigError(
                 f"the value of {name} has characters in it that no HTTP header can have"

@@ -18,7 +18,7 @@ both = pytest.mark.parametrize("program", PROGRAMS.values(), ids=PROGRAMS)
 STAMP = rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}(Z|[+-]\d\d:\d\d)"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")  # as long as the cluster that it is in
 def ticker(cluster: AnyCluster) -> str:
     """A pod that says a number every tenth of a second."""
     script = "i=0; while :; do i=$((i+1)); echo $i; sleep 0.1; done"
@@ -63,7 +63,7 @@ def test_stamps_and_prefixes(ticker: str, commands: Commands, program: Sequence[
         assert len(first + second) == 45
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")  # as long as the cluster that it is in
 def crowd(cluster: AnyCluster) -> str:
     """A deployment of three pods that say something."""
     for number in range(3):
@@ -163,3 +163,10 @@ def test_a_container_that_waits_is_waited_for(local: LocalCluster, commands: Com
         assert commands.run("logs", "waits", *flags) == (b"", ["error"], 1)
     local.add_pod("nowhere", state="unscheduled")
     assert commands.run("logs", "nowhere") == (b"", ["error"], 1)  # kubectl prints nothing
+    for name in ("waits", "nowhere"):
+        with commands.start("logs", name) as process:
+            _, err = process.communicate(timeout=seconds(60))
+        assert err.endswith(b"; -f waits for it, as long as --pod-running-timeout says\n")
+        with commands.start("exec", name, "--", "true") as process:
+            _, err = process.communicate(timeout=seconds(60))
+        assert b"wait_ready" not in err
