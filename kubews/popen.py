@@ -330,12 +330,12 @@ class Popen(Communicating):
     def __enter__(self) -> Self:
         return self
 
-    def dismiss(self) -> None:
-        """Cut the connection; that the process was not waited for is not warned about.
+    def if_forgotten(self, words: str) -> None:
+        """Have the warning about a process that nobody has waited for say something else.
 
-        Threads: any, finalizers too; does not block.
+        Threads: any; does not block.
         """
-        self._session.dismiss()
+        self._session.forgotten = words
 
     def __exit__(
         self,

@@ -27,6 +27,8 @@ class Session:
 
     def __init__(self, connection: Connection) -> None:
         self._dismissed = False
+        #: What is to be said if nobody waits for it.
+        self.forgotten = f"{connection.where} is still running; wait for it or close it"
         self.connection = connection
 
     def __repr__(self) -> str:
@@ -40,7 +42,7 @@ class Session:
         connection.abort("the process was forgotten")  # first: a warning may be an exception
         if not ended:
             warnings.warn(
-                f"{self.connection.where} is still running; wait for it or close it",
+                self.forgotten,
                 ResourceWarning,
                 source=self,
                 stacklevel=2,

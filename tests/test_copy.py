@@ -12,6 +12,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -575,8 +576,35 @@ def test_a_slash_at_the_end_is_of_a_directory_r44(
         each.copy_from(f"{place}/f", "")
     assert each.copy_from(f"{place}/", "tree/").files == 1  # a tree makes it
     assert each.copy_to("tree/", f"{place}/tree/").files == 1
-    assert each.copy_to("tree/.", f"{place}/").path == f"./{place}/f"
+    each.run(["rm", "-r", place], check=True)
+    each.run(["mkdir", place], check=True)
+    os.symlink("/etc/hosts", "tree/link")
+    os.mkfifo("tree/fifo")
+    copied = each.copy_to("tree/.", f"{place}/")
+    assert (copied.path, copied.files) == (f"./{place}", 1)
+    assert "fifo: left out" in copied.warnings[0]
+    assert each.check_output(["ls", place]) == b"f\nlink\n"
+    assert each.check_output(["readlink", f"{place}/link"]) == b"/etc/hosts\n"
+    with pytest.raises(NoSuchFile, match=f"{place}/f/: no such directory"):
+        each.copy_from(f"{place}/f/", "g")
     assert sorted(os.listdir()) == ["f", "tree"]
+
+
+def test_a_pipe_that_does_not_block_gets_all_r44(pod: Pod, place: str) -> None:
+    data = os.urandom(2_000_000)
+    pod.copy_to(io.BytesIO(data), place)
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+
+    def read() -> bytes:
+        time.sleep(0.2)  # it is full by then
+        with open(reading, "rb") as file:
+            return file.read()
+
+    got = in_thread(read)
+    with open(writing, "wb", buffering=0) as file:
+        assert pod.copy_from(place, file).size == len(data)
+    assert got.result(20) == data
 
 
 def test_standard_output_is_written_on_where_it_is_r44(

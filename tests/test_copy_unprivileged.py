@@ -93,15 +93,22 @@ with LocalCluster() as cluster, cluster.client() as client:
 """
 
 
-def test_what_may_not_be_searched_is_not_called_missing(programs: Programs, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "shell", [["/bin/sh"], [shutil.which("bash")], [shutil.which("busybox"), "sh"]]
+)
+def test_what_may_not_be_searched_is_not_called_missing(
+    shell: list[str], programs: Programs, tmp_path: Path
+) -> None:
     """As the system here distinguishes them, and as who writes defaults where there is nothing relies on."""
-    pod = programs(PROGRAMS, sh=f'exec {" ".join([*UNPRIVILEGED, "/bin/sh"])} "$@"')
+    pod = programs(PROGRAMS, sh=f'exec {" ".join([*UNPRIVILEGED, *shell])} "$@"')
     hidden = directory_of(pod) / "hidden"
     (hidden / "d").mkdir(parents=True)
     (hidden / "f").write_text("f")
+    (directory_of(pod) / "to file").symlink_to("hidden/f")
+    (directory_of(pod) / "to directory").symlink_to(hidden / "d")
     hidden.chmod(0o600)
     try:
-        for name in ("hidden/f", "hidden/d/f"):
+        for name in ("hidden/f", "hidden/d/f", "to file", "to directory/f"):
             for refused in (
                 lambda: pod.open(name),  # noqa: B023
                 lambda: pod.open(name, "w"),  # noqa: B023
@@ -114,8 +121,11 @@ def test_what_may_not_be_searched_is_not_called_missing(programs: Programs, tmp_
                 assert caught.value.errno == errno.EACCES
     finally:
         hidden.chmod(0o700)
-    with pytest.raises(NoSuchFile):
-        pod.open("no/such")
+    (directory_of(pod) / "to nothing").symlink_to("no/such")
+    (directory_of(pod) / "to itself").symlink_to("to itself")
+    for name in ("no/such", "to nothing", "to itself", "to itself/f"):
+        with pytest.raises(NoSuchFile):
+            pod.open(name)
 
 
 def test_read_only_directories_come_to_users_that_are_not_root_r45(

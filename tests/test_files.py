@@ -247,14 +247,26 @@ def test_another_file_that_has_the_name_by_now_is_not_read_on_r46(each: Pod, pla
         each.run(["sh", "-c", f"echo more >>{place}"], check=True)
         file.seek(0)
         assert file.readline() == "1\n"
-        # An hour ago, or it might be of the same second.
-        script = (
-            f"seq 1001 2000 >{place}-b && touch -t 202001010000 {place}-b && mv {place}-b {place}"
-        )
-        each.run(["sh", "-c", script], check=True)
+        each.run(["sh", "-c", f"seq 1001 2000 >{place}-b && mv {place}-b {place}"], check=True)
         file.seek(0)
         with pytest.raises(CopyError, match="was changed while it was read"):
             file.readline()
+
+
+def test_a_file_that_is_replaced_before_anything_is_read_is_read_whole(
+    each: Pod, place: str
+) -> None:
+    """Nothing of its predecessor was given to anybody."""
+    each.run(["sh", "-c", f"seq 10 >{place}"], check=True)
+    with each.open(place) as file:
+        each.run(["sh", "-c", f"seq 1001 2000 >{place}-b && mv {place}-b {place}"], check=True)
+        assert file.read().split()[-1] == "2000"
+    with each.open(place, "rb") as file:
+        file.seek(0, os.SEEK_END)
+        each.run(["sh", "-c", f"seq 10 >{place}-b && mv {place}-b {place}"], check=True)
+        file.seek(0)
+        with pytest.raises(CopyError, match="was changed while it was read"):
+            file.read()
 
 
 def test_a_number_that_a_file_system_makes_up_anew_is_no_change(programs: Programs) -> None:
@@ -336,13 +348,13 @@ def test_a_writer_that_is_forgotten_writes_nothing(pod: Pod, place: str) -> None
         file.write(b"x")
         del file
         gc.collect()
-        reading = pod.open("/etc/hosts", "rb")
+        reading = pod.open("/dev/zero", "rb")
         reading.read(1)
         del reading
         gc.collect()
     writer, reader = (str(each.message) for each in said if each.category is ResourceWarning)
     assert re.match(rf"<kubews.PodWriter './{place}' .*nothing of it is written", writer)
-    assert re.match("<kubews.PodReader '/etc/hosts' .*was forgotten: close it", reader)
+    assert re.match("<kubews.PodReader '/dev/zero' .*was forgotten: close it", reader)
     assert pod.run(["test", "-e", place]).returncode == 1
     assert eventually(lambda: b".kubews-" not in pod.check_output(["ls", "-A"]), 10)
 

@@ -123,7 +123,7 @@ def test_a_file_goes_with_its_length(web: Pod, tmp_path: Path, kind: str) -> Non
 
 
 def test_what_has_no_length_that_is_known_goes_in_chunks(web: Pod, tmp_path: Path) -> None:
-    """A file that is decompressed has the descriptor of another, and those of /proc say that they are empty."""
+    """A file that is decompressed has the descriptor of another, and those of /proc and /sys make up a size."""
     with gzip.open(tmp_path / "packed", "wb") as packing:
         packing.write(bytes(300_000))
     read, write = os.pipe()
@@ -133,10 +133,11 @@ def test_what_has_no_length_that_is_known_goes_in_chunks(web: Pod, tmp_path: Pat
         for file, size in ((unpacking, 300_000), (pipe, 5)):
             said = web.request("PUT", "/echo", body=file).json()
             assert (said["size"], said["headers"].get("content-length")) == (size, None)
-    if (version := Path("/proc/version")).exists():
-        with version.open("rb") as file:
-            said = web.request("PUT", "/echo", body=file).json()
-        assert said["sha256"] == hashlib.sha256(version.read_bytes()).hexdigest()
+    for made_up in (Path("/proc/version"), Path("/sys/class/net/lo/mtu")):
+        if made_up.exists():
+            with made_up.open("rb") as file:
+                said = web.request("PUT", "/echo", body=file).json()
+            assert said["sha256"] == hashlib.sha256(made_up.read_bytes()).hexdigest()
 
 
 @pytest.mark.parametrize("change", [-1, 1])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, NamedTuple, Optional, TypeVar
 
@@ -154,15 +153,6 @@ class Attempts:
         raise CopyError(
             f"{self._pod.where}: {self._path} {what}", member=self._path, warnings=self.warnings
         )
-
-
-def forget(process: Popen, words: str) -> None:
-    """Cut what a file object that nobody has closed has to do with, and warn.
-
-    Threads: any, finalizers too; does not block.
-    """
-    process.dismiss()  # first: a warning may be an exception
-    warnings.warn(words, ResourceWarning, stacklevel=3)
 
 
 def pipe(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import os
+import selectors
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Optional, Protocol, Union
 
@@ -25,14 +26,18 @@ from kubews.files.remotefiles import (
     Found,
     base_of,
     is_absent,
+    is_directory_name,
     lacking,
     look,
     missing,
+    no_directory,
     path_of,
     printing,
     size_of,
 )
 from kubews.popen import PIPE, Popen
+from kubews.transport.deadline import NEVER
+from kubews.transport.patience import Selector, select
 
 if TYPE_CHECKING:
     from kubews.targets import Target
@@ -101,6 +106,11 @@ class _UserFile:
         self.size += len(data)
         while data:
             count = self._file.write(data)
+            if count is None and isinstance(self._file, io.RawIOBase):
+                _wait_writable(
+                    self._file
+                )  # somebody made it non-blocking, and it takes nothing now
+                continue
             if count == 0:
                 raise OSError(f"{type(self._file).__name__}.write() takes no bytes")
             data = data[count:] if isinstance(count, int) else b""
@@ -121,6 +131,7 @@ class Download:
         wishes: what else is wanted.
         limits: how much may come.
         symlinks: whether to make links that stay within the copy.
+        into: whether the path was written as that of a directory, with a slash behind it.
 
     Threads: one.
     """
@@ -133,7 +144,9 @@ class Download:
         wishes: Wishes,
         limits: Limits,
         symlinks: bool,
+        into: bool,
     ) -> None:
+        self._into = into
         self._pod, self._path, self._meter = pod, path, meter
         self._wishes, self._limits = wishes, limits
         self._attempts = Attempts(pod, path, wishes.retries)
@@ -157,6 +170,8 @@ class Download:
         self._check(found)
         if found.kind == "directory":
             raise CopyError(f"{self._pod.where}: {self._path} is a directory", member=self._path)
+        if self._into:
+            raise no_directory(self._pod, self._path)
         sink = _UserFile(file)
         verified = self._fetch(found, sink)
         return Copied("", 1, sink.size, verified, tuple(self._attempts.warnings))
@@ -178,6 +193,8 @@ class Download:
         if not found.programs & _PRINTERS.keys() and "tar" in found.programs:
             self._need_no_checksum()
             return self._attempts.until_done(lambda: self._trees.receive_anything(target))
+        if self._into:
+            raise no_directory(self._pod, self._path)
         if local.endswith(("/", os.sep)) and not os.path.isdir(local):
             raise _no_directory_here(local)
         folder, name = os.path.split(target)
@@ -351,14 +368,22 @@ class Download:
         return Copied("", 1, sink.size, "", tuple(self._attempts.warnings))
 
 
+def _wait_writable(file: io.RawIOBase) -> None:
+    with Selector() as selector:
+        selector.register(file, selectors.EVENT_WRITE)
+        select(selector, NEVER)
+
+
 def _no_directory_here(path: str) -> NoSuchFile:
     return NoSuchFile(f"{path}: there is no such directory here", member=path)
 
 
 def _open_in_place(name: str) -> Optional[io.FileIO]:
     """Open what is written as it is: a device, a FIFO, a descriptor of this process (``/dev/stdout``)."""
+    if not os.path.exists(name) or os.path.isdir(name):
+        return None
     link = name
-    while os.path.exists(name):
+    while True:
         folder, last = os.path.realpath(os.path.dirname(link)), os.path.basename(link)
         if folder in (f"/proc/{os.getpid()}/fd", "/dev/fd") and last.isdigit():
             # Not by its name: a file would be written from its beginning, over what is there.
@@ -366,9 +391,7 @@ def _open_in_place(name: str) -> Optional[io.FileIO]:
         if not os.path.islink(link):
             break
         link = os.path.join(folder, os.readlink(link))
-    if not os.path.exists(name) or os.path.isdir(name) or os.path.isfile(name):
-        return None
-    return open(name, "wb", buffering=0)
+    return None if os.path.isfile(name) else open(name, "wb", buffering=0)
 
 
 def copy_from(
@@ -389,7 +412,8 @@ def copy_from(
     if not hasattr(local, "write") and not os.fsdecode(local):
         raise ValueError("the path here is empty")
     with Meter(progress, base_of(path) or path) as meter:
-        download = Download(pod.pin(), path, meter, wishes, limits, symlinks)
+        into = is_directory_name(remote)
+        download = Download(pod.pin(), path, meter, wishes, limits, symlinks, into)
         if hasattr(local, "write"):
             if wishes.resume:
                 raise ValueError("resume=True is for files that have a path, here and there")

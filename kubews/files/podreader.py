@@ -7,8 +7,8 @@ import os
 from typing import TYPE_CHECKING, Any, Optional
 
 from kubews.errors import CopyError, TruncatedTransfer
-from kubews.files.copying import CUT, Attempts, forget
-from kubews.files.remotefiles import Found, look, printing, size_of
+from kubews.files.copying import CUT, Attempts
+from kubews.files.remotefiles import Found, look, missing, printing, size_of
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -23,11 +23,15 @@ _NEAR = 256 << 10
 # The exit code that says that the name is another file's.
 _OTHER = 93
 
-# From byte $1 on, of the file that was found: its number is $2, and $3 its size and time. A name may be another
-# file's by now. Some file systems give a file another number now and then, and such a file has not changed otherwise.
+# From byte $1 on, of the file that was found: its number is $2, its size $3, its times are $4. A name may be another
+# file's by now. One that only grows is the same; and some file systems give a file another number now and then.
 _READ = """
 exec <"$p" || exit
-[ -z "$2" ] || case $(stat -L -c '%d:%i/%s %Y' -- "$p" 2>/dev/null) in "$2"/* | */"$3") ;; *) exit OTHER ;; esac
+if [ "$2" ]; then
+  set -f
+  set -- "$1" "$2" "$3" "$4" $(stat -L -c '%d:%i:%W %s %Y:%Z' -- "$p" 2>/dev/null)
+  { [ "$2" = "$5" ] && [ "$6" -ge "$3" ]; } || [ "$3 $4" = "$6 $7" ] || exit OTHER
+fi
 if [ "$1" = 1 ]; then FIRST; else tail -c "+$1"; fi
 """
 
@@ -51,6 +55,7 @@ class PodReader(io.RawIOBase):
         self._process: Optional[Popen] = None
         self._position = self._there = 0  # where to read, and where the command is
         self._finalizing = False
+        self._begun = False  # whether anybody knows something of this very file
 
     def __repr__(self) -> str:
         return f"<kubews.PodReader {self.name!r} of {self._pod.where}>"
@@ -76,6 +81,7 @@ class PodReader(io.RawIOBase):
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._found.size or 0}
         if whence not in base:
             raise ValueError(f"invalid whence ({whence})")
+        self._begun = self._begun or whence == os.SEEK_END
         if base[whence] + offset < 0:
             raise ValueError(f"negative seek position {base[whence] + offset}")
         self._position = base[whence] + offset
@@ -103,8 +109,9 @@ class PodReader(io.RawIOBase):
                     self._look_again()
                 process = self._reach()
                 count = int(process.stdout.readinto(view))
-                if not count:
-                    self._end(process)
+                if not count and not self._at_end(process):
+                    continue
+                self._begun = True
                 self._position += count
                 self._there = self._position
                 return count
@@ -129,27 +136,40 @@ class PodReader(io.RawIOBase):
         text = _READ.replace("FIRST", first).replace("OTHER", str(_OTHER))
         found = self._found
         inode = found.inode if found.size else ""  # /proc makes up its files anew
-        known = f"{found.size} {found.mtime or 0:.0f}"
-        self._process = printing(self._pod, self.name, text, str(self._position + 1), inode, known)
+        self._process = printing(
+            self._pod, self.name, text, str(self._position + 1), inode, str(found.size), found.times
+        )
+        self._process.if_forgotten(f"{self!r} was forgotten: close it, or use it in a with block")
         self._there = self._position
         return self._process
 
-    def _end(self, process: Popen) -> None:
-        """See whether the end is one."""
+    def _at_end(self, process: Popen) -> bool:
+        """See whether the end is one; or begin with the file that has the name by now, if nothing is known of its
+        predecessor."""
         try:
             self._attempts.ended(process)
         except CopyError as exc:
-            raise self._changed() if process.returncode == _OTHER else exc from None
+            if process.returncode != _OTHER:
+                raise
+            if self._begun:
+                raise self._changed() from exc
+            self._stop()
+            now = look(self._pod, self.name)
+            if now is None or now.kind != "file":
+                raise missing(self._pod, self.name, now) from exc
+            self._found = now
+            return False
         self._stop()
         size = self._found.size or 0
         if self._position < size and self.seekable():
             self._look_again()
             # Those of /proc and /sys have less in them than they say.
-            now = size_of(self._pod, self.name)
-            if now is not None and now > self._position:
+            left = size_of(self._pod, self.name)
+            if left is not None and left > self._position:
                 raise TruncatedTransfer(
                     "the end is missing", received=self._position, expected=size
                 )
+        return True
 
     def _look_again(self) -> None:
         now = look(self._pod, self.name)
@@ -165,7 +185,7 @@ class PodReader(io.RawIOBase):
         if process is None:
             return
         if self._finalizing:
-            forget(process, f"{self!r} was forgotten: close it, or use it in a with block")
+            process.stdout.abort()
         else:
             process.close(0.0)
 

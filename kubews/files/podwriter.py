@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Optional, TypeVar
 
 from kubews.errors import CopyError, KubewsError, StreamBroken, TruncatedTransfer
 from kubews.files import checksums
-from kubews.files.copying import CUT, Attempts, forget, pipe
+from kubews.files.copying import CUT, Attempts, pipe
 from kubews.files.remotefiles import Found, read_some
 from kubews.files.sendfile import (
     NAME,
@@ -57,7 +57,7 @@ class PodWriter(io.RawIOBase):
     """
 
     def __init__(self, pod: Target, path: str, found: Found, append: bool) -> None:
-        self._finalizing = self._discarded = self._opened = False
+        self._finalizing = self._discarded = False
         self._process: Optional[Popen] = None
         self._pod, self.name, self._found, self._append = pod, path, found, append
         self._target = found.real or path
@@ -82,7 +82,9 @@ class PodWriter(io.RawIOBase):
         except BaseException:
             self._give_up()
             raise
-        self._opened = True
+        self._process.if_forgotten(
+            f"{self!r} was forgotten, and nothing of it is written: close it, or use it in a with block"
+        )
 
     def __repr__(self) -> str:
         return f"<kubews.PodWriter {self.name!r} of {self._pod.where}>"
@@ -141,11 +143,8 @@ class PodWriter(io.RawIOBase):
             return
         try:
             if self._finalizing:
-                if self._opened and self._process is not None:
-                    forget(
-                        self._process,
-                        f"{self!r} was forgotten, and nothing of it is written: close it, or use it in a with block",
-                    )
+                if self._process is not None:
+                    self._process.stdout.abort()
             elif self._discarded:
                 self._give_up()
             else:

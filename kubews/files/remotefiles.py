@@ -46,12 +46,16 @@ if [ -d "$p" ]; then echo directory
 elif [ -f "$p" ]; then echo file
 elif [ -e "$p" ]; then echo other
 else
-  q=${{p%/*}}
-  until [ -d "$q/" ] || [ "$q" = . ]; do q=${{q%/*}}; done  # the last directory on the way that is there
-  if [ -x "$q/" ]; then echo missing; else echo hidden; fi
+  q=$p n=0  # to the last directory on the way that is there
+  until [ -d "$q/" ] || [ "$q" = . ]; do
+    if [ -h "$q" ] && [ $n -lt 40 ] && t=$(readlink -- "$q"); then
+      n=$((n + 1)); case $t in /*) q=$t;; *) q=${{q%/*}}/$t;; esac
+    else q=${{q%/*}}; fi
+  done
+  if [ -d "$q/." ]; then echo missing; else echo hidden; fi
 fi
 if [ -d "${{p%/*}}/" ]; then echo directory; elif [ -e "${{p%/*}}" ]; then echo other; else echo missing; fi
-if [ -e "$p" ] && command -v stat >/dev/null 2>&1; then stat -L -c '%s %a %Y %d:%i' -- "$p" || echo
+if [ -e "$p" ] && command -v stat >/dev/null 2>&1; then stat -L -c '%s %a %Y %d:%i:%W %Y:%Z' -- "$p" || echo
 elif [ -f "$p" ] && command -v wc >/dev/null 2>&1; then wc -c <"$p" || echo
 else echo; fi
 for t in {_PROGRAMS}; do command -v $t >/dev/null 2>&1 && printf '%s ' $t; done
@@ -83,8 +87,10 @@ class Found(NamedTuple):
     size: Optional[int] = None
     mode: Optional[int] = None
     mtime: Optional[float] = None
-    #: Which file it is: the number of its device and its own.
+    #: Which file it is: the number of its device, its own, and when it was made where that is known.
     inode: str = ""
+    #: When it and its entry were changed last, in seconds.
+    times: str = ""
     programs: frozenset[str] = frozenset()
     gnu_tar: bool = False
     #: Where a symbolic link leads to, if it is one.
@@ -178,6 +184,7 @@ def _found(lines: Sequence[str], half_close: bool) -> Found:
         int(numbers[1], 8) & 0o777 if len(numbers) > 1 else None,
         float(numbers[2]) if len(numbers) > 2 else None,
         numbers[3] if len(numbers) > 3 else "",
+        numbers[4] if len(numbers) > 4 else "",
         frozenset(programs.split()),
         tar == "gnu",
         real[:-1] or None,

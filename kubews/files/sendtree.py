@@ -104,7 +104,7 @@ class TreeSender:
         self._left_out: list[str] = []
 
     def send(self, sources: Sequence[tuple[str, str]], folder: str) -> Copied:
-        """Copy paths here to names in a directory there.
+        """Copy paths here to names in a directory there; one without a name is a directory whose contents are meant.
 
         Raises:
             CopyError: the remote tools have failed, or something here cannot be read.
@@ -133,7 +133,8 @@ class TreeSender:
         how = ("T" if self._preserve else "t") if tar else ("S" if self._preserve else "s")
         argv = script(folder, _UNPACK, mark, "" if measure is None else str(measure), how)
         pipe(self._pod, argv, packing.joined(pieces), self._found, self._attempts)
-        path = f"{folder.rstrip('/')}/{sources[0][1]}" if len(sources) == 1 else folder
+        name = sources[0][1] if len(sources) == 1 else ""
+        path = f"{folder.rstrip('/')}/{name}" if name else folder
         warnings = (*self._left_out, *self._attempts.warnings)
         return Copied(path, self._files, self._size, "archive" if tar else "size", warnings)
 
@@ -152,4 +153,6 @@ class TreeSender:
 
 def _walk(sources: Sequence[tuple[str, str]]) -> Iterator[Item]:
     for path, name in sources:
-        yield from packing.walk(path, name)
+        for item in packing.walk(path, name):
+            if item.name:  # not the directory itself whose contents are meant
+                yield item._replace(name=item.name.lstrip("/"))

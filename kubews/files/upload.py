@@ -77,15 +77,13 @@ class Upload:
         """Copy files and directories; into the path, if that is a directory."""
         found = self._look()
         inside = found.kind == "directory"
-        if inside:
-            paths = [each for path in paths for each in _contents_of_dot(path)]
         if len(paths) > 1 and not inside:
             raise CopyError(
                 f"{self._pod.where}: {self._path} is no directory, and {len(paths)} are to be copied into it",
                 member=self._path,
             )
         names = [_base(each) if inside else base_of(self._path) for each in paths]
-        twice = sorted({name for name in names if names.count(name) > 1})
+        twice = sorted({name for name in names if name and names.count(name) > 1})
         if twice:
             raise CopyError(f"several of what is to be copied would be {twice[0]!r} in the pod")
         if len(paths) == 1 and not os.path.isdir(paths[0]):
@@ -168,15 +166,10 @@ def _read(file: HasRead) -> bytes:
     return bytes(data)
 
 
-def _contents_of_dot(path: str) -> list[str]:
-    """Return the path, or what is in it if it is ``.`` or ends with ``/.``: that has no name of its own."""
-    if os.path.basename(path.rstrip("/")) != ".":
-        return [path]
-    with packing.reading(path):
-        return [os.path.join(path, each) for each in sorted(os.listdir(path))]
-
-
 def _base(path: str) -> str:
+    """Return the name that a path has in a directory: none, if what is in it is meant, as of ``.`` and ``dir/.``."""
+    if os.path.basename(path.rstrip("/")) == ".":
+        return ""
     return os.path.basename(os.path.abspath(path))
 
 

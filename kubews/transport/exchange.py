@@ -339,6 +339,8 @@ def _size(body: Any) -> Optional[int]:
     status = os.fstat(body.fileno())
     if not stat.S_ISREG(status.st_mode):
         return None
+    if not getattr(status, "st_blocks", 1):
+        return None  # files of /sys say that they have a page
     start: int = body.tell()
     if status.st_size > start:
         return status.st_size - start
@@ -374,17 +376,23 @@ def _chunked(pieces: Iterator[memoryview]) -> Iterator[Buffer]:
 
 
 def _counted(pieces: Iterator[memoryview], length: int) -> Iterator[Buffer]:
-    sent = 0
+    sent, last = 0, b""
     for piece in pieces:
         sent += piece.nbytes
         if sent > length:
             raise LocalProtocolError(f"body= has more bytes than Content-Length says, {length}")
-        yield piece
+        if sent == length and piece:
+            # The last byte waits for the end of the pieces: who gets all of a request carries it out.
+            piece, last = piece[:-1], bytes(piece[-1:])
+        if piece:
+            yield piece
     if sent < length:
         raise LocalProtocolError(
             f"body= ended behind {sent} of {length} bytes: was the file changed? "
             "What has no size that is known goes in chunks, as iter(lambda: file.read(65536), b'')"
         )
+    if last:
+        yield last
 
 
 def _head(sock: PatientSocket, method: str, until: Deadline) -> http.client.HTTPResponse:

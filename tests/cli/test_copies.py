@@ -136,11 +136,14 @@ def test_what_is_in_dot_goes_into_the_directory(
     place = f"/tmp/kubews-{os.getpid()}-dot"
     (tmp_path / "sub").mkdir()
     (tmp_path / dot / "f").write_text("f")
+    (tmp_path / dot / "to nothing").symlink_to("nothing")
     monkeypatch.chdir(tmp_path)
     commands.run("exec", "web-0", "--", "mkdir", place)
     try:
         assert commands.run("cp", dot, f"web-0:{place}", program=program).code == 0
         assert commands.run("exec", "web-0", "--", "cat", f"{place}/f").out == b"f"
+        link = commands.run("exec", "web-0", "--", "readlink", f"{place}/to nothing")
+        assert link.out == b"nothing\n"
     finally:
         commands.run("exec", "web-0", "--", "rm", "-rf", place)
 
