@@ -587,10 +587,13 @@ def test_a_slash_at_the_end_is_of_a_directory_r44(
     assert each.check_output(["readlink", f"{place}/link"]) == b"/etc/hosts\n"
     with pytest.raises(NoSuchFile, match=f"{place}/f/: no such directory"):
         each.copy_from(f"{place}/f/", "g")
+    with pytest.raises(CopyError, match="several of what is to be copied would be 'f' in the pod"):
+        each.copy_to(["tree/.", "f"], place)
     assert sorted(os.listdir()) == ["f", "tree"]
 
 
-def test_a_pipe_that_does_not_block_gets_all_r44(pod: Pod, place: str) -> None:
+@pytest.mark.parametrize("buffering", [0, 10_000])
+def test_a_pipe_that_does_not_block_gets_all_r44(pod: Pod, place: str, buffering: int) -> None:
     data = os.urandom(2_000_000)
     pod.copy_to(io.BytesIO(data), place)
     reading, writing = os.pipe()
@@ -602,8 +605,9 @@ def test_a_pipe_that_does_not_block_gets_all_r44(pod: Pod, place: str) -> None:
             return file.read()
 
     got = in_thread(read)
-    with open(writing, "wb", buffering=0) as file:
+    with open(writing, "wb", buffering) as file:
         assert pod.copy_from(place, file).size == len(data)
+        os.set_blocking(writing, True)  # or closing could not flush it
     assert got.result(20) == data
 
 

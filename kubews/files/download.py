@@ -105,11 +105,13 @@ class _UserFile:
         data = bytes(piece)  # the user may keep it
         self.size += len(data)
         while data:
-            count = self._file.write(data)
-            if count is None and isinstance(self._file, io.RawIOBase):
-                _wait_writable(
-                    self._file
-                )  # somebody made it non-blocking, and it takes nothing now
+            try:
+                count = self._file.write(data)
+                if count is None and _takes_nothing(self._file):
+                    raise BlockingIOError
+            except BlockingIOError as exc:  # somebody made it so
+                data = data[getattr(exc, "characters_written", 0) :]
+                _wait_writable(self._file)
                 continue
             if count == 0:
                 raise OSError(f"{type(self._file).__name__}.write() takes no bytes")
@@ -368,7 +370,12 @@ class Download:
         return Copied("", 1, sink.size, "", tuple(self._attempts.warnings))
 
 
-def _wait_writable(file: io.RawIOBase) -> None:
+def _takes_nothing(file: Any) -> bool:
+    """Tell whether a file whose ``write`` returned None has taken nothing, and not all as a file of the user's may."""
+    return isinstance(file, io.FileIO) and not os.get_blocking(file.fileno())
+
+
+def _wait_writable(file: Any) -> None:
     with Selector() as selector:
         selector.register(file, selectors.EVENT_WRITE)
         select(selector, NEVER)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Optional
 
 from kubews.errors import CopyError, TruncatedTransfer
 from kubews.files.copying import CUT, Attempts
-from kubews.files.remotefiles import Found, look, missing, printing, size_of
+from kubews.files.remotefiles import Found, look, printing, size_of
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -20,6 +20,9 @@ _RETRIES = 3
 # So far ahead is read on; farther away another command is started.
 _NEAR = 256 << 10
 
+# How often another file may have the name before anything was read.
+_ROUNDS = 10
+
 # The exit code that says that the name is another file's.
 _OTHER = 93
 
@@ -29,8 +32,8 @@ _READ = """
 exec <"$p" || exit
 if [ "$2" ]; then
   set -f
-  set -- "$1" "$2" "$3" "$4" $(stat -L -c '%d:%i:%W %s %Y:%Z' -- "$p" 2>/dev/null)
-  { [ "$2" = "$5" ] && [ "$6" -ge "$3" ]; } || [ "$3 $4" = "$6 $7" ] || exit OTHER
+  set -- "$1" "$2" "$3" "$(stat -L -c '%s %y:%z' -- "$p" 2>/dev/null)" "$4" $(stat -L -c '%d:%i:%W' -- "$p" 2>/dev/null)
+  { [ "$2" = "$6" ] && [ "${4%% *}" -ge "$3" ]; } || [ "$3 $5" = "$4" ] || exit OTHER
 fi
 if [ "$1" = 1 ]; then FIRST; else tail -c "+$1"; fi
 """
@@ -56,6 +59,7 @@ class PodReader(io.RawIOBase):
         self._position = self._there = 0  # where to read, and where the command is
         self._finalizing = False
         self._begun = False  # whether anybody knows something of this very file
+        self._rounds = _ROUNDS
 
     def __repr__(self) -> str:
         return f"<kubews.PodReader {self.name!r} of {self._pod.where}>"
@@ -135,7 +139,8 @@ class PodReader(io.RawIOBase):
         first = "cat" if "cat" in self._found.programs else "tail -c +1"
         text = _READ.replace("FIRST", first).replace("OTHER", str(_OTHER))
         found = self._found
-        inode = found.inode if found.size else ""  # /proc makes up its files anew
+        made_up = found.kind != "file" or (found.real or self.name).startswith(("/proc/", "/sys/"))
+        inode = "" if made_up else found.inode
         self._process = printing(
             self._pod, self.name, text, str(self._position + 1), inode, str(found.size), found.times
         )
@@ -151,12 +156,11 @@ class PodReader(io.RawIOBase):
         except CopyError as exc:
             if process.returncode != _OTHER:
                 raise
-            if self._begun:
+            now = look(self._pod, self.name)
+            if self._begun or not self._rounds or now is None or now.kind != "file":
                 raise self._changed() from exc
             self._stop()
-            now = look(self._pod, self.name)
-            if now is None or now.kind != "file":
-                raise missing(self._pod, self.name, now) from exc
+            self._rounds -= 1
             self._found = now
             return False
         self._stop()

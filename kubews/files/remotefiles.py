@@ -55,7 +55,7 @@ else
   if [ -d "$q/." ]; then echo missing; else echo hidden; fi
 fi
 if [ -d "${{p%/*}}/" ]; then echo directory; elif [ -e "${{p%/*}}" ]; then echo other; else echo missing; fi
-if [ -e "$p" ] && command -v stat >/dev/null 2>&1; then stat -L -c '%s %a %Y %d:%i:%W %Y:%Z' -- "$p" || echo
+if [ -e "$p" ] && command -v stat >/dev/null 2>&1; then stat -L -c '%s %a %Y %d:%i:%W %y:%z' -- "$p" || echo
 elif [ -f "$p" ] && command -v wc >/dev/null 2>&1; then wc -c <"$p" || echo
 else echo; fi
 for t in {_PROGRAMS}; do command -v $t >/dev/null 2>&1 && printf '%s ' $t; done
@@ -89,7 +89,7 @@ class Found(NamedTuple):
     mtime: Optional[float] = None
     #: Which file it is: the number of its device, its own, and when it was made where that is known.
     inode: str = ""
-    #: When it and its entry were changed last, in seconds.
+    #: When it and its entry were changed last.
     times: str = ""
     programs: frozenset[str] = frozenset()
     gnu_tar: bool = False
@@ -176,7 +176,7 @@ def _found(lines: Sequence[str], half_close: bool) -> Found:
     kind, parent, known, programs, tar, real = lines
     if kind not in ("file", "directory", "other", "missing", "hidden"):
         raise ValueError
-    numbers = known.split()
+    numbers = known.split(None, 4)
     return Found(
         kind,  # type: ignore[arg-type]
         parent,  # type: ignore[arg-type]

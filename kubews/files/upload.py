@@ -83,7 +83,10 @@ class Upload:
                 member=self._path,
             )
         names = [_base(each) if inside else base_of(self._path) for each in paths]
-        twice = sorted({name for name in names if name and names.count(name) > 1})
+        there = [
+            name for path, named in zip(paths, names, strict=True) for name in _new(path, named)
+        ]
+        twice = sorted({name for name in there if there.count(name) > 1})
         if twice:
             raise CopyError(f"several of what is to be copied would be {twice[0]!r} in the pod")
         if len(paths) == 1 and not os.path.isdir(paths[0]):
@@ -171,6 +174,14 @@ def _base(path: str) -> str:
     if os.path.basename(path.rstrip("/")) == ".":
         return ""
     return os.path.basename(os.path.abspath(path))
+
+
+def _new(path: str, name: str) -> list[str]:
+    """Return what will be new in a directory: the name of a path, or what is in it."""
+    if name:
+        return [name]
+    with packing.reading(path):
+        return os.listdir(path)
 
 
 def copy_to(

@@ -327,14 +327,17 @@ def _request(
     if bytes_ is not None:
         yield bytes_
     elif body is not None:
-        pieces = _pieces(body, size)
+        pieces = _pieces(body, announced)
         yield from _chunked(pieces) if announced is None else _counted(pieces, announced)
 
 
 def _size(body: Any) -> Optional[int]:
     """Return how many bytes a regular file has from where it stands; None of anything else."""
     # The descriptor of a GzipFile, say, is that of other bytes than it gives.
-    if not isinstance(getattr(body, "raw", body), io.FileIO):
+    if type(body).__module__ == "tempfile":
+        body = body.file  # what it has wrapped, to remove it later
+    buffered = isinstance(body, (io.BufferedReader, io.BufferedRandom))
+    if not isinstance(body.raw if buffered else body, io.FileIO):
         return None
     status = os.fstat(body.fileno())
     if not stat.S_ISREG(status.st_mode):
@@ -376,23 +379,17 @@ def _chunked(pieces: Iterator[memoryview]) -> Iterator[Buffer]:
 
 
 def _counted(pieces: Iterator[memoryview], length: int) -> Iterator[Buffer]:
-    sent, last = 0, b""
+    sent = 0
     for piece in pieces:
         sent += piece.nbytes
         if sent > length:
             raise LocalProtocolError(f"body= has more bytes than Content-Length says, {length}")
-        if sent == length and piece:
-            # The last byte waits for the end of the pieces: who gets all of a request carries it out.
-            piece, last = piece[:-1], bytes(piece[-1:])
-        if piece:
-            yield piece
+        yield piece
     if sent < length:
         raise LocalProtocolError(
             f"body= ended behind {sent} of {length} bytes: was the file changed? "
             "What has no size that is known goes in chunks, as iter(lambda: file.read(65536), b'')"
         )
-    if last:
-        yield last
 
 
 def _head(sock: PatientSocket, method: str, until: Deadline) -> http.client.HTTPResponse:

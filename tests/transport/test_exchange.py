@@ -23,7 +23,7 @@ from scripted import answer, dripping, played, read_head
 from support import eventually, in_thread, seconds, time_limit
 
 from kubews import errors
-from kubews.transport.exchange import HttpResponse, _request, exchange
+from kubews.transport.exchange import HttpResponse, exchange
 from kubews.transport.patientsocket import PatientSocket
 
 HEADERS = [("Host", "example:6443"), ("Authorization", "Bearer s3cr3t")]
@@ -572,12 +572,3 @@ def test_a_socket_that_is_closed_between_two_tries() -> None:
         patient = PatientSocket(closing, seconds(5))
         with pytest.raises(OSError, match="closed"):
             patient.recv(1)
-
-
-def test_a_request_with_too_long_a_body_is_not_sent_whole() -> None:
-    """Or the server would carry out what is an error here."""
-    sent = b""
-    with pytest.raises(errors.LocalProtocolError, match="has more bytes than Content-Length says"):
-        for piece in _request("POST", "/", HEADERS, iter([b"da", b"ta", b"", b"x"]), 4):
-            sent += piece
-    assert sent.endswith(b"\r\n\r\ndat")
