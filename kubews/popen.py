@@ -337,6 +337,13 @@ class Popen(Communicating):
         """
         self._session.forgotten = words
 
+    def forget(self) -> None:
+        """Cut the connection in a finalizer of what holds this; the warning follows.
+
+        Threads: any, finalizers too; does not block.
+        """
+        self._session.forget()
+
     def __exit__(
         self,
         kind: Optional[type[BaseException]],

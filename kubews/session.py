@@ -26,7 +26,7 @@ class Session:
     """
 
     def __init__(self, connection: Connection) -> None:
-        self._dismissed = False
+        self._dismissed = self._cut = False
         #: What is to be said if nobody waits for it.
         self.forgotten = f"{connection.where} is still running; wait for it or close it"
         self.connection = connection
@@ -38,7 +38,7 @@ class Session:
         if not hasattr(self, "connection"):
             return  # Ctrl-C came before
         connection = self.connection
-        ended = self._dismissed or connection.status.done()
+        ended = self._dismissed or (connection.status.done() and not self._cut)
         connection.abort("the process was forgotten")  # first: a warning may be an exception
         if not ended:
             warnings.warn(
@@ -47,6 +47,15 @@ class Session:
                 source=self,
                 stacklevel=2,
             )
+
+    def forget(self) -> None:
+        """Cut the connection in a finalizer of what holds this; the warning follows.
+
+        Threads: any, finalizers too; does not block.
+        """
+        # Before the cut, which is an end too.
+        self._cut = self._cut or not self.connection.status.done()
+        self.connection.abort("the process was forgotten")
 
     def dismiss(self) -> None:
         """Cut the connection, which nobody has seen yet.

@@ -189,7 +189,7 @@ class PodReader(io.RawIOBase):
         if process is None:
             return
         if self._finalizing:
-            process.stdout.abort()
+            process.forget()
         else:
             process.close(0.0)
 

@@ -144,7 +144,7 @@ class PodWriter(io.RawIOBase):
         try:
             if self._finalizing:
                 if self._process is not None:
-                    self._process.stdout.abort()
+                    self._process.forget()
             elif self._discarded:
                 self._give_up()
             else:
