@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pytest
 from clusters import AnyCluster
@@ -18,14 +18,15 @@ both = pytest.mark.parametrize("program", PROGRAMS.values(), ids=PROGRAMS)
 STAMP = rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}(Z|[+-]\d\d:\d\d)"
 
 
-@pytest.fixture(scope="session")  # as long as the cluster that it is in
-def ticker(cluster: AnyCluster) -> str:
+@pytest.fixture(scope="module")
+def ticker(cluster: AnyCluster) -> Iterator[str]:
     """A pod that says a number every tenth of a second."""
     script = "i=0; while :; do i=$((i+1)); echo $i; sleep 0.1; done"
     cluster.add_pod("ticker", {"app": ["sh", "-c", script]}, labels={"app": "ticker"})
     with cluster.client() as client:
         logged(client.pod("ticker"), 2)  # or there might be less than somebody asks for
-    return "ticker"
+    yield "ticker"
+    cluster.delete_pod("ticker")  # it costs its share for as long as it is there
 
 
 @both
