@@ -20,10 +20,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.rfile.readline()
         else:
             left = int(self.headers.get("Content-Length", 0))
-            while left:
-                piece = self.rfile.read(min(left, 1 << 16))
+            while left and (piece := self.rfile.read(min(left, 1 << 16))):
                 left -= len(piece)
                 yield piece
+            self.close_connection = self.close_connection or left > 0  # the client has gone
 
     def do(self):
         where = urlsplit(self.path)
