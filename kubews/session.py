@@ -37,10 +37,8 @@ class Session:
     def __del__(self) -> None:
         if not hasattr(self, "connection"):
             return  # Ctrl-C came before
-        connection = self.connection
-        ended = self._dismissed or (connection.status.done() and not self._cut)
-        connection.abort("the process was forgotten")  # first: a warning may be an exception
-        if not ended:
+        self.forget()  # first: a warning may be an exception
+        if self._cut and not self._dismissed:
             warnings.warn(
                 self.forgotten,
                 ResourceWarning,

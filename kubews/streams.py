@@ -13,7 +13,7 @@ from kubews.bridge import InputBridge, OutputBridge
 from kubews.errors import ConnectionLost, HalfCloseUnsupported, ReadTimeout, StreamBroken
 from kubews.transport.deadline import NEVER, Deadline
 from kubews.transport.outbox import Unsent
-from kubews.transport.patience import select
+from kubews.transport.patience import ready
 from kubews.transport.pipe import Pipe, Taken
 from kubews.transport.wait import Expired, fresh
 
@@ -321,10 +321,8 @@ class Stream(io.RawIOBase):
 
     @staticmethod
     def _wait_bridge(end: io.RawIOBase, deadline: Deadline) -> bool:
-        with selectors.DefaultSelector() as selector:
-            selector.register(end, selectors.EVENT_READ)
-            if not select(selector, deadline):
-                raise Expired
+        if not ready(end, selectors.EVENT_READ, deadline):
+            raise Expired
         return True
 
     # -- both

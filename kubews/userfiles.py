@@ -19,7 +19,7 @@ from kubews.errors import ConnectionLost, StreamBroken
 from kubews.transport import forks
 from kubews.transport.deadline import NEVER
 from kubews.transport.loop import Waker
-from kubews.transport.patience import Selector, select
+from kubews.transport.patience import Selector, ready, select
 
 #: Bytes that are read or written at a time.
 CHUNK = 65536
@@ -128,9 +128,7 @@ class _DescriptorSink:
             try:
                 view = view[os.write(self._file.fileno(), view) :]
             except BlockingIOError:  # somebody made the terminal non-blocking
-                with selectors.DefaultSelector() as selector:
-                    selector.register(self._file, selectors.EVENT_WRITE)
-                    select(selector, NEVER)
+                ready(self._file, selectors.EVENT_WRITE, NEVER)
             except BrokenPipeError as exc:
                 if self._stream is None:
                     raise

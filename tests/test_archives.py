@@ -441,7 +441,7 @@ def test_nor_do_they_where_nothing_is_yet_r45(name: str, ground: Ground) -> None
     case, around, before = HOSTILE[name], ground.around(), tree(ground.inside)
 
     def receive() -> None:
-        with Landing(str(ground.inside), fresh=True) as landing:
+        with Landing(str(ground.inside), called="new") as landing:
             arrival = Arrival(
                 landing, replaced_by=("new",), limits=case.limits, symlinks=case.symlinks
             )

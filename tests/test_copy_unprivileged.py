@@ -155,7 +155,7 @@ from kubews.files.archives import TarReader
 from kubews.files.arrival import Arrival
 from kubews.files.landing import Landing
 from kubews.files.receivetree import _remove
-with open(sys.argv[1], "rb") as file, Landing(sys.argv[2], fresh=True) as landing:
+with open(sys.argv[1], "rb") as file, Landing(sys.argv[2], called="new") as landing:
     try:
         Arrival(landing, replaced_by=("new",)).take(TarReader(file.read).entries())
     except UnsafeArchive as exc:

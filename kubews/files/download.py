@@ -37,7 +37,7 @@ from kubews.files.remotefiles import (
 )
 from kubews.popen import PIPE, Popen
 from kubews.transport.deadline import NEVER
-from kubews.transport.patience import Selector, select
+from kubews.transport.patience import ready
 
 if TYPE_CHECKING:
     from kubews.targets import Target
@@ -111,7 +111,7 @@ class _UserFile:
                     raise BlockingIOError
             except BlockingIOError as exc:  # somebody made it so
                 data = data[getattr(exc, "characters_written", 0) :]
-                _wait_writable(self._file)
+                ready(self._file, selectors.EVENT_WRITE, NEVER)  # type: ignore[arg-type]
                 continue
             if count == 0:
                 raise OSError(f"{type(self._file).__name__}.write() takes no bytes")
@@ -373,12 +373,6 @@ class Download:
 def _takes_nothing(file: Any) -> bool:
     """Tell whether a file whose ``write`` returned None has taken nothing, and not all as a file of the user's may."""
     return isinstance(file, io.FileIO) and not os.get_blocking(file.fileno())
-
-
-def _wait_writable(file: Any) -> None:
-    with Selector() as selector:
-        selector.register(file, selectors.EVENT_WRITE)
-        select(selector, NEVER)
 
 
 def _no_directory_here(path: str) -> NoSuchFile:

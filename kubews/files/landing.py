@@ -34,16 +34,14 @@ class Landing:
     Args:
         root: the directory, which exists.
         preserve: whether modes and times are those of the source.
-        fresh: whether all that is written goes below a new directory that has a temporary name itself.
-        called: the path that this directory will have.
+        called: the path that a new directory will have, if all that is written goes below one, which has a
+            temporary name itself.
 
     Threads: one. Close it, or use it in a ``with`` block.
     """
 
-    def __init__(
-        self, root: str, *, preserve: bool = True, fresh: bool = False, called: str = ""
-    ) -> None:
-        self._preserve, self._fresh, self._called = preserve, fresh, called
+    def __init__(self, root: str, *, preserve: bool = True, called: str = "") -> None:
+        self._preserve, self._called = preserve, called
         try:
             self._root = Place(root)
         except OSError as exc:
@@ -94,14 +92,14 @@ class Landing:
         if not self._preserve:
             mode = mtime = None
         place = self._enter(name[:-1])
-        info = None if self._fresh else place.lstat(name[-1])
+        info = None if self._called else place.lstat(name[-1])
         if info and stat.S_IFMT(info.st_mode) not in _REPLACED:
             raise CopyError(f"{_told(name)!r} here is no file, and stays", member=_told(name))
-        return Arriving(place, name[-1], mode, mtime, fresh=self._fresh, part=part)
+        return Arriving(place, name[-1], mode, mtime, fresh=bool(self._called), part=part)
 
     def settle(self, arriving: Arriving) -> None:
         """Give a file that is whole its mode, time and name."""
-        inode = None if self._fresh else arriving.inode()  # else all that is there has arrived
+        inode = None if self._called else arriving.inode()  # else all that is there has arrived
         arriving.finish()
         if inode is not None:
             self._arrived.add(inode)
@@ -120,7 +118,7 @@ class Landing:
                 info = source.lstat(target[-1]) if target else None
                 if info is None or not stat.S_ISREG(info.st_mode):
                     return False
-                if not self._fresh and info.st_ino not in self._arrived:
+                if not self._called and info.st_ino not in self._arrived:
                     path, other = _told(name), _told(target)
                     raise UnsafeArchive(
                         f"{path!r} would be a hard link to {other!r}, which is no file of this copy",

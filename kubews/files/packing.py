@@ -6,6 +6,7 @@ import contextlib
 import glob
 import io
 import os
+import posixpath
 import stat
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -104,7 +105,7 @@ def walk(path: str, name: str) -> Iterator[Item]:
             return
         path = os.path.join(folder.path, inside)
         with reading(path):
-            item = _item(path, f"{folder.name}/{inside}", os.lstat(path))
+            item = _item(path, posixpath.join(folder.name, inside), os.lstat(path))
 
 
 def _item(path: str, name: str, info: os.stat_result) -> Item:

@@ -58,8 +58,7 @@ class PodReader(io.RawIOBase):
         self._process: Optional[Popen] = None
         self._position = self._there = 0  # where to read, and where the command is
         self._finalizing = False
-        self._begun = False  # whether anybody knows something of this very file
-        self._rounds = _ROUNDS
+        self._rounds = _ROUNDS  # none once anybody knows something of this very file
 
     def __repr__(self) -> str:
         return f"<kubews.PodReader {self.name!r} of {self._pod.where}>"
@@ -85,7 +84,8 @@ class PodReader(io.RawIOBase):
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._found.size or 0}
         if whence not in base:
             raise ValueError(f"invalid whence ({whence})")
-        self._begun = self._begun or whence == os.SEEK_END
+        if whence == os.SEEK_END:
+            self._rounds = 0
         if base[whence] + offset < 0:
             raise ValueError(f"negative seek position {base[whence] + offset}")
         self._position = base[whence] + offset
@@ -115,7 +115,7 @@ class PodReader(io.RawIOBase):
                 count = int(process.stdout.readinto(view))
                 if not count and not self._at_end(process):
                     continue
-                self._begun = True
+                self._rounds = 0
                 self._position += count
                 self._there = self._position
                 return count
@@ -157,7 +157,7 @@ class PodReader(io.RawIOBase):
             if process.returncode != _OTHER:
                 raise
             now = look(self._pod, self.name)
-            if self._begun or not self._rounds or now is None or now.kind != "file":
+            if not self._rounds or now is None or now.kind != "file":
                 raise self._changed() from exc
             self._stop()
             self._rounds -= 1

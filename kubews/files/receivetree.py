@@ -121,7 +121,7 @@ class TreeReceiver:
         *,
         called: str = "",
     ) -> Arrival:
-        with Landing(folder, preserve=self._preserve, fresh=bool(called), called=called) as landing:
+        with Landing(folder, preserve=self._preserve, called=called) as landing:
             arrival = Arrival(
                 landing,
                 prefix=prefix,

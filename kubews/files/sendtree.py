@@ -155,4 +155,4 @@ def _walk(sources: Sequence[tuple[str, str]]) -> Iterator[Item]:
     for path, name in sources:
         for item in packing.walk(path, name):
             if item.name:  # not the directory itself whose contents are meant
-                yield item._replace(name=item.name.lstrip("/"))
+                yield item

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Optional, Protocol, Union
 
@@ -86,7 +87,7 @@ class Upload:
         there = [
             name for path, named in zip(paths, names, strict=True) for name in _new(path, named)
         ]
-        twice = sorted({name for name in there if there.count(name) > 1})
+        twice = sorted(name for name, count in Counter(there).items() if count > 1)
         if twice:
             raise CopyError(f"several of what is to be copied would be {twice[0]!r} in the pod")
         if len(paths) == 1 and not os.path.isdir(paths[0]):

@@ -13,7 +13,7 @@ from kubews.config.proxies import Proxy
 from kubews.errors import ConnectFailed, ConnectTimeout
 from kubews.transport import forks, proxied
 from kubews.transport.deadline import NEVER, Deadline
-from kubews.transport.patience import Selector, select
+from kubews.transport.patience import ready
 from kubews.transport.tls import reason, secure
 from kubews.transport.tlssockets import Socket
 from kubews.transport.wait import DaemonThread, Expired, Outcome
@@ -111,10 +111,8 @@ def _connect_to(sock: socket.socket, address: Any, deadline: Deadline) -> None:
     try:
         sock.connect(address)
     except BlockingIOError:
-        with Selector() as selector:
-            selector.register(sock, selectors.EVENT_WRITE)
-            if not select(selector, deadline):
-                raise TimeoutError("timed out") from None
+        if not ready(sock, selectors.EVENT_WRITE, deadline):
+            raise TimeoutError("timed out") from None
         if code := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             raise OSError(code, os.strerror(code)) from None
 

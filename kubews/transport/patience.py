@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, TypeVar
 from kubews.transport.wait import slice_of
 
 if TYPE_CHECKING:
+    from _typeshed import FileDescriptorLike
+
     from kubews.transport.deadline import Deadline
     from kubews.transport.tlssockets import Socket
 
@@ -29,9 +31,24 @@ def select(
     Threads: blocks; interruptible by signals, also by those that the kernel gives to another thread.
     """
     while True:
-        ready = selector.select(slice_of(deadline))
-        if ready or deadline.expired():
-            return ready
+        found = selector.select(slice_of(deadline))
+        if found or deadline.expired():
+            return found
+
+
+def ready(file: FileDescriptorLike, events: int, deadline: Deadline) -> bool:
+    """Wait until one file is ready; return whether it is, or the deadline has passed.
+
+    Args:
+        file: with a descriptor, or the descriptor.
+        events: of ``selectors``.
+        deadline: when to give up.
+
+    Threads: as for ``select``.
+    """
+    with Selector() as selector:
+        selector.register(file, events)
+        return bool(select(selector, deadline))
 
 
 def patiently(call: Callable[[], T], sock: Socket, events: int, deadline: Deadline) -> T:
@@ -57,7 +74,5 @@ def patiently(call: Callable[[], T], sock: Socket, events: int, deadline: Deadli
             wanted = selectors.EVENT_WRITE
         except BlockingIOError:
             wanted = events
-        with Selector() as selector:
-            selector.register(sock, wanted)
-            select(selector, deadline)
+        ready(sock, wanted, deadline)
     raise TimeoutError("the time limit has passed")
