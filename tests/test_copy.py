@@ -593,9 +593,12 @@ def test_a_slash_at_the_end_is_of_a_directory_r44(
 
 
 @pytest.mark.parametrize("buffering", [0, 10_000])
-def test_a_pipe_that_does_not_block_gets_all_r44(pod: Pod, place: str, buffering: int) -> None:
+def test_a_pipe_that_does_not_block_gets_all_r44(
+    pod: Pod, place: str, tmp_path: Path, buffering: int
+) -> None:
     data = os.urandom(2_000_000)
-    pod.copy_to(io.BytesIO(data), place)
+    (tmp_path / "data").write_bytes(data)
+    pod.copy_to(tmp_path / "data", place)
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
 
