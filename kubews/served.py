@@ -92,7 +92,7 @@ class Served:
                 none go on.
             body: bytes, a binary file, or an iterable of bytes. Bytes and a regular file, from where it stands, go
                 with their length; what else is read or made as it is sent goes in chunks, or with a
-                ``Content-Length`` in ``headers``, which must be true then.
+                ``Content-Length`` in ``headers``, which must be true then; a pipe is read as far as that.
             timeout: seconds for each wait for the server, None for ever once it is connected.
 
         Returns:

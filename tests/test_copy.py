@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import functools
+import gzip
 import hashlib
 import io
 import os
 import random
 import shutil
+import socket
 import stat
 import subprocess
 import sys
@@ -592,6 +594,23 @@ def test_a_slash_at_the_end_is_of_a_directory_r44(
     assert sorted(os.listdir()) == ["f", "tree"]
 
 
+def test_contents_of_several_directories_are_merged_r44(
+    each: Pod, place: str, tmp_path: Path
+) -> None:
+    """As ``cp -r`` does; which of two files would stay is not guessed."""
+    for name in ("a", "b"):
+        (tmp_path / name / "sub").mkdir(parents=True)
+        (tmp_path / name / "sub" / f"of {name}").write_text(name)
+    each.run(["mkdir", place], check=True)
+    assert each.copy_to(f"{tmp_path}/[ab]/.", place).files == 2
+    assert each.check_output(["ls", f"{place}/sub"]) == b"of a\nof b\n"
+    (tmp_path / "a" / "sub" / "of b").write_text("another")
+    for sources in (["a/.", "b/."], ["a/sub", "b/."]):
+        with pytest.raises(CopyError, match="several of what is to be copied would be 'sub"):
+            each.copy_to([f"{tmp_path}/{source}" for source in sources], place)
+    assert each.check_output(["cat", f"{place}/sub/of b"]) == b"b"
+
+
 @pytest.mark.parametrize("buffering", [0, 10_000])
 def test_a_pipe_that_does_not_block_gets_all_r44(
     pod: Pod, place: str, tmp_path: Path, buffering: int
@@ -612,6 +631,41 @@ def test_a_pipe_that_does_not_block_gets_all_r44(
         assert pod.copy_from(place, file).size == len(data)
         os.set_blocking(writing, True)  # or closing could not flush it
     assert got.result(20) == data
+
+
+def test_a_socket_that_does_not_block_gets_all_r44(pod: Pod, place: str) -> None:
+    directory_of(pod).joinpath(place).write_bytes(data := os.urandom(2_000_000))
+    here, there = socket.socketpair()
+    with here, there:
+        here.setblocking(False)
+
+        def read() -> bytes:
+            time.sleep(0.2)  # it is full by then
+            with there.makefile("rb") as file:
+                return file.read()
+
+        got = in_thread(read)
+        with here.makefile("wb", buffering=0) as file:
+            assert pod.copy_from(place, file).size == len(data)
+        here.close()
+        assert got.result(20) == data
+
+
+def test_a_file_that_cannot_say_how_much_it_took_is_an_error_r44(pod: Pod, place: str) -> None:
+    """The bytes that a ``GzipFile`` could not write are not those it was given."""
+    directory_of(pod).joinpath(place).write_bytes(os.urandom(2_000_000))
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    pipe = os.fdopen(writing, "wb", 1000)
+    packing = gzip.GzipFile(fileobj=pipe, mode="wb")
+    try:
+        with pytest.raises(BlockingIOError):
+            pod.copy_from(place, packing)
+    finally:
+        os.close(reading)
+        for file in (packing, pipe):
+            with pytest.raises(BrokenPipeError):
+                file.close()
 
 
 def test_standard_output_is_written_on_where_it_is_r44(

@@ -253,6 +253,34 @@ def test_another_file_that_has_the_name_by_now_is_not_read_on_r46(each: Pod, pla
             file.readline()
 
 
+@pytest.mark.parametrize("grown", [False, True])
+def test_another_file_with_the_number_of_the_first_is_not_read_on_r46(
+    each: Pod, place: str, grown: bool
+) -> None:
+    """Numbers are given anew, and many programs do not know when a file was made."""
+    each.run(["sh", "-c", f"yes old | head -n 1000 >{place}; touch -d @1 {place}"], check=True)
+    with each.open(place) as file:
+        assert file.readline() == "old\n"
+        each.run(["chmod", "600", place], check=True)
+        file.seek(0)
+        assert file.readline() == "old\n"
+        text = "yes old | head -n 1001" if grown else "yes new | head -n 1000"
+        each.run(["sh", "-c", f"{text} >{place}"], check=True)
+        file.seek(8)
+        if grown:
+            assert file.read().count("old\n") == 999
+            return
+        with pytest.raises(CopyError, match="was changed while it was read"):
+            file.readline()
+
+
+@pytest.mark.parametrize("path", ["/proc/self/comm", "//proc/self/comm", "/./proc/self/comm"])
+def test_a_file_that_is_made_up_is_read_by_any_name(each: Pod, path: str) -> None:
+    """It has no size, and is another one for each who asks."""
+    with each.open(path) as file:
+        assert file.read() == "cat\n"
+
+
 def test_a_file_that_is_replaced_before_anything_is_read_is_read_whole(
     each: Pod, place: str
 ) -> None:

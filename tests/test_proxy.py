@@ -140,6 +140,15 @@ def test_what_has_no_length_that_is_known_goes_in_chunks(web: Pod, tmp_path: Pat
             assert said["sha256"] == hashlib.sha256(made_up.read_bytes()).hexdigest()
 
 
+@pytest.mark.parametrize("size", [100, 100_000])
+def test_a_file_that_may_be_in_memory_goes_in_chunks(web: Pod, size: int) -> None:
+    with tempfile.SpooledTemporaryFile(max_size=1000) as file:
+        file.write(bytes(size))
+        file.seek(0)
+        said = web.request("PUT", "/echo", body=file).json()
+    assert (said["size"], said["headers"].get("content-length")) == (size, None)
+
+
 @pytest.mark.parametrize("change", [-1, 1])
 def test_a_file_that_changes_while_it_is_sent(web: Pod, tmp_path: Path, change: int) -> None:
     size = 300_000
@@ -165,18 +174,23 @@ def test_a_length_that_is_given_counts(web: Pod, tmp_path: Path) -> None:
         said = web.request("POST", "/echo", body=body, headers=headers).json()
         assert (said["size"], said["headers"]["content-length"]) == (length, str(length))
         assert "transfer-encoding" not in said["headers"]
+    before = said["whole"]
     path = tmp_path / "data"
     path.write_bytes(b"data")
     with path.open("rb") as file:
         for wrong, length, message in (
             ([b"da", b"ta"], "5", "ended behind 4 of 5 bytes"),
             ([b"da", b"ta"], "3", "has more bytes than Content-Length says, 3"),
+            ([b"da", b"", b"ta"], "2", "has more bytes than Content-Length says, 2"),
+            (io.BytesIO(b"data"), "2", "has more bytes than Content-Length says, 2"),
             (b"data", "5", "has 4 bytes, and Content-Length says 5"),
             (file, "3", "has 4 bytes, and Content-Length says 3"),
             (None, "1", "has 0 bytes, and Content-Length says 1"),
         ):
             with pytest.raises(errors.LocalProtocolError, match=message):
                 web.request("POST", "/echo", body=wrong, headers={"Content-Length": length})
+    said = web.request("POST", "/echo", body=b"data").json()
+    assert said["whole"] == before + 1  # no other was carried out
     with pytest.raises(errors.ConfigError, match="must be a number of bytes, not '-1'"):
         web.request("POST", "/echo", headers={"Content-Length": "-1"})
 

@@ -11,6 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    whole = 0  # bodies that came to their end
 
     def pieces(self):
         if self.headers.get("Transfer-Encoding") == "chunked":
@@ -24,6 +25,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 left -= len(piece)
                 yield piece
             self.close_connection = self.close_connection or left > 0  # the client has gone
+            Handler.whole += left == 0
 
     def do(self):
         where = urlsplit(self.path)
@@ -51,7 +53,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             size += len(piece)
         headers = {key.lower(): value for key, value in self.headers.items()}
         said = {"method": self.command, "path": self.path, "headers": headers}
-        said.update(sha256=digest.hexdigest(), size=size)
+        said.update(sha256=digest.hexdigest(), size=size, whole=Handler.whole)
         back = self.headers.get("X-Mine", "")
         body = json.dumps(said).encode()
         self.answer(200, body, Content_Type="application/json", X_Of="a pod", X_Back=back)

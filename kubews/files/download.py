@@ -105,17 +105,25 @@ class _UserFile:
         data = bytes(piece)  # the user may keep it
         self.size += len(data)
         while data:
-            try:
-                count = self._file.write(data)
-                if count is None and _takes_nothing(self._file):
-                    raise BlockingIOError
-            except BlockingIOError as exc:  # somebody made it so
-                data = data[getattr(exc, "characters_written", 0) :]
+            count, full = self._write(data)
+            if full:  # somebody made it one that does not block
                 ready(self._file, selectors.EVENT_WRITE, NEVER)  # type: ignore[arg-type]
-                continue
-            if count == 0:
+            elif count == 0:
                 raise OSError(f"{type(self._file).__name__}.write() takes no bytes")
             data = data[count:] if isinstance(count, int) else b""
+
+    def _write(self, data: bytes) -> tuple[Any, bool]:
+        """Return what ``write`` does, and whether the descriptor below it takes no more for now."""
+        try:
+            count = self._file.write(data)
+        except BlockingIOError as exc:
+            # What others raise, as GzipFile does, counts other bytes than these.
+            if not isinstance(self._file, (io.BufferedWriter, io.BufferedRandom)):
+                raise
+            return exc.characters_written, True
+        if count is None and _takes_nothing(self._file):
+            return 0, True
+        return count, False
 
     def restart(self) -> None:
         raise CopyError(
@@ -372,7 +380,10 @@ class Download:
 
 def _takes_nothing(file: Any) -> bool:
     """Tell whether a file whose ``write`` returned None has taken nothing, and not all as a file of the user's may."""
-    return isinstance(file, io.FileIO) and not os.get_blocking(file.fileno())
+    try:
+        return isinstance(file, io.RawIOBase) and not os.get_blocking(file.fileno())
+    except OSError:  # it has no descriptor
+        return False
 
 
 def _no_directory_here(path: str) -> NoSuchFile:

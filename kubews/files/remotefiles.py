@@ -55,7 +55,7 @@ else
   if [ -d "$q/." ]; then echo missing; else echo hidden; fi
 fi
 if [ -d "${{p%/*}}/" ]; then echo directory; elif [ -e "${{p%/*}}" ]; then echo other; else echo missing; fi
-if [ -e "$p" ] && command -v stat >/dev/null 2>&1; then stat -L -c '%s %a %Y %d:%i:%W %y:%z' -- "$p" || echo
+if [ -e "$p" ] && command -v stat >/dev/null 2>&1; then stat -L -c '%s %a %Y %d:%i:%W %y=%z' -- "$p" || echo
 elif [ -f "$p" ] && command -v wc >/dev/null 2>&1; then wc -c <"$p" || echo
 else echo; fi
 for t in {_PROGRAMS}; do command -v $t >/dev/null 2>&1 && printf '%s ' $t; done

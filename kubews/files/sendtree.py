@@ -27,7 +27,7 @@ lines() {
   while read -r k m s n f g; do
     f=$(printf %b. "$f"); f=$t/${f%.}
     case $k in
-    d) mkdir -- "$f" || return;;
+    d) [ -d "$f" ] || mkdir -- "$f" || return;;  # one of several that are merged
     f) head -c "$n" >"$f" || return
       [ "$(wc -c <"$f")" -eq "$n" ] || { echo "$f: cut" >&2; return 1; };;
     l) g=$(printf %b. "$g"); ln -s -- "${g%.}" "$f" || return;;

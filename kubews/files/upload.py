@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Optional, Protocol, Union
 
 from kubews.command import StrOrBytesPath
@@ -84,12 +84,8 @@ class Upload:
                 member=self._path,
             )
         names = [_base(each) if inside else base_of(self._path) for each in paths]
-        there = [
-            name for path, named in zip(paths, names, strict=True) for name in _new(path, named)
-        ]
-        twice = sorted(name for name, count in Counter(there).items() if count > 1)
-        if twice:
-            raise CopyError(f"several of what is to be copied would be {twice[0]!r} in the pod")
+        if len(paths) > 1:
+            _check_names(zip(paths, names, strict=True))
         if len(paths) == 1 and not os.path.isdir(paths[0]):
             target = f"{self._path.rstrip('/')}/{names[0]}" if inside else self._target(found)
             return self._send_one(paths[0], found, target)
@@ -177,12 +173,22 @@ def _base(path: str) -> str:
     return os.path.basename(os.path.abspath(path))
 
 
-def _new(path: str, name: str) -> list[str]:
-    """Return what will be new in a directory: the name of a path, or what is in it."""
-    if name:
-        return [name]
-    with packing.reading(path):
-        return os.listdir(path)
+def _check_names(sources: Iterable[tuple[str, str]]) -> None:
+    """Refuse several files of one name; directories whose contents are meant are merged."""
+    names: Counter[str] = Counter()
+    folders: set[str] = set()
+    for path, name in sources:
+        if name:
+            names[name] += 1
+            continue
+        for item in packing.walk(path, ""):
+            if item.kind == "directory":
+                folders.add(item.name)
+            elif item.kind != "left":
+                names[item.name] += 1
+    twice = sorted(name for name, count in names.items() if count > 1 or name in folders)
+    if twice:
+        raise CopyError(f"several of what is to be copied would be {twice[0]!r} in the pod")
 
 
 def copy_to(

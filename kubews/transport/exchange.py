@@ -327,7 +327,9 @@ def _request(
     if bytes_ is not None:
         yield bytes_
     elif body is not None:
-        pieces = _pieces(body, announced)
+        # A file may have grown since it was looked at. A pipe may stay open: it is read no further than it must.
+        looked_at = size is not None or not _seekable(body)
+        pieces = _pieces(body, announced if looked_at else None)
         yield from _chunked(pieces) if announced is None else _counted(pieces, announced)
 
 
@@ -335,7 +337,7 @@ def _size(body: Any) -> Optional[int]:
     """Return how many bytes a regular file has from where it stands; None of anything else."""
     # The descriptor of a GzipFile, say, is that of other bytes than it gives.
     if type(body).__module__ == "tempfile":
-        body = body.file  # what it has wrapped, to remove it later
+        body = getattr(body, "file", body)  # what it has wrapped, to remove it later
     buffered = isinstance(body, (io.BufferedReader, io.BufferedRandom))
     if not isinstance(body.raw if buffered else body, io.FileIO):
         return None
@@ -352,8 +354,12 @@ def _size(body: Any) -> Optional[int]:
     return 0 if nothing else None
 
 
+def _seekable(body: Any) -> bool:
+    return hasattr(body, "seekable") and bool(body.seekable())
+
+
 def _pieces(body: Any, size: Optional[int]) -> Iterator[memoryview]:
-    """Make bytes of a body, of a file no more than it had when it was looked at."""
+    """Make bytes of a body, of a file no more than so many."""
     if not hasattr(body, "read"):
         yield from map(_view, body)
         return
@@ -379,17 +385,21 @@ def _chunked(pieces: Iterator[memoryview]) -> Iterator[Buffer]:
 
 
 def _counted(pieces: Iterator[memoryview], length: int) -> Iterator[Buffer]:
-    sent = 0
+    sent, last = 0, memoryview(b"")
     for piece in pieces:
         sent += piece.nbytes
         if sent > length:
             raise LocalProtocolError(f"body= has more bytes than Content-Length says, {length}")
-        yield piece
+        if sent < length:
+            yield piece
+        else:
+            last = last or piece  # with it the server does what it was asked: nothing may follow
     if sent < length:
         raise LocalProtocolError(
             f"body= ended behind {sent} of {length} bytes: was the file changed? "
             "What has no size that is known goes in chunks, as iter(lambda: file.read(65536), b'')"
         )
+    yield last
 
 
 def _head(sock: PatientSocket, method: str, until: Deadline) -> http.client.HTTPResponse:
