@@ -633,8 +633,9 @@ def test_a_pipe_that_does_not_block_gets_all_r44(
     assert got.result(20) == data
 
 
-def test_a_socket_that_does_not_block_gets_all_r44(pod: Pod, place: str) -> None:
-    directory_of(pod).joinpath(place).write_bytes(data := os.urandom(2_000_000))
+def test_a_socket_that_does_not_block_gets_all_r44(pod: Pod, place: str, tmp_path: Path) -> None:
+    (tmp_path / "data").write_bytes(data := os.urandom(2_000_000))
+    pod.copy_to(tmp_path / "data", place)
     here, there = socket.socketpair()
     with here, there:
         here.setblocking(False)
@@ -651,9 +652,12 @@ def test_a_socket_that_does_not_block_gets_all_r44(pod: Pod, place: str) -> None
         assert got.result(20) == data
 
 
-def test_a_file_that_cannot_say_how_much_it_took_is_an_error_r44(pod: Pod, place: str) -> None:
+def test_a_file_that_cannot_say_how_much_it_took_is_an_error_r44(
+    pod: Pod, place: str, tmp_path: Path
+) -> None:
     """The bytes that a ``GzipFile`` could not write are not those it was given."""
-    directory_of(pod).joinpath(place).write_bytes(os.urandom(2_000_000))
+    (tmp_path / "data").write_bytes(os.urandom(2_000_000))
+    pod.copy_to(tmp_path / "data", place)
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     pipe = os.fdopen(writing, "wb", 1000)
