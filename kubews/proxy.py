@@ -16,7 +16,7 @@ from kubews.protocol.requests import proxy_path
 from kubews.protocol.status import decode_document
 from kubews.transport import http
 from kubews.transport.deadline import Deadline
-from kubews.transport.exchange import Body, HttpResponse, exchange, not_a_body, whole
+from kubews.transport.exchange import Body, HttpResponse, can_seek, exchange, not_a_body, whole
 from kubews.transport.wire import WebSocket, connected
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ class _Again:
         self._body = body
         self._tries = 0
         self._start: Optional[int] = None
-        if hasattr(body, "seek") and body.seekable():
+        if can_seek(body):
             self._start = body.tell()
 
     def rewind(self) -> None:

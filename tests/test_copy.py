@@ -604,6 +604,10 @@ def test_contents_of_several_directories_are_merged_r44(
     each.run(["mkdir", place], check=True)
     assert each.copy_to(f"{tmp_path}/[ab]/.", place).files == 2
     assert each.check_output(["ls", f"{place}/sub"]) == b"of a\nof b\n"
+    for name in ("a", "b"):
+        os.mkfifo(tmp_path / name / "sub" / "fifo")
+    copied = each.copy_to([f"{tmp_path}/a/.", f"{tmp_path}/b/."], place)
+    assert (copied.files, len(copied.warnings)) == (2, 2)
     (tmp_path / "a" / "sub" / "of b").write_text("another")
     for sources in (["a/.", "b/."], ["a/sub", "b/."]):
         with pytest.raises(CopyError, match="several of what is to be copied would be 'sub"):
@@ -650,6 +654,32 @@ def test_a_socket_that_does_not_block_gets_all_r44(pod: Pod, place: str, tmp_pat
             assert pod.copy_from(place, file).size == len(data)
         here.close()
         assert got.result(20) == data
+
+
+def test_a_file_of_a_user_that_says_nothing_must_block_r44(pod: Pod, place: str) -> None:
+    """Whether it has taken all or nothing cannot be known."""
+    pod.run(["sh", "-c", f"seq 1000 >{place}"], check=True)
+
+    class File(io.RawIOBase):
+        def __init__(self, sock: socket.socket) -> None:
+            self.sock = sock
+
+        def writable(self) -> bool:
+            return True
+
+        def fileno(self) -> int:
+            return self.sock.fileno()
+
+        def write(self, data: Any) -> None:
+            self.sock.sendall(data)
+
+    here, there = socket.socketpair()
+    with here, there, File(here) as file:
+        assert pod.copy_from(place, file).size == 3893
+        assert len(there.recv(10_000, socket.MSG_WAITALL | socket.MSG_DONTWAIT)) == 3893
+        here.settimeout(seconds(5))
+        with pytest.raises(OSError, match=r"File.write\(\) returned None"):
+            pod.copy_from(place, file)
 
 
 def test_a_file_that_cannot_say_how_much_it_took_is_an_error_r44(

@@ -55,6 +55,12 @@ def test_read_only_directories_go_to_users_that_are_not_root_r45(
     there.mkdir()
     there.chmod(0o777)
     pod.copy_to(read_only, "place/one")
+    another = read_only.with_name("another")
+    (another / "sub").mkdir(parents=True)
+    (another / "sub" / "g").write_text("g")
+    (another / "sub").chmod(0o555)
+    assert pod.copy_to([f"{read_only}/.", f"{another}/."], "place").files == 3
+    assert sorted(os.listdir(there / "sub")) == ["f", "g"]
     for path in ("one", "one/sub"):
         assert stat.S_IMODE((there / path).stat().st_mode) == 0o555
         (there / path).chmod(0o755)

@@ -274,6 +274,26 @@ def test_another_file_with_the_number_of_the_first_is_not_read_on_r46(
             file.readline()
 
 
+def test_an_empty_file_that_was_replaced_is_not_read_on_r46(each: Pod, place: str) -> None:
+    each.run(["touch", place], check=True)
+    with each.open(place) as file:
+        assert file.read() == ""
+        each.run(["sh", "-c", f"echo old >>{place}"], check=True)
+        assert file.read() == "old\n"
+        each.run(["sh", "-c", f"mv {place} {place}-1; seq 100 >{place}"], check=True)
+        with pytest.raises(CopyError, match="was changed while it was read"):
+            file.read()
+
+
+def test_a_file_that_is_written_before_anything_is_read_is_read(each: Pod, place: str) -> None:
+    """Such as a counter, which is written all the time."""
+    each.run(["sh", "-c", f"seq 1000 >{place}; touch -d @1 {place}"], check=True)
+    with each.open(place) as file:
+        file.buffer.raw._rounds = 1  # type: ignore[attr-defined]  # or it would only be looked at again
+        each.run(["touch", place], check=True)
+        assert file.read().count("\n") == 1000
+
+
 @pytest.mark.parametrize("path", ["/proc/self/comm", "//proc/self/comm", "/./proc/self/comm"])
 def test_a_file_that_is_made_up_is_read_by_any_name(each: Pod, path: str) -> None:
     """It has no size, and is another one for each who asks."""

@@ -133,6 +133,10 @@ def test_what_has_no_length_that_is_known_goes_in_chunks(web: Pod, tmp_path: Pat
         for file, size in ((unpacking, 300_000), (pipe, 5)):
             said = web.request("PUT", "/echo", body=file).json()
             assert (said["size"], said["headers"].get("content-length")) == (size, None)
+    (tmp_path / "empty").touch()
+    with (tmp_path / "empty").open("rb") as file:
+        said = web.request("PUT", "/echo", body=file).json()
+    assert said["headers"]["content-length"] == "0"
     for made_up in (Path("/proc/version"), Path("/sys/class/net/lo/mtu")):
         if made_up.exists():
             with made_up.open("rb") as file:
@@ -166,6 +170,27 @@ def test_a_file_that_changes_while_it_is_sent(web: Pod, tmp_path: Path, change: 
             return
         with pytest.raises(errors.LocalProtocolError, match=f"ended behind {size - 1} of {size} "):
             web.request("PUT", "/echo", body=file)
+
+
+@pytest.mark.parametrize("length", [{}, {"Content-Length": "8"}])
+def test_the_buffer_of_a_piece_can_be_used_again(web: Pod, length: dict[str, str]) -> None:
+    buffer = bytearray()
+
+    def pieces() -> Iterator[bytearray]:
+        for piece in (b"four", b"more"):
+            buffer.extend(piece)
+            yield buffer
+            buffer.clear()
+        buffer.extend(b"other")
+
+    said = web.request("POST", "/echo", body=pieces(), headers=length).json()
+    assert said["sha256"] == hashlib.sha256(b"fourmore").hexdigest()
+
+
+def test_a_device_is_read_as_far_as_its_length(web: Pod) -> None:
+    with open("/dev/zero", "rb") as file:
+        said = web.request("POST", "/echo", body=file, headers={"Content-Length": "9"}).json()
+    assert said["sha256"] == hashlib.sha256(bytes(9)).hexdigest()
 
 
 def test_a_length_that_is_given_counts(web: Pod, tmp_path: Path) -> None:

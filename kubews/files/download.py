@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import os
 import selectors
+import socket
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Optional, Protocol, Union
 
@@ -121,7 +122,12 @@ class _UserFile:
             if not isinstance(self._file, (io.BufferedWriter, io.BufferedRandom)):
                 raise
             return exc.characters_written, True
-        if count is None and _takes_nothing(self._file):
+        if count is None and _does_not_block(self._file):
+            if not isinstance(self._file, (io.FileIO, socket.SocketIO)):
+                raise OSError(
+                    f"{type(self._file).__name__}.write() returned None, and its descriptor does not block: "
+                    "return how many bytes were taken"
+                )
             return 0, True
         return count, False
 
@@ -378,8 +384,8 @@ class Download:
         return Copied("", 1, sink.size, "", tuple(self._attempts.warnings))
 
 
-def _takes_nothing(file: Any) -> bool:
-    """Tell whether a file whose ``write`` returned None has taken nothing, and not all as a file of the user's may."""
+def _does_not_block(file: Any) -> bool:
+    """Tell whether ``None`` that ``write`` returned may mean nothing, and not all as of a file of the user's."""
     try:
         return isinstance(file, io.RawIOBase) and not os.get_blocking(file.fileno())
     except OSError:  # it has no descriptor

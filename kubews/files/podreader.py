@@ -28,14 +28,15 @@ _OTHER = 93
 
 # From byte $1 on, of the file that was found: its number is $2, its size $3, its times are $4. A name may be another
 # file's by now, also one that has got the number of the first. One that only grows is the same, and so is one whose
-# mode changes; and some file systems give a file another number now and then.
+# mode changes; some file systems give a file another number now and then, and those of /proc, which have no size, are
+# others each time. One that was only looked at, where $5 is empty, may have been written meanwhile.
 _READ = """
 exec <"$p" || exit
 if [ "$2" ]; then
-  set -f
-  set -- "$1" "$2" "$3" "$(stat -L -c '%s %y=%z' -- "$p" 2>/dev/null)" "$4" $(stat -L -c '%d:%i:%W' -- "$p" 2>/dev/null)
-  { [ "$2" = "$6" ] && { [ "${4%% *}" -gt "$3" ] || [ "$3 ${5%=*}" = "${4%=*}" ]; }; } || [ "$3 $5" = "$4" ] ||
-    exit OTHER
+  now=$(stat -L -c '%s %y=%z' -- "$p" 2>/dev/null) number=$(stat -L -c '%d:%i:%W' -- "$p" 2>/dev/null)
+  size=${now%% *}
+  [ "$3 $size" = "0 0" ] || [ "$3 $4" = "$now" ] ||
+    { [ "$2" = "$number" ] && { [ "$3 ${4%=*}" = "${now%=*}" ] || [ "$size" -ge $(($3 + ${#5})) ]; }; } || exit OTHER
 fi
 if [ "$1" = 1 ]; then FIRST; else tail -c "+$1"; fi
 """
@@ -141,12 +142,10 @@ class PodReader(io.RawIOBase):
         first = "cat" if "cat" in self._found.programs else "tail -c +1"
         text = _READ.replace("FIRST", first).replace("OTHER", str(_OTHER))
         found = self._found
-        # Those of /proc have no size, by whatever name they are called.
-        made_up = not found.size or (found.real or self.name).startswith(("/proc/", "/sys/"))
-        inode = "" if made_up or found.kind != "file" else found.inode
-        self._process = printing(
-            self._pod, self.name, text, str(self._position + 1), inode, str(found.size), found.times
-        )
+        made_up = found.kind != "file" or (found.real or self.name).startswith(("/proc/", "/sys/"))
+        about = ("" if made_up else found.inode, str(found.size), found.times)
+        known = "" if self._rounds else "1"
+        self._process = printing(self._pod, self.name, text, str(self._position + 1), *about, known)
         self._process.if_forgotten(f"{self!r} was forgotten: close it, or use it in a with block")
         self._there = self._position
         return self._process

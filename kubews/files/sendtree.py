@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 # Unpack below a directory of its own, $p/$1, and move from there what is whole. $2 is the size of the input where
 # it cannot be ended, $3 what to do: t to unpack with tar, T likewise with modes and times as they come, s with the
-# shell, S likewise.
+# shell, S likewise. $4 is an option of tar.
 _UNPACK = r"""
 t=$p/$1
 trap 'rm -rf -- "$t" 2>/dev/null || { chmod -R u+rwx "$t"; rm -rf -- "$t"; }' EXIT
@@ -27,7 +27,7 @@ lines() {
   while read -r k m s n f g; do
     f=$(printf %b. "$f"); f=$t/${f%.}
     case $k in
-    d) [ -d "$f" ] || mkdir -- "$f" || return;;  # one of several that are merged
+    d) if [ -d "$f" ]; then chmod u+rwx "$f"; else mkdir -- "$f"; fi || return;;  # of several that are merged
     f) head -c "$n" >"$f" || return
       [ "$(wc -c <"$f")" -eq "$n" ] || { echo "$f: cut" >&2; return 1; };;
     l) g=$(printf %b. "$g"); ln -s -- "${g%.}" "$f" || return;;
@@ -37,11 +37,11 @@ lines() {
   done
   return 0
 }
-m=$1 how=$3
+m=$1 how=$3 late=$4
 unpack() {
   case $how in
-  t) tar --no-same-permissions -xomf - -C "$t";;
-  T) umask 0; tar -xof - -C "$t";;
+  t) tar $late --no-same-permissions -xomf - -C "$t";;
+  T) umask 0; tar $late -xof - -C "$t";;
   *) lines "$m" "$how";;
   esac
 }
@@ -131,7 +131,9 @@ class TreeSender:
         if measure is not None:
             pieces = packing.exactly(pieces, measure)
         how = ("T" if self._preserve else "t") if tar else ("S" if self._preserve else "s")
-        argv = script(folder, _UNPACK, mark, "" if measure is None else str(measure), how)
+        # Otherwise a directory that is read-only takes nothing of another that is merged with it.
+        late = "--delay-directory-restore" if self._found.gnu_tar else ""
+        argv = script(folder, _UNPACK, mark, "" if measure is None else str(measure), how, late)
         pipe(self._pod, argv, packing.joined(pieces), self._found, self._attempts)
         name = sources[0][1] if len(sources) == 1 else ""
         path = f"{folder.rstrip('/')}/{name}" if name else folder

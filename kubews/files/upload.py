@@ -184,7 +184,7 @@ def _check_names(sources: Iterable[tuple[str, str]]) -> None:
         for item in packing.walk(path, ""):
             if item.kind == "directory":
                 folders.add(item.name)
-            elif item.kind != "left":
+            elif item.kind not in ("left", "other"):  # which are not sent
                 names[item.name] += 1
     twice = sorted(name for name, count in names.items() if count > 1 or name in folders)
     if twice:

@@ -282,6 +282,7 @@ def exchange(
                 patient.sendall(piece)
             except (BrokenPipeError, ConnectionResetError, ssl.SSLError):
                 break  # who has refused closes with our bytes unread, and the answer is what counts
+        del piece  # here and below: whoever made it may want to use its buffer again
     with _explained(what, timeout):
         answer = _head(patient, method, Deadline(timeout))
     if not _has_end(answer):
@@ -328,34 +329,46 @@ def _request(
         yield bytes_
     elif body is not None:
         # A file may have grown since it was looked at. A pipe may stay open: it is read no further than it must.
-        looked_at = size is not None or not _seekable(body)
+        looked_at = size is not None or not _ends(body)
         pieces = _pieces(body, announced if looked_at else None)
         yield from _chunked(pieces) if announced is None else _counted(pieces, announced)
 
 
 def _size(body: Any) -> Optional[int]:
     """Return how many bytes a regular file has from where it stands; None of anything else."""
-    # The descriptor of a GzipFile, say, is that of other bytes than it gives.
-    if type(body).__module__ == "tempfile":
-        body = getattr(body, "file", body)  # what it has wrapped, to remove it later
-    buffered = isinstance(body, (io.BufferedReader, io.BufferedRandom))
-    if not isinstance(body.raw if buffered else body, io.FileIO):
+    status = _status(body)
+    if status is None or not stat.S_ISREG(status.st_mode):
         return None
-    status = os.fstat(body.fileno())
-    if not stat.S_ISREG(status.st_mode):
-        return None
-    if not getattr(status, "st_blocks", 1):
-        return None  # files of /sys say that they have a page
     start: int = body.tell()
     if status.st_size > start:
-        return status.st_size - start
+        # Files of /sys say that they have a page.
+        return status.st_size - start if getattr(status, "st_blocks", 1) else None
     nothing = body.read(1) == b""  # those of /proc only say so
     body.seek(start)
     return 0 if nothing else None
 
 
-def _seekable(body: Any) -> bool:
-    return hasattr(body, "seekable") and bool(body.seekable())
+def _status(body: Any) -> Optional[os.stat_result]:
+    # The descriptor of a GzipFile, say, is that of other bytes than it gives.
+    if type(body).__module__ == "tempfile":
+        body = getattr(body, "file", body)  # what it has wrapped, to remove it later
+    buffered = isinstance(body, (io.BufferedReader, io.BufferedRandom))
+    return (
+        os.fstat(body.fileno()) if isinstance(body.raw if buffered else body, io.FileIO) else None
+    )
+
+
+def can_seek(body: Any) -> bool:
+    """Tell whether a body is a file that can be wound back."""
+    if not hasattr(body, "seekable"):  # as a SpooledTemporaryFile before Python 3.11
+        return hasattr(body, "seek")
+    return bool(body.seekable())
+
+
+def _ends(body: Any) -> bool:
+    """Tell whether a body has an end: a pipe may stay open, and some devices have none."""
+    status = _status(body)
+    return can_seek(body) and not (status and stat.S_ISCHR(status.st_mode))
 
 
 def _pieces(body: Any, size: Optional[int]) -> Iterator[memoryview]:
@@ -368,6 +381,7 @@ def _pieces(body: Any, size: Optional[int]) -> Iterator[memoryview]:
         view = _view(piece)
         left -= view.nbytes
         yield view
+        del piece, view
 
 
 def _view(piece: Any) -> memoryview:
@@ -381,19 +395,24 @@ def _chunked(pieces: Iterator[memoryview]) -> Iterator[Buffer]:
     for piece in pieces:
         if piece.nbytes:  # one of no bytes would be the last
             yield b"".join((b"%x\r\n" % piece.nbytes, piece, b"\r\n"))
+        del piece
     yield b"0\r\n\r\n"
 
 
 def _counted(pieces: Iterator[memoryview], length: int) -> Iterator[Buffer]:
-    sent, last = 0, memoryview(b"")
+    sent, last = 0, b""
     for piece in pieces:
         sent += piece.nbytes
         if sent > length:
             raise LocalProtocolError(f"body= has more bytes than Content-Length says, {length}")
         if sent < length:
             yield piece
-        else:
-            last = last or piece  # with it the server does what it was asked: nothing may follow
+        elif piece:
+            yield piece[:-1]
+            last = bytes(
+                piece[-1:]
+            )  # with it the server does what it was asked: nothing may follow
+        del piece
     if sent < length:
         raise LocalProtocolError(
             f"body= ended behind {sent} of {length} bytes: was the file changed? "
