@@ -90,10 +90,12 @@ def request(
 
 
 def _can_be_sent(body: Any) -> bool:
-    if isinstance(body, (str, Mapping)) or hasattr(body, "encoding"):
+    if isinstance(body, (str, Mapping)):
         return False  # iterables of what is no bytes
-    readable = isinstance(body, Iterable) or hasattr(body, "read")
-    return body is None or readable or whole(body) is not None
+    readable = hasattr(body, "read")
+    if hasattr(body, "encoding"):  # also a MultipartEncoder has one, which gives bytes
+        return readable and not isinstance(body.read(0), str)
+    return body is None or readable or isinstance(body, Iterable) or whole(body) is not None
 
 
 def _framed(headers: Mapping[str, str]) -> tuple[dict[str, str], Optional[int]]:

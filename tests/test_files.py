@@ -239,6 +239,46 @@ def test_a_file_that_changes_while_it_is_read_is_not_pieced_together_r46(
             file.read()
 
 
+def test_a_file_that_grows_is_read_on_after_a_cut_r46(
+    local: LocalCluster, pod: Pod, place: str
+) -> None:
+    path = directory_of(pod) / place
+    path.write_bytes(data := os.urandom(400_000))
+    local.next_faults(Faults(match="tail%20-c", drop_after=200_000))
+    with pod.open(place, "rb") as file:
+        assert file.read(10) == data[:10]
+        with path.open("ab") as log:
+            log.write(b"more")
+        assert file.read() == data[10:] + b"more"
+
+
+def test_a_log_that_was_emptied_is_not_read_on_r46(each: Pod, place: str) -> None:
+    """As logrotate does with ``copytruncate``."""
+    each.run(["sh", "-c", f"seq 10 >{place}"], check=True)
+    with each.open(place) as file:
+        assert file.read().endswith("10\n")
+        each.run(["sh", "-c", f"seq 100 >>{place}"], check=True)
+        assert file.read().endswith("100\n")
+        each.run(["sh", "-c", f"seq 50 >{place}"], check=True)
+        with pytest.raises(CopyError, match="was changed while it was read"):
+            file.read()
+
+
+def test_a_file_is_read_behind_4_gib(each: Pod, place: str) -> None:
+    """The ``tail`` of busybox counts to there only."""
+    each.run(["truncate", "-s", "5000000000", place], check=True)
+    each.run(["sh", "-c", f"echo end >>{place}"], check=True)
+    try:
+        with each.open(place, "rb") as file:
+            for position in (4_999_999_995, (1 << 32) - 1, 1 << 32, 5_000_000_004, 6_000_000_000):
+                file.seek(position)
+                zeros = min(10, max(0, 5_000_000_000 - position))
+                left = max(0, 5_000_000_004 - position)
+                assert file.read(10) == (bytes(zeros) + b"end\n"[-left:] * (left > 0))[:10]
+    finally:
+        each.run(["rm", place], check=True)
+
+
 def test_another_file_that_has_the_name_by_now_is_not_read_on_r46(each: Pod, place: str) -> None:
     """As a log is after its rotation; one that only grows is the same."""
     each.run(["sh", "-c", f"seq 1000 >{place}"], check=True)
@@ -285,13 +325,20 @@ def test_an_empty_file_that_was_replaced_is_not_read_on_r46(each: Pod, place: st
             file.read()
 
 
-def test_a_file_that_is_written_before_anything_is_read_is_read(each: Pod, place: str) -> None:
+@pytest.mark.parametrize("rounds", [1, 10])
+def test_a_file_that_is_written_before_anything_is_read_is_read(
+    each: Pod, place: str, rounds: int
+) -> None:
     """Such as a counter, which is written all the time."""
     each.run(["sh", "-c", f"seq 1000 >{place}; touch -d @1 {place}"], check=True)
     with each.open(place) as file:
-        file.buffer.raw._rounds = 1  # type: ignore[attr-defined]  # or it would only be looked at again
+        file.buffer.raw._rounds = rounds  # type: ignore[attr-defined]
         each.run(["touch", place], check=True)
-        assert file.read().count("\n") == 1000
+        assert file.readline() == "1\n"
+        if rounds == 1:
+            return  # it is taken as it comes
+        file.seek(3893 - 5)
+        assert file.read() == "1000\n"
 
 
 @pytest.mark.parametrize("path", ["/proc/self/comm", "//proc/self/comm", "/./proc/self/comm"])

@@ -187,6 +187,16 @@ def test_the_buffer_of_a_piece_can_be_used_again(web: Pod, length: dict[str, str
     assert said["sha256"] == hashlib.sha256(b"fourmore").hexdigest()
 
 
+def test_a_form_that_names_its_encoding_is_sent(web: Pod) -> None:
+    """As the ``MultipartEncoder`` of requests_toolbelt does."""
+
+    class Form(io.BytesIO):
+        encoding = "utf-8"
+
+    said = web.request("POST", "/echo", body=Form(b"--x--")).json()
+    assert said["size"] == 5
+
+
 def test_a_device_is_read_as_far_as_its_length(web: Pod) -> None:
     with open("/dev/zero", "rb") as file:
         said = web.request("POST", "/echo", body=file, headers={"Content-Length": "9"}).json()

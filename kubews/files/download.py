@@ -24,6 +24,7 @@ from kubews.files.parts import Part, part_of
 from kubews.files.progress import Meter, Progress
 from kubews.files.receivetree import TreeReceiver
 from kubews.files.remotefiles import (
+    FROM,
     Found,
     base_of,
     is_absent,
@@ -46,8 +47,10 @@ if TYPE_CHECKING:
 # Of one file, from byte $2 on, and as the last line of stderr the checksum of its first $1 bytes by the program $3.
 # Both are read at once. ``cksum`` tells the size that it has seen, so that it need not read from ``head``, which takes
 # four times as long as ``cksum`` itself: only of a file that has grown.
-_GET = """
-if [ "$2" = 0 ]; then FIRST; else tail -c "+$4" <"$p"; fi &
+_GET = (
+    FROM
+    + """
+if [ "$2" = 0 ]; then FIRST; else from "$4" <"$p"; fi &
 s=
 if [ "$3" = cksum ]; then s=$(cksum <"$p"); fi
 case "$3:$s" in
@@ -58,6 +61,7 @@ wait $!; c=$?
 if [ "$3" ]; then printf '\\nkubews-checksum %s\\n' "$s" >&2; fi
 exit $c
 """
+)
 
 # Bytes that are taken, summed and written at a time: the buffer is made once, since memory that is new for each
 # piece costs as much as the checksum.

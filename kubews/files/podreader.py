@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Optional
 
 from kubews.errors import CopyError, TruncatedTransfer
 from kubews.files.copying import CUT, Attempts
-from kubews.files.remotefiles import Found, look, printing, size_of
+from kubews.files.remotefiles import FROM, Found, look, printing, size_of
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -29,17 +29,22 @@ _OTHER = 93
 # From byte $1 on, of the file that was found: its number is $2, its size $3, its times are $4. A name may be another
 # file's by now, also one that has got the number of the first. One that only grows is the same, and so is one whose
 # mode changes; some file systems give a file another number now and then, and those of /proc, which have no size, are
-# others each time. One that was only looked at, where $5 is empty, may have been written meanwhile.
-_READ = """
+# others each time. One that was only looked at, where $5 is empty, may have been written meanwhile; of others at least
+# the $6 bytes are there that were read.
+_READ = (
+    FROM
+    + """
 exec <"$p" || exit
 if [ "$2" ]; then
   now=$(stat -L -c '%s %y=%z' -- "$p" 2>/dev/null) number=$(stat -L -c '%d:%i:%W' -- "$p" 2>/dev/null)
   size=${now%% *}
+  grown() { [ "$size" -ge $(($3 + ${#5})) ] && [ "$size" -ge "$6" ]; }
   [ "$3 $size" = "0 0" ] || [ "$3 $4" = "$now" ] ||
-    { [ "$2" = "$number" ] && { [ "$3 ${4%=*}" = "${now%=*}" ] || [ "$size" -ge $(($3 + ${#5})) ]; }; } || exit OTHER
+    { [ "$2" = "$number" ] && { [ "$3 ${4%=*}" = "${now%=*}" ] || grown "$@"; }; } || exit OTHER
 fi
-if [ "$1" = 1 ]; then FIRST; else tail -c "+$1"; fi
+if [ "$1" = 1 ]; then FIRST; else from "$1"; fi
 """
+)
 
 
 class PodReader(io.RawIOBase):
@@ -60,6 +65,7 @@ class PodReader(io.RawIOBase):
         self._attempts = Attempts(pod, path, _RETRIES)
         self._process: Optional[Popen] = None
         self._position = self._there = 0  # where to read, and where the command is
+        self._farthest = 0  # of what was read
         self._finalizing = False
         self._rounds = _ROUNDS  # none once anybody knows something of this very file
 
@@ -112,7 +118,7 @@ class PodReader(io.RawIOBase):
         view, was_cut = memoryview(b).cast("B"), False
         while len(view):
             try:
-                if was_cut:
+                if was_cut and not self._found.inode:  # otherwise the next command does
                     self._look_again()
                 process = self._reach()
                 count = int(process.stdout.readinto(view))
@@ -121,6 +127,7 @@ class PodReader(io.RawIOBase):
                 self._rounds = 0
                 self._position += count
                 self._there = self._position
+                self._farthest = max(self._farthest, self._position)
                 return count
             except CUT as exc:
                 self._stop()
@@ -143,9 +150,16 @@ class PodReader(io.RawIOBase):
         text = _READ.replace("FIRST", first).replace("OTHER", str(_OTHER))
         found = self._found
         made_up = found.kind != "file" or (found.real or self.name).startswith(("/proc/", "/sys/"))
-        about = ("" if made_up else found.inode, str(found.size), found.times)
-        known = "" if self._rounds else "1"
-        self._process = printing(self._pod, self.name, text, str(self._position + 1), *about, known)
+        # It changes faster than it can be looked at, and nothing is known of it yet.
+        changing = 0 < self._rounds < _ROUNDS
+        words = [
+            str(self._position + 1),
+            "" if made_up else found.inode,
+            str(found.size),
+            found.times,
+        ]
+        words += ["" if changing else "1", str(self._farthest)]
+        self._process = printing(self._pod, self.name, text, *words)
         self._process.if_forgotten(f"{self!r} was forgotten: close it, or use it in a with block")
         self._there = self._position
         return self._process

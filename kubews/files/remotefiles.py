@@ -25,6 +25,15 @@ RESULT = "kubews-checksum "
 # $p is the path from here on.
 _PATH = 'p=$(printf %b. "$1"); p=${p%.}; shift\n'
 
+#: ``from`` prints its input from a byte on, which is counted from 1: the tail of busybox counts no further than 4 GiB.
+FROM = """from() {
+  if [ "$1" -gt 4294967295 ] && dd bs=1048576 skip=$((($1 - 1) / 1048576)) count=0 2>/dev/null; then
+    set -- $((($1 - 1) % 1048576 + 1))
+  fi
+  tail -c "+$1"
+}
+"""
+
 # When nobody reads the output any more, the runtime still keeps its pipe open: what writes to it would wait for ever.
 # But it ends the input, which nothing is ever written to (and which ends with any of the outputs, so that those are
 # kept open). Only who leads a process group, as runc has it, can end all that was started; else it is the shell alone.

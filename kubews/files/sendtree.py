@@ -131,8 +131,9 @@ class TreeSender:
         if measure is not None:
             pieces = packing.exactly(pieces, measure)
         how = ("T" if self._preserve else "t") if tar else ("S" if self._preserve else "s")
-        # Otherwise a directory that is read-only takes nothing of another that is merged with it.
-        late = "--delay-directory-restore" if self._found.gnu_tar else ""
+        # Otherwise a directory that is read-only takes nothing of another that is merged with it. With many
+        # directories it is slow.
+        late = "--delay-directory-restore" if self._found.gnu_tar and len(sources) > 1 else ""
         argv = script(folder, _UNPACK, mark, "" if measure is None else str(measure), how, late)
         pipe(self._pod, argv, packing.joined(pieces), self._found, self._attempts)
         name = sources[0][1] if len(sources) == 1 else ""

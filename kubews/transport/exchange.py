@@ -361,7 +361,7 @@ def _status(body: Any) -> Optional[os.stat_result]:
 def can_seek(body: Any) -> bool:
     """Tell whether a body is a file that can be wound back."""
     if not hasattr(body, "seekable"):  # as a SpooledTemporaryFile before Python 3.11
-        return hasattr(body, "seek")
+        return hasattr(body, "seek") and hasattr(body, "tell")
     return bool(body.seekable())
 
 
