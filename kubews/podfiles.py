@@ -168,9 +168,11 @@ class PodFiles(Target):
     ) -> Union[TextIOWrapper, BufferedReader, BufferedWriter]:
         """Open a file of the pod; what is returned is a file object for everything that takes one.
 
-        Reading goes on where it was cut, and can seek if the image has ``tail``. What is written is in a temporary
-        file until ``close()`` has verified it, and then has the name, or is appended; if the ``with`` block is left
-        by an exception, nothing is. A new file keeps the mode of the one that it replaces, and links are followed.
+        Reading goes on where it was cut, and can seek if the image has ``tail``; what has changed meanwhile otherwise
+        than by growing is an error. What is written is in a temporary file until ``close()`` has verified it, and then
+        has the name, or is appended; if the ``with`` block is left by an exception, nothing is. Nor is what is not
+        closed when the interpreter exits: the temporary file, ``.kubews-…`` in the same directory, may stay then.
+        A new file keeps the mode of the one that it replaces, and links are followed.
         Only an append that a full disk ends is told but not undone, for others may have written there meanwhile.
 
         Args:

@@ -252,6 +252,18 @@ def test_a_file_that_grows_is_read_on_after_a_cut_r46(
         assert file.read() == data[10:] + b"more"
 
 
+def test_reading_goes_on_after_any_number_of_cuts_that_are_far_apart_r46(
+    local: LocalCluster, pod: Pod, place: str
+) -> None:
+    (directory_of(pod) / place).write_bytes(data := os.urandom(3_000_000))
+    local.faults = Faults(match="tail%20-c", drop_after=600_000)
+    try:
+        with pod.open(place, "rb") as file:
+            assert file.read() == data
+    finally:
+        local.faults = Faults()
+
+
 def test_a_log_that_was_emptied_is_not_read_on_r46(each: Pod, place: str) -> None:
     """As logrotate does with ``copytruncate``."""
     each.run(["sh", "-c", f"seq 10 >{place}"], check=True)

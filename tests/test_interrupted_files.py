@@ -20,6 +20,7 @@ from support import eventually, in_thread, seconds
 
 from kubews import Pod
 from kubews.errors import CopyError, TruncatedTransfer
+from kubews.files.podreader import PodReader
 from kubews.files.podwriter import PodWriter
 from kubews.testing import Faults, LocalCluster
 
@@ -177,6 +178,26 @@ def test_a_signal_behind_any_call_doubles_nothing_and_leaves_no_hole_r49(
         assert now in ([f"{written}end", f"{written}{rest}end"] if closed else [before])
         results.add(closed)
     assert False in results
+
+
+@pytest.mark.parametrize("part", [PodReader.readinto, PodReader._reach])
+def test_a_signal_behind_any_call_shifts_nothing_that_is_read_r49(
+    pod: Pod, place: str, part: Any
+) -> None:
+    """R-46 too: it may come while what lies before the place to be read is skipped."""
+    (directory_of(pod) / place).write_bytes(data := os.urandom(1_000_000))
+    for number in count():
+        with pod.open(place, "rb") as file:
+            file.read(10)
+            with Behind(part, number) as behind, contextlib.suppress(Alarm):
+                file.seek(270_000)
+                file.read(10)
+            file.seek(270_000)
+            assert file.read(10) == data[270_000:270_010]
+            assert file.read() == data[270_010:]
+        if not behind.raised:
+            break
+    assert number
 
 
 @pytest.mark.parametrize("mode", ["wb", "w"])

@@ -62,10 +62,10 @@ class PodReader(io.RawIOBase):
 
     def __init__(self, pod: Target, path: str, found: Found) -> None:
         self._pod, self.name, self._found = pod, path, found
-        self._attempts = Attempts(pod, path, _RETRIES)
+        self._attempts = self._fresh_attempts()
         self._process: Optional[Popen] = None
         self._position = self._there = 0  # where to read, and where the command is
-        self._farthest = 0  # of what was read
+        self._farthest = self._cut_at = 0  # of what was read
         self._finalizing = False
         self._rounds = _ROUNDS  # none once anybody knows something of this very file
 
@@ -133,9 +133,22 @@ class PodReader(io.RawIOBase):
                 self._stop()
                 if not self.seekable():
                     raise
+                if (
+                    self._position - self._cut_at >= _NEAR
+                ):  # a file that is open for long may be cut often
+                    self._attempts = self._fresh_attempts()
+                self._cut_at = self._position
                 self._attempts.after(exc, self._position, self._found.size)
                 was_cut = True
+            except BaseException:
+                # After Ctrl-C nobody knows where the command is: the next read begins another one.
+                if self.seekable():
+                    self._stop()
+                raise
         return 0
+
+    def _fresh_attempts(self) -> Attempts:
+        return Attempts(self._pod, self.name, _RETRIES)
 
     def _reach(self) -> Popen:
         """Return a command that is at the place to be read."""
