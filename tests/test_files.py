@@ -18,6 +18,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from children import run
+from clusters import AnyCluster
 from podprograms import PROGRAMS, Programs, directory_of, nothing_unfinished
 from support import eventually, seconds
 
@@ -403,6 +405,26 @@ def test_closing_tells_of_what_has_not_arrived_r46(
         assert file.closed
         assert (there / place).read_text() == "before"
         assert eventually(lambda: nothing_unfinished(there), seconds(5))
+
+
+def test_a_file_that_is_open_at_the_exit_is_told_r46(
+    cluster: AnyCluster, pod: Pod, place: str
+) -> None:
+    """The builtin ``open`` would write it."""
+    program = f"""
+        with pod.open("{place}-1", "w") as closed:
+            closed.write("text")
+        file = pod.open("{place}", "w")
+        file.write("text")
+        if not os.fork():  # it is its parent's
+            sys.exit()
+        os.wait()
+    """
+    ended = run(program, cluster.kubeconfig, "-W", "always::ResourceWarning")
+    told = f"PodWriter './{place}' of pod {pod.namespace}/{pod.name}> is open when the interpreter exits, and nothing"
+    assert (ended.code, ended.err.count("is open when")) == (0, 1)
+    assert told in ended.err
+    assert pod.check_output(["sh", "-c", f"echo {place}*"], text=True) == f"{place}-1\n"
 
 
 def test_a_file_that_could_not_be_opened_leaves_nothing_r46(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import io
 import os
 import threading
+import warnings
+import weakref
 from collections.abc import Callable
 from types import CodeType
 from typing import TYPE_CHECKING, Any, Optional, TypeVar
@@ -85,6 +88,7 @@ class PodWriter(io.RawIOBase):
         self._process.if_forgotten(
             f"{self!r} was forgotten, and nothing of it is written: close it, or use it in a with block"
         )
+        _writers.add(self)
 
     def __repr__(self) -> str:
         return f"<kubews.PodWriter {self.name!r} of {self._pod.where}>"
@@ -125,6 +129,16 @@ class PodWriter(io.RawIOBase):
         # No call from here on, where Ctrl-C could come: a buffer would send all of it again.
         self.whole = True
         return size
+
+    def warn_at_exit(self) -> None:
+        """Warn if it should have been closed."""
+        if not (self.closed or self._discarded) and os.getpid() == self._owner:
+            warnings.warn(
+                f"{self!r} is open when the interpreter exits, and nothing of it is written: close it, or use it in a "
+                "with block",
+                ResourceWarning,
+                stacklevel=2,
+            )
 
     def discard(self) -> None:
         """Forget what was written; closing is only closing then."""
@@ -241,6 +255,16 @@ class PodWriter(io.RawIOBase):
     def _dealloc_warn(self, source: Any) -> None:
         # A wrapper calls this when it is being finalized, just before it closes us.
         self._finalizing = True
+
+
+_writers: weakref.WeakSet[PodWriter] = weakref.WeakSet()
+
+
+@atexit.register
+def _warn_at_exit() -> None:
+    # Later, when they are finalized, all connections are cut, and nobody could tell which were in use.
+    for writer in list(_writers):
+        writer.warn_at_exit()
 
 
 def _raised_here(exc: BaseException) -> bool:
