@@ -133,9 +133,8 @@ class PodReader(io.RawIOBase):
                 self._stop()
                 if not self.seekable():
                     raise
-                if (
-                    self._position - self._cut_at >= _NEAR
-                ):  # a file that is open for long may be cut often
+                # A file that is open for long may be cut often.
+                if self._position - self._cut_at >= _NEAR:
                     self._attempts = self._fresh_attempts()
                 self._cut_at = self._position
                 self._attempts.after(exc, self._position, self._found.size)
