@@ -7,6 +7,7 @@ a LocalCluster, or with ``--real-cluster`` a real one. What needs ``local`` need
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import gc
 import logging
 import os
@@ -122,6 +123,12 @@ def is_real(config: pytest.Config) -> bool:
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest brings together what shares a fixture
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Let tests that take minutes run: to dump stacks while threads come and go may crash the interpreter."""
+    if item.get_closest_marker("long"):
+        faulthandler.cancel_dump_traceback_later()
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """On a real cluster run what runs commands, and say of the rest of that why it cannot."""
     if WORKER:
