@@ -110,7 +110,8 @@ class PodReader(io.RawIOBase):
 
         Raises:
             TruncatedTransfer: it was cut too often, or the end is missing.
-            CopyError: it cannot be read, or another file has the name by now.
+            CopyError: it cannot be read, or another file has the name by now, or it was changed otherwise than by
+                growing.
 
         Threads: blocks.
         """
@@ -169,8 +170,9 @@ class PodReader(io.RawIOBase):
             "" if made_up else found.inode,
             str(found.size),
             found.times,
+            "" if changing else "1",
+            str(self._farthest),
         ]
-        words += ["" if changing else "1", str(self._farthest)]
         self._process = printing(self._pod, self.name, text, *words)
         self._process.if_forgotten(f"{self!r} was forgotten: close it, or use it in a with block")
         self._there = self._position

@@ -327,11 +327,12 @@ def _request(
     yield "\r\n".join([*lines, "", ""]).encode("latin-1")
     if bytes_ is not None:
         yield bytes_
-    elif body is not None:
+    elif announced is not None:
         # A file may have grown since it was looked at. A pipe may stay open: it is read no further than it must.
-        looked_at = size is not None or not _ends(body)
-        pieces = _pieces(body, announced if looked_at else None)
-        yield from _chunked(pieces) if announced is None else _counted(pieces, announced)
+        limit = announced if size is not None or not _ends(body) else None
+        yield from _counted(_pieces(body, limit), announced)
+    elif body is not None:
+        yield from _chunked(_pieces(body, None))
 
 
 def _size(body: Any) -> Optional[int]:
@@ -352,10 +353,8 @@ def _status(body: Any) -> Optional[os.stat_result]:
     # The descriptor of a GzipFile, say, is that of other bytes than it gives.
     if type(body).__module__ == "tempfile":
         body = getattr(body, "file", body)  # what it has wrapped, to remove it later
-    buffered = isinstance(body, (io.BufferedReader, io.BufferedRandom))
-    return (
-        os.fstat(body.fileno()) if isinstance(body.raw if buffered else body, io.FileIO) else None
-    )
+    raw = body.raw if isinstance(body, (io.BufferedReader, io.BufferedRandom)) else body
+    return os.fstat(raw.fileno()) if isinstance(raw, io.FileIO) else None
 
 
 def can_seek(body: Any) -> bool:
@@ -408,10 +407,9 @@ def _counted(pieces: Iterator[memoryview], length: int) -> Iterator[Buffer]:
         if sent < length:
             yield piece
         elif piece:
+            # With the last byte the server does what it was asked: nothing may follow.
             yield piece[:-1]
-            last = bytes(
-                piece[-1:]
-            )  # with it the server does what it was asked: nothing may follow
+            last = bytes(piece[-1:])
         del piece
     if sent < length:
         raise LocalProtocolError(
