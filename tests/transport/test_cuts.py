@@ -166,8 +166,8 @@ def every_byte(*, whole: bool = True) -> list[tuple[Recording, int]]:
     """Every cut of the small ones, those that leave the same bytes once; 200 of each large one.
 
     Args:
-        whole: else an eighth of those of small ones, with those near the end, and a twentieth, or a tenth of those of
-            large ones, where they are of other releases of Kubernetes.
+        whole: else a sixteenth of those of small ones, with those near the end, and a quarter of those of large ones;
+            less where they are of other releases of Kubernetes.
     """
     seen: dict[tuple[str, bytes], tuple[Recording, int]] = {}
     sample = random.Random(5)
@@ -176,11 +176,11 @@ def every_byte(*, whole: bool = True) -> list[tuple[Recording, int]]:
         size = len(recording.stream)
         less = not whole and re.match(r"exec-1\.", recording.name)
         if size >= SMALL:
-            offsets = sample.sample(range(size), 20 if less else 200)
+            offsets = sample.sample(range(size), 200 if whole else 10 if less else 50)
             result += [(recording, offset) for offset in [*offsets, size]]
             continue
-        offsets = sample.sample(range(size + 1), 1 + size // 20) if less else list(range(size + 1))
-        for offset in offsets if whole or less else [*offsets[:-40:8], *offsets[-40:]]:
+        offsets = sample.sample(range(size + 1), 1 + size // 40) if less else list(range(size + 1))
+        for offset in offsets if whole or less else [*offsets[:-40:16], *offsets[-40:]]:
             seen.setdefault((recording.subprotocol, recording.stream[:offset]), (recording, offset))
     return [*seen.values(), *result]
 
