@@ -74,7 +74,6 @@ class PodFiles(Target):
             CopyError: the remote tools have failed, are missing, or something cannot be written here.
             ApiError: the server refused.
             ConnectFailed: the server could not be reached.
-            ConnectionLost: it was cut before anything was known of the path.
 
         Threads: blocks.
         """
@@ -125,7 +124,6 @@ class PodFiles(Target):
             HalfCloseUnsupported: a file object of unknown size, and a server before 1.30.
             ApiError: the server refused.
             ConnectFailed: the server could not be reached.
-            ConnectionLost: it was cut before anything was known of the path.
 
         Threads: blocks.
         """

@@ -309,7 +309,7 @@ def test_a_tree_that_was_cut_is_noticed_and_copied_again_r8_r46(
         pod.copy_to(source, place)
         assert eventually(settled)
         assert tree(there / place) == expected
-        fault = Faults(match="cSf" if where == "web-0" else "LC_ALL", drop_after=size + 3)
+        fault = Faults(match="exec%20tar" if where == "web-0" else "walk", drop_after=size + 3)
         local.next_faults(fault)
         with pytest.raises(TruncatedTransfer, match="was cut"):
             pod.copy_from(place, target, retries=0)

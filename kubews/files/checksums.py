@@ -88,14 +88,22 @@ _CKSUM = Checksum("cksum", "cksum", Cksum)
 _SHA256 = Checksum("sha256", "sha256sum", hashlib.sha256)
 
 
+def kinds(wanted: Optional[bool]) -> tuple[Checksum, ...]:
+    """Return the kinds of checksum that will do, the best first.
+
+    Args:
+        wanted: None for the quickest, True for SHA-256 and nothing else, False for none.
+    """
+    if wanted is False:
+        return ()
+    return (_SHA256,) if wanted else (_CKSUM, _SHA256)
+
+
 def choose(programs: frozenset[str], wanted: Optional[bool]) -> Optional[Checksum]:
     """Return the checksum to take for an image that has these programs, None for none.
 
     Args:
         programs: their names.
-        wanted: None for the quickest, True for SHA-256 and nothing else, False for none.
+        wanted: see ``kinds``.
     """
-    if wanted is False:
-        return None
-    kinds = (_SHA256,) if wanted else (_CKSUM, _SHA256)
-    return next((each for each in kinds if each.program in programs), None)
+    return next((each for each in kinds(wanted) if each.program in programs), None)

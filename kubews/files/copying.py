@@ -87,6 +87,14 @@ class Attempts:
             except CUT as exc:
                 self.after(exc)
 
+    def answer(self, ask: Callable[[], _T]) -> _T:
+        """Call a function that asks what is there; again after a cut, but not if it could not be asked at all."""
+        while True:
+            try:
+                return ask()
+            except ConnectionLost as exc:
+                self.after(exc, 0)
+
     def after(self, exc: Exception, size: Optional[int] = None, of: Optional[int] = None) -> None:
         """Wait before another attempt, or raise what the cut is to the caller.
 

@@ -24,7 +24,6 @@ from kubews.files.parts import Part, part_of
 from kubews.files.progress import Meter, Progress
 from kubews.files.receivetree import TreeReceiver
 from kubews.files.remotefiles import (
-    FROM,
     Found,
     base_of,
     is_absent,
@@ -34,9 +33,9 @@ from kubews.files.remotefiles import (
     missing,
     no_directory,
     path_of,
-    printing,
     size_of,
 )
+from kubews.files.source import PRINTERS, Source, source_at
 from kubews.popen import PIPE, Popen
 from kubews.transport.deadline import NEVER
 from kubews.transport.patience import ready
@@ -44,31 +43,9 @@ from kubews.transport.patience import ready
 if TYPE_CHECKING:
     from kubews.targets import Target
 
-# Of one file, from byte $2 on, and as the last line of stderr the checksum of its first $1 bytes by the program $3.
-# Both are read at once. ``cksum`` tells the size that it has seen, so that it need not read from ``head``, which takes
-# four times as long as ``cksum`` itself: only of a file that has grown.
-_GET = (
-    FROM
-    + """
-if [ "$2" = 0 ]; then FIRST; else from "$4" <"$p"; fi &
-s=
-if [ "$3" = cksum ]; then s=$(cksum <"$p"); fi
-case "$3:$s" in
-:* | *" $1") ;;
-*) s=$(head -c "$1" <"$p" | "$3") ;;
-esac
-wait $!; c=$?
-if [ "$3" ]; then printf '\\nkubews-checksum %s\\n' "$s" >&2; fi
-exit $c
-"""
-)
-
 # Bytes that are taken, summed and written at a time: the buffer is made once, since memory that is new for each
 # piece costs as much as the checksum.
 _PIECE = 256 << 10
-
-# What can print a file, the best first.
-_PRINTERS = {"cat": 'cat <"$p"', "tail": 'tail -c +1 <"$p"', "dd": 'dd bs=65536 <"$p" 2>/dev/null'}
 
 
 class HasWrite(Protocol):
@@ -182,41 +159,52 @@ class Download:
 
     def to_file(self, file: HasWrite) -> Copied:
         """Copy one file into a file object."""
-        found = look(self._pod, self._path)
-        if found is None:
-            self._need_no_checksum()
-            self._attempts = Attempts(self._pod, self._path, 0)  # it cannot be gone on with
-            return self._without_shell(_UserFile(file))
-        self._check(found)
-        if found.kind == "directory":
-            raise CopyError(f"{self._pod.where}: {self._path} is a directory", member=self._path)
-        if self._into:
-            raise no_directory(self._pod, self._path)
         sink = _UserFile(file)
-        verified = self._fetch(found, sink)
+        with self._source() as source:
+            found = source.found
+            if found is None:
+                self._need_no_checksum()
+                self._attempts = Attempts(self._pod, self._path, 0)  # it cannot be gone on with
+                return self._without_shell(sink)
+            self._check(found)
+            if found.kind == "directory":
+                raise CopyError(
+                    f"{self._pod.where}: {self._path} is a directory", member=self._path
+                )
+            if self._into:
+                raise no_directory(self._pod, self._path)
+            verified = self._fetch(source, found, sink)
         return Copied("", 1, sink.size, verified, tuple(self._attempts.warnings))
 
     def to_path(self, local: str) -> Copied:
         """Copy a file or a directory to a path; into it, if that is a directory."""
         target = self._target(local)
-        found = look(self._pod, self._path)
-        if found is None:
-            self._need_no_checksum()
-            return self._tree_or_file_without_shell(target)
-        self._check(found)
-        if found.kind == "directory":
-            if self._wishes.checksum:
-                raise CopyError(
-                    "checksum=True is for single files; a tree is verified as an archive"
-                )
-            return self._attempts.until_done(lambda: self._trees.receive(found, target))
-        if not found.programs & _PRINTERS.keys() and "tar" in found.programs:
-            self._need_no_checksum()
-            return self._attempts.until_done(lambda: self._trees.receive_anything(target))
-        if self._into:
-            raise no_directory(self._pod, self._path)
-        if local.endswith(("/", os.sep)) and not os.path.isdir(local):
-            raise _no_directory_here(local)
+        with self._source() as source:
+            found = source.found
+            if found is None:
+                self._need_no_checksum()
+                return self._tree_or_file_without_shell(target)
+            self._check(found)
+            if found.kind == "directory":
+                if self._wishes.checksum:
+                    raise CopyError(
+                        "checksum=True is for single files; a tree is verified as an archive"
+                    )
+                return self._attempts.until_done(lambda: self._trees.receive(source, found, target))
+            if not found.programs & PRINTERS.keys() and "tar" in found.programs:
+                self._need_no_checksum()
+                return self._attempts.until_done(lambda: self._trees.receive_anything(target))
+            if self._into:
+                raise no_directory(self._pod, self._path)
+            if local.endswith(("/", os.sep)) and not os.path.isdir(local):
+                raise _no_directory_here(local)
+            return self._file(source, found, target)
+
+    def _source(self) -> Source:
+        programs = [kind.program for kind in checksums.kinds(self._wishes.checksum)]
+        return self._attempts.answer(lambda: source_at(self._pod, self._path, programs))
+
+    def _file(self, source: Source, found: Found, target: str) -> Copied:
         folder, name = os.path.split(target)
         part = self._part(name, found)
         with (
@@ -226,7 +214,7 @@ class Download:
         ):
             if arriving.size and "tail" not in found.programs:
                 arriving.restart()
-            verified = self._fetch(found, arriving, arriving.so_far())
+            verified = self._fetch(source, found, arriving, arriving.so_far())
             landing.settle(arriving)
         return Copied(target, 1, arriving.size, verified, tuple(self._attempts.warnings))
 
@@ -264,7 +252,9 @@ class Download:
         source = (self._pod.where, self._path, found.size, found.mtime)
         return part_of(name, *source, self._wishes.preserve)  # who makes the file gives it its mode
 
-    def _fetch(self, found: Found, sink: _Sink, so_far: Iterable[bytes] = ()) -> str:
+    def _fetch(
+        self, source: Source, found: Found, sink: _Sink, so_far: Iterable[bytes] = ()
+    ) -> str:
         """Copy the contents of one file, going on after cuts; return what was verified."""
         kind = self._kind(found)
         digest = kind.make() if kind else None
@@ -278,7 +268,8 @@ class Download:
                     found = self._same(found, sink)
                     if kind and not sink.size:
                         digest = kind.make()
-                remote = self._fetch_rest(found, sink, digest, kind.program if kind else "")
+                program = kind.program if kind else ""
+                remote = self._fetch_rest(source, found, sink, digest, program)
                 break
             except CUT as exc:
                 self._attempts.after(exc, sink.size, found.size)
@@ -301,16 +292,19 @@ class Download:
         return kind if (found.size or wanted) and "head" in found.programs else None
 
     def _fetch_rest(
-        self, found: Found, sink: _Sink, digest: Optional[checksums.Digest], program: str
+        self,
+        source: Source,
+        found: Found,
+        sink: _Sink,
+        digest: Optional[checksums.Digest],
+        program: str,
     ) -> Optional[str]:
         """Copy what is missing; return the checksum that the pod has calculated meanwhile."""
-        printers = [name for name in _PRINTERS if name in found.programs]
+        printers = [name for name in PRINTERS if name in found.programs]
         if not printers:
             raise lacking(self._pod, "copying a file", "cat, tail, dd", "tar")
-        offset, size = sink.size, found.size or 0
-        text = _GET.replace("FIRST", _PRINTERS[printers[0]])
-        words = (str(size), str(offset), program, str(offset + 1))
-        with printing(self._pod, self._path, text, *words) as process:
+        size = found.size or 0
+        with source.file(printers[0], size, sink.size, program) as process:
             remote = self._take(process, sink, digest, size)
         if sink.size < size:
             # Files of /proc and /sys, and those that were cut there, have less in them than was said.

@@ -20,6 +20,7 @@ from kubews.files.parts import new_name
 from kubews.files.places import Place
 from kubews.files.progress import Meter
 from kubews.files.remotefiles import Found, base_of, printing
+from kubews.files.source import Source
 from kubews.popen import PIPE, Popen
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class TreeReceiver:
         self._pod, self._path, self._attempts, self._meter = pod, path, attempts, meter
         self._limits, self._preserve, self._symlinks = limits, preserve, symlinks
 
-    def receive(self, found: Found, target: str) -> Copied:
+    def receive(self, source: Source, found: Found, target: str) -> Copied:
         """Copy the directory to a path, by tar if the image has it, else by the shell.
 
         Raises:
@@ -71,10 +72,7 @@ class TreeReceiver:
         Threads: blocks.
         """
         if "tar" in found.programs:
-            flags = "cSf" if found.gnu_tar else "cf"
-            text = f'LC_ALL=C; export LC_ALL; exec tar {flags} - -C "$p" .'
-            start = functools.partial(printing, self._pod, self._path, text)
-            return self._receive(target, start, _archive, (), "archive")
+            return self._receive(target, source.tree, _archive, (), "archive")
         words = (listings.SEND, listings.arguments(found.programs))
         start = functools.partial(printing, self._pod, self._path, *words)
         return self._receive(target, start, _listing, (), "size")

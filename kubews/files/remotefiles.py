@@ -48,10 +48,9 @@ c=$?; { kill $w; exit $c; } 2>/dev/null
 
 _PROGRAMS = "cat chmod cksum dd head ln mkdir mv readlink rm sha256sum stat tail tar touch wc"
 
-# One line each: what it is, whether its directory is there, size mode time, programs, which tar; and then, if it is
-# a symbolic link, where it leads to.
-_LOOK = f"""
-if [ -d "$p" ]; then echo directory
+#: What says what is at the path, one line each: what it is, whether its directory is there, size mode time (also in
+#: $k), programs ($h), which tar ($g); and then, if it is a symbolic link, where it leads to.
+LOOK = f"""if [ -d "$p" ]; then echo directory
 elif [ -f "$p" ]; then echo file
 elif [ -e "$p" ]; then echo other
 else
@@ -64,18 +63,19 @@ else
   if [ -d "$q/." ]; then echo missing; else echo hidden; fi
 fi
 if [ -d "${{p%/*}}/" ]; then echo directory; elif [ -e "${{p%/*}}" ]; then echo other; else echo missing; fi
-if [ -e "$p" ] && command -v stat >/dev/null 2>&1; then stat -L -c '%s %a %Y %d:%i:%W %y=%z' -- "$p" || echo
-elif [ -f "$p" ] && command -v wc >/dev/null 2>&1; then wc -c <"$p" || echo
-else echo; fi
-for t in {_PROGRAMS}; do command -v $t >/dev/null 2>&1 && printf '%s ' $t; done
-echo
-case $(tar --version 2>/dev/null) in *GNU*) echo gnu;; *) echo;; esac
-[ -h "$p" ] || exit 0
-if [ -e "$p" ]; then readlink -f -- "$p"; exit 0; fi
-n=$(readlink -- "$p" && echo .) || exit 0  # busybox's -f is wrong about what leads to nothing
-case $n in /*) ;; *) n=${{p%/*}}/$n;; esac
-printf '%s\n' "${{n%??}}"
-exit 0
+k= h= g=
+if [ -e "$p" ] && command -v stat >/dev/null; then k=$(stat -L -c '%s %a %Y %d:%i:%W %y=%z' -- "$p")
+elif [ -f "$p" ] && command -v wc >/dev/null; then k=$(wc -c <"$p"); fi
+for t in {_PROGRAMS}; do command -v $t >/dev/null && h="$h$t "; done
+case $(tar --version) in *GNU*) g=gnu;; esac
+printf '%s\n' "$k" "$h" "$g"
+if [ -h "$p" ]; then
+  if [ -e "$p" ]; then readlink -f -- "$p"
+  elif n=$(readlink -- "$p" && echo .); then  # busybox's -f is wrong about what leads to nothing
+    case $n in /*) ;; *) n=${{p%/*}}/$n;; esac
+    printf '%s\n' "${{n%??}}"
+  fi
+fi
 """
 
 _KEPT = 500  # first lines of warnings, and as many of the last
@@ -165,14 +165,28 @@ def look(pod: Target, path: str) -> Optional[Found]:
     Threads: blocks.
     """
     try:
-        with Popen(script(path, _LOOK), pod=pod, stdout=PIPE, stderr=DEVNULL) as process:
+        with Popen(script(path, LOOK), pod=pod, stdout=PIPE, stderr=DEVNULL) as process:
             output = read_some(process.stdout)
             process.wait()
-            half_close = Channels(process.subprotocol, False).can_end_stdin
     except ExecError as exc:
-        if absent(str(exc)) == "sh":
+        if no_shell(exc):
             return None
         raise
+    return found_by(process, pod, output)
+
+
+def no_shell(exc: ExecError) -> bool:
+    """Tell whether a script could not start because the image has no shell."""
+    return absent(str(exc)) == "sh"
+
+
+def found_by(process: Popen, pod: Target, output: bytes) -> Found:
+    """Return what ``LOOK`` has printed.
+
+    Raises:
+        CopyError: it is something else.
+    """
+    half_close = Channels(process.subprotocol, False).can_end_stdin
     try:
         return _found(os.fsdecode(output).split("\n", 5), half_close)
     except ValueError:

@@ -107,7 +107,7 @@ class Upload:
         return found.real or self._path
 
     def _look(self) -> Found:
-        found = look(self._pod, self._path)
+        found = self._attempts.answer(lambda: look(self._pod, self._path))
         if found is None:
             raise lacking(self._pod, "copying to it", "sh")
         if found.parent != "directory":
