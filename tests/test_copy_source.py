@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from podprograms import PROGRAMS, Programs, directory_of
+from podprograms import PROGRAMS, Programs, directory_of, links_to
 from support import eventually
 
 import kubews
@@ -17,6 +18,9 @@ from kubews.errors import CopyError, TruncatedTransfer
 from kubews.testing import Faults, LocalCluster
 
 DATA = os.urandom(300_000)
+AWAY = Faults(
+    match="/exec", response=b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"
+)
 
 
 @pytest.fixture(params=["web-0", "busybox"])
@@ -107,22 +111,99 @@ def test_a_cut_before_the_answer_counts_as_one_of_the_retries_r47(
     local.next_faults(cut)
     with pytest.raises(TruncatedTransfer, match="was cut after 0 bytes"):
         pod.copy_to(tmp_path / "source", place, retries=0)
+    local.next_faults(cut, AWAY, cut)  # a server that starts again is away for a while
+    pod.copy_from(place, tmp_path / "copy")
+    local.next_faults(cut, AWAY)
+    pod.copy_to(tmp_path / "source", place)
 
 
 def test_who_cannot_be_asked_is_not_asked_again(
     local: LocalCluster, pod: Pod, place: str, tmp_path: Path
 ) -> None:
-    response = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"
-    local.next_faults(Faults(match="/exec", response=response))
+    local.next_faults(AWAY)
     with pytest.raises(kubews.ServerError):
         pod.copy_from(place, tmp_path / "copy")
 
 
-@pytest.mark.parametrize("sh", ["while :; do echo yes; done", "echo file", "printf 'a\\0b\\0'"])
+ANSWER = "directory\\ndirectory\\n10 644 1\\ncat head\\n\\n\\0"
+
+
+@pytest.mark.parametrize(
+    ("sh", "words"),
+    [
+        ("while :; do echo yes; done", "sh does not do what it is told"),
+        ("echo file", "sh does not do what it is told"),
+        ("printf 'a\\0b\\0'", "sh does not do what it is told"),
+        (f"printf '{ANSWER}nothing\\0'; exec sleep 100", "is no listing"),
+        ("echo cannot fork >&2; exit 2", "looking at /etc failed with exit code 2: cannot fork"),
+    ],
+)
 def test_a_shell_that_answers_something_else(
-    sh: str, local: LocalCluster, programs: Programs, tmp_path: Path
+    sh: str, words: str, local: LocalCluster, programs: Programs, tmp_path: Path
 ) -> None:
     pod = programs(PROGRAMS, sh=sh)
-    with pytest.raises(CopyError, match="sh does not do what it is told"):
-        pod.copy_from("/etc/passwd", tmp_path / "copy")
+    with pytest.raises(CopyError, match=words):
+        pod.copy_from("/etc", tmp_path / "copy", retries=0)
     assert not (tmp_path / "copy").exists()
+
+
+@pytest.mark.parametrize("names", [["cat", "head", "sha256sum"], ["cat", "cksum", "head", "wc"]])
+def test_few_programs_are_enough_for_one_command(
+    names: list[str], local: LocalCluster, programs: Programs, tmp_path: Path
+) -> None:
+    (tmp_path / "source").write_bytes(DATA)
+    pod = programs(["sh", *names, "stat"])
+    before = len(local.requests)
+    pod.copy_from(tmp_path / "source", tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == DATA
+    assert sum("/exec" in request.target for request in local.requests[before:]) == 1
+
+
+def test_a_tar_that_reads_when_it_is_asked_for_its_version(
+    programs: Programs, tmp_path: Path
+) -> None:
+    (tmp_path / "source").write_bytes(DATA)
+    pod = programs(PROGRAMS, tar="cat >/dev/null")
+    assert pod.copy_from(tmp_path / "source", tmp_path / "copy").verified == "cksum"
+
+
+def test_a_time_limit_of_bash_is_none_of_a_copy(
+    local: LocalCluster, client: Client, tmp_path: Path, nothing_left_behind: None
+) -> None:
+    (tmp_path / "source").write_bytes(bytes(20 << 20))
+    path = links_to(tmp_path / "bin", [name for name in PROGRAMS if name != "sh"])
+    (path / "sh").symlink_to("/bin/bash")
+
+    def wait(done: int, total: int | None) -> None:
+        if not waited:
+            waited.append(time.sleep(2))
+
+    waited: list[None] = []
+    name = f"bash-{os.getpid()}"
+    local.add_pod(name, {"app": None}, env={"PATH": str(path), "TMOUT": "1"})
+    try:
+        copied = client.pod(name).copy_from(
+            tmp_path / "source", tmp_path / "copy", progress=wait, retries=0
+        )
+        assert copied.size == 20 << 20
+    finally:
+        local.delete_pod(name)
+
+
+def test_what_is_gone_on_with_is_not_sent_from_the_beginning_r47(
+    local: LocalCluster, programs: Programs, tmp_path: Path
+) -> None:
+    (tmp_path / "source").write_bytes(DATA)
+    log = tmp_path / "log"
+    pod = programs(PROGRAMS, cksum=f'echo once >>{log}; exec /usr/bin/cksum "$@"')
+
+    def interrupt(done: int, total: int | None) -> None:
+        if done > 100_000:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pod.copy_from(tmp_path / "source", tmp_path / "copy", resume=True, progress=interrupt)
+    log.unlink()
+    assert pod.copy_from(tmp_path / "source", tmp_path / "copy", resume=True).verified == "cksum"
+    assert log.read_text() == "once\n"
+    assert (tmp_path / "copy").read_bytes() == DATA

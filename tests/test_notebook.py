@@ -23,6 +23,8 @@ pytestmark = [
 ]
 
 SETUP = """
+import logging
+logging.getLogger("asyncio").setLevel(logging.ERROR)  # in dev mode it tells how long the cells took
 import asyncio, os, kubews
 from kubews import PIPE
 client = kubews.Client(kubews.Config.load({kubeconfig!r}))

@@ -89,11 +89,15 @@ class Attempts:
 
     def answer(self, ask: Callable[[], _T]) -> _T:
         """Call a function that asks what is there; again after a cut, but not if it could not be asked at all."""
+        was_cut = False
         while True:
             try:
                 return ask()
-            except ConnectionLost as exc:
+            except CUT as exc:
+                if not was_cut and not isinstance(exc, ConnectionLost):
+                    raise
                 self.after(exc, 0)
+                was_cut = True
 
     def after(self, exc: Exception, size: Optional[int] = None, of: Optional[int] = None) -> None:
         """Wait before another attempt, or raise what the cut is to the caller.

@@ -202,6 +202,8 @@ class Download:
 
     def _source(self) -> Source:
         programs = [kind.program for kind in checksums.kinds(self._wishes.checksum)]
+        if self._wishes.resume:
+            programs.clear()  # it may be the rest that is wanted
         return self._attempts.answer(lambda: source_at(self._pod, self._path, programs))
 
     def _file(self, source: Source, found: Found, target: str) -> Copied:

@@ -36,9 +36,10 @@ FROM = """from() {
 
 # When nobody reads the output any more, the runtime still keeps its pipe open: what writes to it would wait for ever.
 # But it ends the input, which nothing is ever written to (and which ends with any of the outputs, so that those are
-# kept open). Only who leads a process group, as runc has it, can end all that was started; else it is the shell alone.
+# kept open); bash would take a time limit for it from TMOUT. Only who leads a process group, as runc has it, can end
+# all that was started; else it is the shell alone.
 _WATCHED = """exec 3<&0
-{ read -r r <&3; kill -TERM -$$ || kill $$; } >/dev/null 2>&1 &
+{ TMOUT=; read -r r <&3; kill -TERM -$$ || kill $$; } >/dev/null 2>&1 &
 w=$!; exec 3<&-
 (
 SCRIPT
@@ -66,7 +67,7 @@ if [ -d "${{p%/*}}/" ]; then echo directory; elif [ -e "${{p%/*}}" ]; then echo 
 k= h= g=
 if [ -e "$p" ] && command -v stat >/dev/null; then k=$(stat -L -c '%s %a %Y %d:%i:%W %y=%z' -- "$p")
 elif [ -f "$p" ] && command -v wc >/dev/null; then k=$(wc -c <"$p"); fi
-for t in {_PROGRAMS}; do command -v $t >/dev/null && h="$h$t "; done
+for t in {_PROGRAMS}; do command -v $t >/dev/null && h="$h $t "; done
 case $(tar --version) in *GNU*) g=gnu;; esac
 printf '%s\n' "$k" "$h" "$g"
 if [ -h "$p" ]; then

@@ -10,7 +10,17 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, Optional
 
 from kubews.errors import ExecError
-from kubews.files.remotefiles import FROM, LOOK, Found, found_by, no_shell, printing
+from kubews.files.remotefiles import (
+    FROM,
+    LOOK,
+    Found,
+    failed,
+    found_by,
+    no_shell,
+    printing,
+    read_some,
+    said,
+)
 from kubews.popen import Popen
 
 if TYPE_CHECKING:
@@ -48,14 +58,14 @@ exit $c
 # The answer, a NUL, what follows, a NUL, and that. $1 are programs for the checksum of a file, the best first.
 _ALL = f"""{{
 {LOOK}
-}} 2>/dev/null
+}} </dev/null 2>/dev/null
 w=
 if [ -d "$p" ]; then
-  case " $h" in *" tar "*) w=tree ;; esac
+  case $h in *" tar "*) w=tree ;; esac
 elif [ -f "$p" ] && [ "${{k%% *}}" -gt 0 ] 2>/dev/null; then
-  case " $h" in *" cat "*" head "*)
+  case $h in *" cat "*" head "*)
     for t in $1; do
-      case " $h" in *" $t "*) w=file; break ;; esac
+      case $h in *" $t "*) w=file; break ;; esac
     done ;;
   esac
 fi
@@ -100,7 +110,16 @@ class Source:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._sender("nothing")
+        self.close()
+
+    def close(self) -> None:
+        """End the command that has answered, if nobody has taken it.
+
+        Threads: does not block.
+        """
+        process, self._process = self._process, None
+        if process is not None:
+            process.close(0.0)
 
     def tree(self) -> Popen:
         """Return a command that sends the directory as an archive."""
@@ -116,17 +135,17 @@ class Source:
             offset: the first byte to send.
             program: what is to calculate the checksum of ``size`` bytes, or nothing.
         """
-        process = self._sender("file" if program and not offset else "nothing")
+        if offset or not program:
+            self.close()
         text = _FILE.replace("FIRST", PRINTERS[printer])
         words = (str(size), str(offset), program, str(offset + 1))
-        return process or printing(self._pod, self._path, text, *words)
+        return self._sender("file") or printing(self._pod, self._path, text, *words)
 
-    def _sender(self, wanted: Literal["tree", "file", "nothing"]) -> Optional[Popen]:
+    def _sender(self, wanted: Literal["tree", "file"]) -> Optional[Popen]:
         """Return the command that has answered if it sends what is wanted; else end it."""
+        if self._sending != wanted:
+            self.close()
         process, self._process = self._process, None
-        if process is not None and self._sending != wanted:
-            process.close()
-            return None
         return process
 
 
@@ -148,7 +167,7 @@ def source_at(pod: Target, path: str, programs: Sequence[str]) -> Source:
     """
     process = printing(pod, path, _ALL, " ".join(programs))
     try:
-        answer, sending = _until_nul(process), _until_nul(process)
+        answer, sending = _until_nul(pod, path, process), _until_nul(pod, path, process)
         found = found_by(process, pod, answer)
     except BaseException as exc:
         process.close(0.0)
@@ -158,12 +177,14 @@ def source_at(pod: Target, path: str, programs: Sequence[str]) -> Source:
     return Source(pod, path, found, process, sending.decode("ascii", "replace"))
 
 
-def _until_nul(process: Popen) -> bytes:
+def _until_nul(pod: Target, path: str, process: Popen) -> bytes:
     """Read byte by byte, so that what follows is left where it is."""
     text = bytearray()
     while (byte := process.stdout.read(1)) != b"\0" and len(text) < _LONGEST:
         if not byte:
-            process.wait()  # which tells why, if it could not start
+            words, _ = said(read_some(process.stderr))
+            if code := process.wait():
+                raise failed(pod, f"looking at {path}", code, words)
             break
         text += byte
     return bytes(text)

@@ -156,7 +156,7 @@ def test_resume_goes_on_where_the_last_command_was_cut_r47(
     names = ("cp", "--resume", "--retries=0", f"web-0:{place}", str(tmp_path / "f"))
     try:
         commands.run("cp", str(tmp_path / "source"), f"web-0:{place}")
-        local.next_faults(Faults(match="kubews-checksum", drop_after=300_000))
+        local.next_faults(Faults(match="command=500000", drop_after=300_000))
         assert commands.run(*names).err == ["error"]
         assert len(list(tmp_path.glob(".kubews-*"))) == 1
         assert (commands.run(*names).code, list(tmp_path.glob(".kubews-*"))) == (0, [])
