@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 #: Prefix of the lines on stderr that are not warnings but results.
 RESULT = "kubews-checksum "
 
-# $p is the path from here on.
-_PATH = 'p=$(printf %b. "$1"); p=${p%.}; shift\n'
+# $p is the path from here on. What bash reads has no time limit (TMOUT), as it has none in other shells.
+_PATH = 'TMOUT= p=$(printf %b. "$1"); p=${p%.}; shift\n'
 
 #: ``from`` prints its input from a byte on, which is counted from 1: the tail of busybox counts no further than 4 GiB.
 FROM = """from() {
@@ -36,10 +36,9 @@ FROM = """from() {
 
 # When nobody reads the output any more, the runtime still keeps its pipe open: what writes to it would wait for ever.
 # But it ends the input, which nothing is ever written to (and which ends with any of the outputs, so that those are
-# kept open); bash would take a time limit for it from TMOUT. Only who leads a process group, as runc has it, can end
-# all that was started; else it is the shell alone.
+# kept open). Only who leads a process group, as runc has it, can end all that was started; else it is the shell alone.
 _WATCHED = """exec 3<&0
-{ TMOUT=; read -r r <&3; kill -TERM -$$ || kill $$; } >/dev/null 2>&1 &
+{ read -r r <&3; kill -TERM -$$ || kill $$; } >/dev/null 2>&1 &
 w=$!; exec 3<&-
 (
 SCRIPT
