@@ -12,7 +12,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -57,7 +57,7 @@ def soon() -> Deadline:
     return Deadline(seconds(20))
 
 
-def watched(linger: float = 0.0) -> WatchedContext:
+def watched(linger: Callable[[], object] | None = None) -> WatchedContext:
     context = WatchedContext(ssl.PROTOCOL_TLS_CLIENT)
     authority().configure_trust(context)
     context.watch = Watch(linger)
@@ -66,7 +66,7 @@ def watched(linger: float = 0.0) -> WatchedContext:
 
 @contextlib.contextmanager
 def watched_connection(
-    version: str = "", linger: float = 0.0, **options: Any
+    version: str = "", linger: Callable[[], object] | None = None, **options: Any
 ) -> Iterator[tuple[Connection, Peer, Watch]]:
     context = watched(linger)
     with opened(secured(*tcp_pair(), context, version), **options) as (connection, peer):
@@ -113,7 +113,11 @@ def read(connection: Connection, channel: int) -> int:
 @pytest.mark.parametrize("end", ["close", "abort", "reset"])
 def test_full_duplex_from_many_threads(version: str, end: str) -> None:
     limits = Limits(inbound=1 << 16, outbound=1 << 16)
-    with watched_connection(version, 0.0001, limits=limits, ping=0.01) as (connection, peer, watch):
+    with watched_connection(version, lambda: time.sleep(0.0001), limits=limits, ping=0.01) as (
+        connection,
+        peer,
+        watch,
+    ):
         threads = [in_thread(echo, peer)]
         threads += [in_thread(write, connection, 4 << 20) for _ in range(3)]
         threads += [in_thread(read, connection, channel) for channel in (1, 2, 1, 2)]
@@ -191,13 +195,17 @@ def test_from_the_dial_to_the_end() -> None:
 
 
 def test_two_threads_at_once_are_seen() -> None:
-    context = watched(linger=0.01)
+    gate = threading.Event()
+    gate.set()
+    context = watched(gate.wait)
     near, far = tls_pair(context)
     with near, far:
+        gate.clear()
         reading = in_thread(near.recv, 5)
         assert eventually(lambda: context.watch._inside is reading.thread)
-        near.sendall(b"x")
+        near.sendall(b"x")  # not once it is reading: it would hold the lock of the socket
         assert any("while" in fault for fault in context.watch.faults)
+        gate.set()
         far.sendall(b"hello")
         reading.result()
 

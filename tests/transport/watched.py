@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import ssl
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -31,10 +30,10 @@ class Watch:
     """What is known about one SSL object.
 
     Args:
-        linger: seconds to stay inside each call, so that others have a chance to come in.
+        linger: what whoever comes in calls first, so that others have a chance to come in meanwhile.
     """
 
-    def __init__(self, linger: float = 0.0) -> None:
+    def __init__(self, linger: Callable[[], object] | None = None) -> None:
         self._linger = linger
         self._lock = threading.Lock()
         self._inside: threading.Thread | None = None
@@ -58,8 +57,9 @@ class Watch:
                 self.faults.append(f"{name} by {me.name}, not by the owner {self._owner}")
             self._inside = me
             self._depth += 1
-        if self._linger and self._depth == 1:
-            time.sleep(self._linger)
+            alone = self._depth == 1
+        if self._linger and alone:
+            self._linger()
 
     def leave(self) -> None:
         with self._lock:
