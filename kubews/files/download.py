@@ -201,9 +201,9 @@ class Download:
             return self._file(source, found, target)
 
     def _source(self) -> Source:
-        programs = [kind.program for kind in checksums.kinds(self._wishes.checksum)]
-        if self._wishes.resume:
-            programs.clear()  # it may be the rest that is wanted
+        # With resume it may be the rest of a file that is wanted.
+        kinds = () if self._wishes.resume else checksums.kinds(self._wishes.checksum)
+        programs = [kind.program for kind in kinds]
         return self._attempts.answer(lambda: source_at(self._pod, self._path, programs))
 
     def _file(self, source: Source, found: Found, target: str) -> Copied:
