@@ -235,6 +235,13 @@ def programs(
         yield make
 
 
+@pytest.fixture(params=["web-0", "busybox"])
+def each(request: pytest.FixtureRequest, client: Client, nothing_left_behind: None) -> Pod:
+    """A pod with coreutils, and one with busybox."""
+    name = request.param
+    return client.pod(request.getfixturevalue("busybox") if name == "busybox" else name)
+
+
 @pytest.fixture
 def place(client: Client) -> str:
     """A name in the pods' directories that no other test has."""

@@ -22,14 +22,6 @@ from kubews.errors import CopyError, TruncatedTransfer
 from kubews.files import packing
 from kubews.testing import Faults, LocalCluster
 
-
-@pytest.fixture(params=["web-0", "busybox"])
-def each(request: pytest.FixtureRequest, client: Client, nothing_left_behind: None) -> Pod:
-    """A pod with coreutils, and one with busybox."""
-    name = request.param
-    return client.pod(request.getfixturevalue("busybox") if name == "busybox" else name)
-
-
 # -- names that are taken
 
 

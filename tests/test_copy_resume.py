@@ -11,7 +11,7 @@ import pytest
 from podprograms import PROGRAMS, Programs, directory_of, nothing_unfinished
 from support import eventually
 
-from kubews import Client, Pod
+from kubews import Pod
 from kubews.errors import CopyError, TruncatedTransfer
 from kubews.files.newfile import Arriving
 from kubews.files.parts import part_of
@@ -20,13 +20,6 @@ from kubews.testing import Faults, LocalCluster
 
 SIZE = 1_000_000
 CHECKSUMS = {"web-0": "cksum", "busybox": "sha256"}  # the quickest that each has
-
-
-@pytest.fixture(params=["web-0", "busybox"])
-def each(request: pytest.FixtureRequest, client: Client, nothing_left_behind: None) -> Pod:
-    """A pod with coreutils, and one with busybox."""
-    name = request.param
-    return client.pod(request.getfixturevalue("busybox") if name == "busybox" else name)
 
 
 def interrupt_after(size: int) -> Callable[[int, int | None], None]:

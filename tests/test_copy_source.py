@@ -23,13 +23,6 @@ AWAY = Faults(
 )
 
 
-@pytest.fixture(params=["web-0", "busybox"])
-def each(request: pytest.FixtureRequest, client: Client, nothing_left_behind: None) -> Pod:
-    """A pod with coreutils, and one with busybox."""
-    name = request.param
-    return client.pod(request.getfixturevalue("busybox") if name == "busybox" else name)
-
-
 @pytest.fixture
 def commands(local: LocalCluster, each: Pod) -> Callable[[], int]:
     """Count the commands since the last call."""

@@ -24,18 +24,11 @@ from podprograms import PROGRAMS, Programs, directory_of, nothing_unfinished
 from support import eventually, seconds
 
 import kubews
-from kubews import Client, Pod
+from kubews import Pod
 from kubews.errors import CopyError, HalfCloseUnsupported, NoSuchFile, TruncatedTransfer
 from kubews.testing import Faults, LocalCluster
 
 pytestmark = pytest.mark.half_close
-
-
-@pytest.fixture(params=["web-0", "busybox"])
-def each(request: pytest.FixtureRequest, client: Client, nothing_left_behind: None) -> Pod:
-    """A pod with coreutils, and one with busybox."""
-    name = request.param
-    return client.pod(request.getfixturevalue("busybox") if name == "busybox" else name)
 
 
 def test_text_is_written_read_and_appended(each: Pod, place: str) -> None:
