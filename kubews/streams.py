@@ -35,7 +35,7 @@ class Stream(io.RawIOBase):
         stream_id: the channel.
         pipe: the bytes to read; None makes a stream to write.
 
-    Threads: any number. Reads divide the bytes between them; each write is whole up to 32 KiB.
+    Threads: any number. Reads divide the bytes between them; each write is whole up to 64 KiB.
     """
 
     def __init__(self, session: Session, stream_id: int, pipe: Optional[Pipe] = None) -> None:

@@ -30,7 +30,7 @@ DIFFERENCES = {
     "close stops writers": "likewise, and nothing may follow the end of a channel",
     "peek without a buffer": "the raw stream has its bytes at hand, so it shows them; readline() of a raw "
     "pipe takes a call into the kernel for each byte",
-    "whole writes": "a pipe keeps 4 KiB together (PIPE_BUF), a message 32 KiB",
+    "whole writes": "a pipe keeps 4 KiB together (PIPE_BUF), a message 64 KiB",
     "unread output is dropped": "who reads is not who writes: an end that is closed here cannot break the "
     "pipe of a process there, so its bytes are dropped",
     "a lone writer goes on": "a thread that writes while nobody reads would wait for itself; kubews keeps "
@@ -59,7 +59,7 @@ class Maker:
     """
 
     #: Bytes that one write keeps together.
-    whole = 32768
+    whole = 65536
     #: Bytes that may be between writer and reader: 4 MiB for the reader, 1 MiB of the writer, and what the
     #: kernels and the servers on the way hold.
     under_way = 32 << 20

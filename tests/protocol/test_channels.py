@@ -302,7 +302,7 @@ def test_status_in_very_many_pieces() -> None:
 def test_names_and_limit_for_the_connection() -> None:
     codec = Channels(V5)
     assert codec.names is NAMES
-    assert codec.max_data == MAX_DATA == 32_768
+    assert codec.max_data == MAX_DATA == 65_536
     assert codec.subprotocol == V5
     assert issubclass(RemoteProtocolError, KubewsError)
 

@@ -35,7 +35,7 @@ from peers import (
 from support import eventually, in_thread, resources, seconds
 
 from kubews import errors
-from kubews.protocol.channels import Channels
+from kubews.protocol.channels import MAX_DATA, Channels
 from kubews.protocol.events import End
 from kubews.transport import heartbeat, live
 from kubews.transport import link as link_module
@@ -316,7 +316,7 @@ def test_half_close_comes_behind_the_data() -> None:
     with opened() as (connection, peer):
         write(connection, b"x" * 100_000)
         connection.end(0)
-        got = b"".join(peer.read_data() for _ in range(4))
+        got = b"".join(peer.read_data() for _ in range(2))
         assert got == b"x" * 100_000
         assert peer.read_frame() == (BINARY, b"\xff\0")
         assert eventually(lambda: not connection._outbox)
@@ -344,15 +344,15 @@ def test_ctrl_c_behind_a_queued_frame_leaves_it_to_the_next(
         assert [peer.read_data(), peer.read_data()] == [b"one", b"two"]
 
 
-def test_a_send_takes_one_frame_of_32_KiB() -> None:
+def test_a_send_takes_one_frame_of_64_KiB() -> None:
     with opened() as (connection, peer):
-        source = Unsent(bytes(70_000))
+        source = Unsent(bytes(140_000))
         offsets = []
         while not source.done:
             connection.send(0, source, soon())
             offsets.append(source.offset)
-        assert offsets == [32768, 65536, 70_000]
-        assert [len(peer.read_data()) for _ in offsets] == [32768, 32768, 4464]
+        assert offsets == [65536, 131_072, 140_000]
+        assert [len(peer.read_data()) for _ in offsets] == [65536, 65536, 8928]
         assert len(set(peer.masks)) == 3
 
 
@@ -414,9 +414,11 @@ def test_a_full_queue_takes_again_what_was_not_taken() -> None:
         source = until_full(connection)
         assert connection._outbox
         offset = source.offset
-        reading = in_thread(lambda: sum(len(peer.read_data()) for _ in range(offset // 32768 + 1)))
+        reading = in_thread(
+            lambda: sum(len(peer.read_data()) for _ in range(offset // MAX_DATA + 1))
+        )
         connection.send(0, source, soon())
-        assert reading.result() == source.offset == offset + 32768
+        assert reading.result() == source.offset == offset + MAX_DATA
 
 
 def test_a_pong_does_not_wait_for_room_r16() -> None:
@@ -428,7 +430,9 @@ def test_a_pong_does_not_wait_for_room_r16() -> None:
         opcodes = []
         while not opcodes or opcodes[-1] != PONG:
             opcodes.append(peer.read_frame()[0])
-        assert len(opcodes) <= 1 + (64 << 10) // 32768 + (1 << 19) // 32768, "ahead of the queue"
+        assert len(opcodes) <= 1 + (64 << 10) // MAX_DATA + (1 << 19) // MAX_DATA, (
+            "ahead of the queue"
+        )
 
 
 def test_a_writer_as_fast_as_the_peer_does_not_own_the_loop() -> None:
@@ -574,7 +578,7 @@ def test_a_big_write_behind_a_full_stdout() -> None:
             peer.send(data(3, SUCCESS), close_frame())
 
         echoing = in_thread(cat)
-        sent = os.urandom(300 * 32768)
+        sent = os.urandom(300 * MAX_DATA)
         write(connection, sent, soon(30))
         assert drain(connection) == sent
         echoing.result()
