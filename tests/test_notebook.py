@@ -61,14 +61,21 @@ class Kernel:
     def interrupt(self) -> None:
         self._manager.interrupt_kernel()
 
-    def wait_output(self, identifier: str, text: str) -> str:
-        """Wait until a cell has written this, and return it: who is idle does not hear of an interrupt."""
+    def wait_line(self, identifier: str, text: str) -> str:
+        """Wait until a cell has written a line with this, and return it: who is idle does not hear of an interrupt.
+
+        One print may come in two messages: the kernel sends what it has, five times a second.
+        """
         end = time.monotonic() + seconds(30)
+        written = ""
         while True:
             message = self._client.get_iopub_msg(timeout=max(0.1, end - time.monotonic()))
             ours = message["parent_header"].get("msg_id") == identifier
-            if ours and message["msg_type"] == "stream" and text in message["content"]["text"]:
-                return str(message["content"]["text"])
+            if ours and message["msg_type"] == "stream":
+                written += message["content"]["text"]
+                for line in written.splitlines(keepends=True):
+                    if text in line and line.endswith("\n"):
+                        return line
 
     def finish(self, identifier: str) -> tuple[str, dict[str, str]]:
         """Wait for a cell; return how it ended, and what it wrote to each stream."""
@@ -128,16 +135,16 @@ def test_a_notebook_r49(kernel: Kernel, pod: Pod, tmp_path: Path) -> None:
         cell = kernel.start(
             INTERRUPTED.format(call=call, stacks=str(stacks), late=0.3 + seconds(2))
         )
-        kernel.wait_output(cell, "in")
+        kernel.wait_line(cell, "in")
         time.sleep(0.3)
         begin = time.monotonic()
         kernel.interrupt()
-        out = float(kernel.wait_output(cell, "out").split()[-1])
+        out = float(kernel.wait_line(cell, "out").split()[-1])
         assert out - begin < seconds(2), (call, stacks.read_text())
         assert kernel.finish(cell)[0] == "KeyboardInterrupt", call
     first = "p.stdin.write(b'a\\n'); print(p.stdout.readline(), flush=True)"
     cell = kernel.start(f"{first}; p.stdout.readline()")
-    kernel.wait_output(cell, "b'a")
+    kernel.wait_line(cell, "b'a")
     time.sleep(0.3)
     kernel.interrupt()
     assert kernel.finish(cell)[0] == "KeyboardInterrupt"
