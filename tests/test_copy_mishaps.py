@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import shutil
@@ -9,8 +10,9 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from clusters import added
@@ -18,7 +20,7 @@ from podprograms import PROGRAMS, Programs, directory_of, links_to, nothing_unfi
 from support import eventually, in_thread, resources, seconds, time_limit
 
 from kubews import Client, Pod
-from kubews.errors import CopyError, TruncatedTransfer
+from kubews.errors import CopyError, NoSuchFile, TruncatedTransfer
 from kubews.files import packing
 from kubews.testing import Faults, LocalCluster
 
@@ -55,6 +57,19 @@ def test_what_is_no_file_is_not_replaced_by_one_r46(each: Pod, place: str, tmp_p
     assert [path.is_fifo() for path in (tmp_path / place).iterdir()] == [True]
 
 
+@pytest.mark.parametrize("how", ["ln", "ln -s"])
+def test_nor_by_a_link_r46(how: str, each: Pod, place: str, tmp_path: Path) -> None:
+    """Which of two hard links is the file in an archive is the pod's affair."""
+    each.run(f"mkdir {place}; cd {place}; echo f >a; {how} a b", shell=True, check=True)
+    for name in "ab":
+        (tmp_path / name / place).mkdir(parents=True)
+        fifo = tmp_path / name / place / name
+        os.mkfifo(fifo)
+        with pytest.raises(CopyError, match=f"'.*{name}' here is no file, and stays"):
+            each.copy_from(place, tmp_path / name, symlinks=True)
+        assert fifo.is_fifo()
+
+
 @pytest.mark.half_close
 def test_a_link_that_is_named_is_followed_r45(each: Pod, place: str, tmp_path: Path) -> None:
     script = f"mkdir {place}; cd {place}; echo old >real; ln -s real link; ln -s none dangling"
@@ -74,6 +89,34 @@ def test_a_link_that_is_named_is_followed_r45(each: Pod, place: str, tmp_path: P
     assert each.check_output(["ls", "-A", place], text=True).split() == [
         *("dangling", "link", "none", "real")
     ]
+
+
+@pytest.mark.half_close
+def test_links_to_nothing_are_followed_to_their_end_r45(
+    each: Pod, place: str, tmp_path: Path
+) -> None:
+    script = (
+        f"mkdir {place}; cd {place}; ln -s b a; ln -s ../{place}/c b; ln -s no/such d; ln -s e e"
+    )
+    (tmp_path / "f").write_text("copied")
+    each.run(script, shell=True, check=True)
+
+    def write(mode: Literal["w", "a"]) -> None:
+        with each.open(f"{place}/a", mode) as file:
+            file.write(mode)
+
+    for make in (
+        lambda: each.copy_to(tmp_path / "f", f"{place}/a"),
+        lambda: write("w"),
+        lambda: write("a"),
+    ):
+        make()
+        each.run(f"cd {place}; [ -h a ] && [ -h b ] && [ -f c ] && rm c", shell=True, check=True)
+    with pytest.raises(NoSuchFile, match=f"{place}/no: no such file or directory"):
+        each.copy_to(tmp_path / "f", f"{place}/d")
+    with pytest.raises(CopyError, match="too many levels of symbolic links") as caught:
+        each.copy_to(tmp_path / "f", f"{place}/e")
+    assert caught.value.errno == errno.ELOOP
 
 
 def test_two_of_one_name_are_refused_r46(pod: Pod, place: str, tmp_path: Path) -> None:
@@ -159,6 +202,69 @@ def test_a_file_here_that_changes_while_it_is_read_r46(
             else:
                 assert each.copy_to(source, place, progress=resize).size == size
                 each.run(["rm", place], check=True)
+
+
+def test_a_file_here_that_is_rewritten_while_it_is_read_is_not_sent_as_a_mixture_r46(
+    pod: Pod, place: str, tmp_path: Path
+) -> None:
+    source = tmp_path / "f"
+    source.write_bytes(b"a" * (3 << 20))
+
+    def rewrite(done: int, total: int | None) -> None:
+        if done < 1 << 20:
+            source.write_bytes(b"z" * (3 << 20))
+
+    with pytest.raises(CopyError, match="f: was written to while it was read, and what arrived"):
+        pod.copy_to(source, place, progress=rewrite)
+    assert pod.run(["test", "-e", place]).returncode == 1
+    assert nothing_unfinished(directory_of(pod))
+
+
+def test_what_is_appended_to_a_log_meanwhile_is_a_warning_r46(
+    pod: Pod, place: str, tmp_path: Path
+) -> None:
+    """In whichever direction, alone or in a tree; what was there at the beginning has arrived."""
+    logs = tmp_path / place
+    logs.mkdir()
+    there = directory_of(pod) / place
+    for name in ("a", "b"):
+        (logs / name).write_bytes(b"a" * (3 << 20))
+
+    def append(done: int, total: int | None) -> None:
+        for folder in (logs, there):
+            for path in folder.glob("[ab]"):
+                with path.open("ab") as file:
+                    file.write(b"b" * 1000)
+
+    told = [f"{logs}/b: was written to while it was read"]
+    assert list(pod.copy_to(logs / "b", f"{place}-b", progress=append).warnings) == told
+    copy = (directory_of(pod) / f"{place}-b").read_bytes()
+    assert copy == (logs / "b").read_bytes()[: len(copy)]
+    there.mkdir()
+    (there / "a").write_bytes(b"a" * (16 << 20))  # more than fits on the way
+    copied = pod.copy_from(f"{place}/a", tmp_path / "a", progress=append)
+    assert list(copied.warnings) == [f"./{place}/a: was written to while it was read"]
+    assert (tmp_path / "a").read_bytes() == (there / "a").read_bytes()[: copied.size]
+
+
+def test_a_tree_here_that_is_written_to_meanwhile_is_a_warning_r46(
+    pod: Pod, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "log").write_bytes(b"a" * (3 << 20))
+    contents = packing.contents
+
+    def appended(path: str, *args: Any) -> Iterator[bytes]:
+        for piece in contents(path, *args):
+            with open(path, "ab") as file:
+                file.write(b"b")
+            yield piece
+
+    monkeypatch.setattr(packing, "contents", appended)
+    copied = pod.copy_to([tmp_path / "log"], f"{place}")
+    assert copied.warnings == (f"{tmp_path}/log: was written to while it was read",)
+    pod.run(["mkdir", f"{place}-d"], check=True)
+    copied = pod.copy_to(f"{tmp_path}/.", f"{place}-d")
+    assert copied.warnings == (f"{tmp_path}/./log: was written to while it was read",)
 
 
 def test_a_tree_here_that_changes_is_no_reason_to_wait_for_ever_r46(

@@ -129,9 +129,22 @@ def test_what_may_not_be_searched_is_not_called_missing(
         hidden.chmod(0o700)
     (directory_of(pod) / "to nothing").symlink_to("no/such")
     (directory_of(pod) / "to itself").symlink_to("to itself")
-    for name in ("no/such", "to nothing", "to itself", "to itself/f"):
+    for name in ("no/such", "to nothing"):
         with pytest.raises(NoSuchFile):
             pod.open(name)
+    for name in ("to itself", "to itself/f"):
+        with pytest.raises(CopyError, match="too many levels of symbolic links") as caught:
+            pod.open(name)
+        assert caught.value.errno == errno.ELOOP
+    (directory_of(pod) / "secret").write_text("s")
+    (directory_of(pod) / "secret").chmod(0o200)
+    for refused in (
+        lambda: pod.open("secret"),
+        lambda: pod.copy_from("secret", tmp_path / "f"),
+    ):
+        with pytest.raises(CopyError, match="secret: permission denied: the file may") as caught:
+            refused()
+        assert caught.value.errno == errno.EACCES
 
 
 def test_read_only_directories_come_to_users_that_are_not_root_r45(

@@ -69,11 +69,13 @@ class Attempts:
         pod: the pod itself.
         path: in it.
         retries: how often to go on after a cut.
+        doing: what they are for, for messages.
 
     Threads: one.
     """
 
-    def __init__(self, pod: Target, path: str, retries: int) -> None:
+    def __init__(self, pod: Target, path: str, retries: int, doing: str = "copying") -> None:
+        self._doing = doing
         self._pod, self._path, self._left = pod, path, retries
         self._pause = _PAUSE
         #: What the remote tools of the last attempt have said.
@@ -146,7 +148,7 @@ class Attempts:
         if only_changed and all(line.endswith(_CHANGED) for line in self.warnings):
             return checksum
         if code:
-            raise failed(self._pod, f"copying {self._path}", code, self.warnings)
+            raise failed(self._pod, f"{self._doing} {self._path}", code, self.warnings)
         return checksum
 
     def compare(self, kind: Checksum, there: Optional[str], here: str) -> None:

@@ -26,7 +26,9 @@ from kubews.files.receivetree import TreeReceiver
 from kubews.files.remotefiles import (
     Found,
     base_of,
+    check_readable,
     is_absent,
+    is_directory,
     is_directory_name,
     lacking,
     look,
@@ -168,9 +170,7 @@ class Download:
                 return self._without_shell(sink)
             self._check(found)
             if found.kind == "directory":
-                raise CopyError(
-                    f"{self._pod.where}: {self._path} is a directory", member=self._path
-                )
+                raise is_directory(self._pod, self._path)
             if self._into:
                 raise no_directory(self._pod, self._path)
             verified = self._fetch(source, found, sink)
@@ -237,8 +237,7 @@ class Download:
         return path
 
     def _check(self, found: Found) -> None:
-        if found.kind in ("missing", "hidden"):
-            raise missing(self._pod, self._path, found)
+        check_readable(self._pod, self._path, found)
         if found.kind == "other":
             raise CopyError(
                 f"{self._pod.where}: {self._path} is neither a file nor a directory",
@@ -276,6 +275,8 @@ class Download:
             except CUT as exc:
                 self._attempts.after(exc, sink.size, found.size)
                 was_cut = True
+        if found.size and sink.size > found.size:
+            self._attempts.warnings.append(f"{self._path}: was written to while it was read")
         if kind is None or digest is None:
             return "" if found.size is None else "size"
         if self._wishes.checksum and sink.size and not found.size:

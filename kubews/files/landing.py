@@ -92,9 +92,7 @@ class Landing:
         if not self._preserve:
             mode = mtime = None
         place = self._enter(name[:-1])
-        info = None if self._called else place.lstat(name[-1])
-        if info and stat.S_IFMT(info.st_mode) not in _REPLACED:
-            raise CopyError(f"{_told(name)!r} here is no file, and stays", member=_told(name))
+        self._check_replaced(place, name)
         return Arriving(place, name[-1], mode, mtime, fresh=bool(self._called), part=part)
 
     def settle(self, arriving: Arriving) -> None:
@@ -125,7 +123,9 @@ class Landing:
                         member=path,
                     )
                 if target != name:
-                    _link(source, target[-1], self._enter(name[:-1]), name[-1])
+                    place = self._enter(name[:-1])
+                    self._check_replaced(place, name)
+                    _link(source, target[-1], place, name[-1])
             finally:
                 if source is not self._root:
                     source.close()
@@ -144,6 +144,7 @@ class Landing:
         for name, target in self._links.items():
             with self.about(name):
                 place, temporary = self._enter(name[:-1]), new_name()
+                self._check_replaced(place, name)
                 with _as_before(place):
                     os.symlink(target, place.at(temporary), **place.here)
                     try:
@@ -162,6 +163,12 @@ class Landing:
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
+
+    def _check_replaced(self, place: Place, name: Name) -> None:
+        """Refuse what would take the place of a device, a FIFO or a socket."""
+        info = None if self._called else place.lstat(name[-1])
+        if info and stat.S_IFMT(info.st_mode) not in _REPLACED:
+            raise CopyError(f"{_told(name)!r} here is no file, and stays", member=_told(name))
 
     def _leave(self, name: Name) -> None:
         """Finish the directories that ``name`` is not below: archives have the contents behind them."""

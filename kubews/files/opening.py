@@ -16,10 +16,12 @@ from kubews.files.podreader import PodReader
 from kubews.files.podwriter import BufferedPodWriter, PodWriter, TextPodWriter
 from kubews.files.remotefiles import (
     Found,
+    check_reachable,
+    check_readable,
+    is_directory,
     is_directory_name,
     lacking,
     look,
-    missing,
     no_directory,
     no_place,
     path_of,
@@ -82,10 +84,10 @@ def _look(pod: Target, path: str, letters: str) -> Found:
     if found is None:
         raise lacking(pod, "opening a file", "sh")
     if found.kind == "directory":
-        raise CopyError(f"{pod.where}: {path} is a directory", member=path)
-    if found.kind == "hidden" or (letters == "r" and found.kind == "missing"):
-        raise missing(pod, path, found)
+        raise is_directory(pod, path)
+    check_reachable(pod, path, found)
     if letters == "r":
+        check_readable(pod, path, found)
         if not found.programs & {"cat", "tail"}:
             raise lacking(pod, "reading a file", "cat", "tail")
         return found

@@ -120,22 +120,27 @@ def _item(path: str, name: str, info: os.stat_result) -> Item:
 
 
 def contents(
-    path: str, size: int, offset: int = 0, before: Optional[os.stat_result] = None
+    path: str,
+    size: int,
+    changed: list[str],
+    offset: int = 0,
+    before: Optional[os.stat_result] = None,
 ) -> Iterator[bytes]:
     """Yield the bytes of a file from an offset on, as many as were announced.
 
     Args:
         path: of the file.
         size: of the whole, as announced.
+        changed: gets a message if somebody has written to it meanwhile.
         offset: where to begin.
-        before: what was known about it when the bytes before the offset were read.
+        before: what was known about it before, if that is more than ``size``.
 
     Raises:
         CopyError: there are fewer by now, or it is another one.
     """
     with opened(path) as file:
-        now = os.fstat(file.fileno())
-        if before and (now.st_size, now.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
+        first = _written(before or os.fstat(file.fileno()))
+        if offset and _written(os.fstat(file.fileno())) != first:
             raise CopyError(f"{path} has changed while it was read", member=path)
         file.seek(offset)
         left = size - offset
@@ -146,6 +151,13 @@ def contents(
                 raise CopyError(f"{path} has become shorter while it was read", member=path)
             left -= len(data)
             yield data
+        if _written(os.fstat(file.fileno())) != first:
+            changed.append(f"{path}: was written to while it was read")
+
+
+def _written(info: os.stat_result) -> tuple[int, int]:
+    """Return what changes when somebody writes to a file."""
+    return info.st_size, info.st_mtime_ns
 
 
 def archive_size(items: Iterable[Item], mark: str, twice: bool) -> int:
@@ -156,7 +168,9 @@ def archive_size(items: Iterable[Item], mark: str, twice: bool) -> int:
     return size + len(_header(_marked(mark), twice)) + len(_END)
 
 
-def as_archive(items: Iterable[Item], mark: str, twice: bool) -> Iterator[bytes]:
+def as_archive(
+    items: Iterable[Item], mark: str, twice: bool, changed: list[str]
+) -> Iterator[bytes]:
     """Yield a tar archive in GNU's format, which names of any bytes fit into.
 
     Args:
@@ -164,11 +178,12 @@ def as_archive(items: Iterable[Item], mark: str, twice: bool) -> Iterator[bytes]
         mark: the name of an empty last member.
         twice: whether directories come again behind their contents. Busybox sets mode and time of one at
             once, so that a read-only one could not be filled, and the time would not stay.
+        changed: gets a message about each file that somebody has written to meanwhile.
     """
     for item in items:
         yield _header(item, twice)
         if item.kind == "file":
-            yield from contents(item.path, item.size)
+            yield from contents(item.path, item.size, changed)
             yield bytes(-item.size % tarfile.BLOCKSIZE)
     yield _header(_marked(mark), twice)
     yield _END
@@ -202,12 +217,12 @@ def lines_size(items: Iterable[Item]) -> int:
     return sum(len(_line(item)) + item.size for item in items) + len(_LAST)
 
 
-def as_lines(items: Iterable[Item]) -> Iterator[bytes]:
-    """Yield a line for each item, with the contents of files behind theirs."""
+def as_lines(items: Iterable[Item], changed: list[str]) -> Iterator[bytes]:
+    """Yield a line for each item, with the contents of files behind theirs; see ``as_archive``."""
     for item in items:
         yield _line(item)
         if item.kind == "file":
-            yield from contents(item.path, item.size)
+            yield from contents(item.path, item.size, changed)
     yield _LAST
 
 

@@ -148,7 +148,7 @@ class PodReader(io.RawIOBase):
         return 0
 
     def _fresh_attempts(self) -> Attempts:
-        return Attempts(self._pod, self.name, _RETRIES)
+        return Attempts(self._pod, self.name, _RETRIES, "reading")
 
     def _reach(self) -> Popen:
         """Return a command that is at the place to be read."""

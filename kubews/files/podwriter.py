@@ -65,7 +65,7 @@ class PodWriter(io.RawIOBase):
         self._pod, self.name, self._found, self._append = pod, path, found, append
         self._target = found.real or path
         self.mode = "ab" if append else "wb"
-        self._attempts = Attempts(pod, path, 0)
+        self._attempts = Attempts(pod, path, 0, "writing")
         self._start, self._size = (found.size or 0) if append else 0, 0
         #: Whether a ``TextIOWrapper`` is being made of it.
         self.in_the_making = False

@@ -50,19 +50,23 @@ _PROGRAMS = "cat chmod cksum dd head ln mkdir mv readlink rm sha256sum stat tail
 
 #: What says what is at the path, one line each: what it is, whether its directory is there, size mode time (also in
 #: $k), programs ($h), which tar ($g); and then, if it is a symbolic link, where it leads to.
-LOOK = f"""if [ -d "$p" ]; then echo directory
-elif [ -f "$p" ]; then echo file
+LOOK = f"""q=$p n=0
+step() {{
+  [ -h "$q" ] && [ $n -lt 40 ] && t=$(readlink -- "$q" && echo .) || return
+  n=$((n + 1)) t=${{t%??}}
+  case $t in /*) q=$t;; *) q=${{q%/*}}/$t;; esac
+}}
+if [ -d "$p" ]; then echo directory
+elif [ -f "$p" ]; then if true <"$p"; then echo file; else echo file unreadable; fi
 elif [ -e "$p" ]; then echo other
-else
-  q=$p n=0  # to the last directory on the way that is there
-  until [ -d "$q/" ] || [ "$q" = . ]; do
-    if [ -h "$q" ] && [ $n -lt 40 ] && t=$(readlink -- "$q"); then
-      n=$((n + 1)); case $t in /*) q=$t;; *) q=${{q%/*}}/$t;; esac
-    else q=${{q%/*}}; fi
-  done
-  if [ -d "$q/." ]; then echo missing; else echo hidden; fi
+else  # to where it leads, and then to the last directory on the way that is there
+  while step; do :; done
+  r=$q
+  until [ -d "$q/" ] || [ "$q" = . ]; do step || q=${{q%/*}}; done
+  if [ $n = 40 ]; then echo loop; elif [ -d "$q/." ]; then echo missing; else echo hidden; fi
+  q=$r
 fi
-if [ -d "${{p%/*}}/" ]; then echo directory; elif [ -e "${{p%/*}}" ]; then echo other; else echo missing; fi
+if [ -d "${{q%/*}}/" ]; then echo directory; elif [ -e "${{q%/*}}" ]; then echo other; else echo missing; fi
 k= h= g=
 if [ -e "$p" ] && command -v stat >/dev/null; then k=$(stat -L -c '%s %a %Y %d:%i:%W %y=%z' -- "$p")
 elif [ -f "$p" ] && command -v wc >/dev/null; then k=$(wc -c <"$p"); fi
@@ -71,10 +75,7 @@ case $(tar --version) in *GNU*) g=gnu;; esac
 printf '%s\n' "$k" "$h" "$g"
 if [ -h "$p" ]; then
   if [ -e "$p" ]; then readlink -f -- "$p"
-  elif n=$(readlink -- "$p" && echo .); then  # busybox's -f is wrong about what leads to nothing
-    case $n in /*) ;; *) n=${{p%/*}}/$n;; esac
-    printf '%s\n' "${{n%??}}"
-  fi
+  elif [ $n -gt 0 ]; then printf '%s\n' "$q"; fi  # busybox's -f is wrong about what leads to nothing
 fi
 """
 
@@ -89,9 +90,10 @@ class Found(NamedTuple):
     Threads: a value.
     """
 
-    #: ``hidden`` is what is there or not: a directory on the way to it may not be searched.
-    kind: Literal["file", "directory", "other", "missing", "hidden"]
-    #: What the directory is that it is in.
+    #: ``hidden`` is what is there or not: a directory on the way to it may not be searched; a ``loop`` is of
+    #: symbolic links.
+    kind: Literal["file", "directory", "other", "missing", "hidden", "loop"]
+    #: What the directory is that it is in, or would be in.
     parent: Literal["directory", "other", "missing"] = "directory"
     size: Optional[int] = None
     mode: Optional[int] = None
@@ -106,6 +108,8 @@ class Found(NamedTuple):
     real: Optional[str] = None
     #: Whether the server can end the input of a command.
     half_close: bool = True
+    #: Whether it is a file that may be read.
+    readable: bool = True
 
 
 def path_of(path: StrOrBytesPath) -> str:
@@ -197,7 +201,8 @@ def found_by(process: Popen, pod: Target, output: bytes) -> Found:
 
 def _found(lines: Sequence[str], half_close: bool) -> Found:
     kind, parent, known, programs, tar, real = lines
-    if kind not in ("file", "directory", "other", "missing", "hidden"):
+    kind, _, rights = kind.partition(" ")
+    if kind not in ("file", "directory", "other", "missing", "hidden", "loop"):
         raise ValueError
     numbers = known.split(None, 4)
     return Found(
@@ -212,6 +217,7 @@ def _found(lines: Sequence[str], half_close: bool) -> Found:
         tar == "gnu",
         real[:-1] or None,
         half_close,
+        not rights,
     )
 
 
@@ -248,25 +254,60 @@ def is_directory_name(path: StrOrBytesPath) -> bool:
     return os.fsdecode(path).endswith("/")
 
 
-def missing(pod: Target, path: str, found: Optional[Found] = None) -> CopyError:
-    """Return the error about a path that is not there, for all that was found."""
-    if found is not None and found.kind == "hidden":
-        return CopyError(
-            f"{pod.where}: {path}: permission denied: a directory on the way to it may not be searched",
+# What ``check_reachable`` says of a kind.
+_UNREACHABLE = {
+    "hidden": (errno.EACCES, "permission denied: a directory on the way to it may not be searched"),
+    "loop": (errno.ELOOP, "too many levels of symbolic links"),
+}
+
+
+def check_reachable(pod: Target, path: str, found: Found) -> None:
+    """Refuse a path of which nobody knows what is there.
+
+    Raises:
+        CopyError: it leads through a directory that may not be searched, or links lead in a circle.
+    """
+    if found.kind in _UNREACHABLE:
+        number, words = _UNREACHABLE[found.kind]
+        raise CopyError(f"{pod.where}: {path}: {words}", member=path, errno=number)
+
+
+def check_readable(pod: Target, path: str, found: Found) -> None:
+    """Refuse a path where nothing is to be read.
+
+    Raises:
+        NoSuchFile: there is nothing.
+        CopyError: it cannot be read.
+    """
+    check_reachable(pod, path, found)
+    if found.kind == "missing":
+        raise missing(pod, path)
+    if not found.readable:
+        raise CopyError(
+            f"{pod.where}: {path}: permission denied: the file may not be read",
             member=path,
             errno=errno.EACCES,
         )
+
+
+def missing(pod: Target, path: str) -> NoSuchFile:
+    """Return the error about a path that is not there."""
     return NoSuchFile(f"{pod.where}: {path}: no such file or directory", member=path)
 
 
 def no_place(pod: Target, path: str, found: Found) -> CopyError:
     """Return the error about a path whose directory is none."""
-    folder = path.rpartition("/")[0] or "/"
+    folder = (found.real or path).rpartition("/")[0] or "/"
     if found.parent == "other":
         return CopyError(
             f"{pod.where}: {folder} is no directory", member=folder, errno=errno.ENOTDIR
         )
-    return missing(pod, folder, found)
+    return missing(pod, folder)
+
+
+def is_directory(pod: Target, path: str) -> CopyError:
+    """Return the error about a directory where a file is meant."""
+    return CopyError(f"{pod.where}: {path} is a directory", member=path, errno=errno.EISDIR)
 
 
 def no_directory(pod: Target, path: str) -> NoSuchFile:
@@ -295,7 +336,8 @@ def said(stderr: bytes) -> tuple[list[str], Optional[str]]:
 
 def failed(pod: Target, what: str, code: int, warnings: Sequence[str]) -> CopyError:
     """Return the error about remote tools that have ended with an exit code other than 0."""
-    words = "; ".join(warnings[-5:])
+    killed = ["it was killed: has the container ended?"] if code == 137 else []
+    words = "; ".join([*warnings[-5:], *killed])
     return CopyError(
         f"{pod.where}: {what} failed with exit code {code}{': ' if words else ''}{words}",
         warnings=warnings,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Optional
 
-from kubews.errors import HalfCloseUnsupported, KubewsError, TruncatedTransfer
+from kubews.errors import CopyError, HalfCloseUnsupported, KubewsError, TruncatedTransfer
 from kubews.files import checksums, parts
 from kubews.files.copying import CUT, Attempts, Copied, pipe
 from kubews.files.parts import Part
@@ -75,6 +75,8 @@ class Contents(NamedTuple):
     mtime: Optional[int]
     #: Whether it can be read again.
     again: bool
+    #: Gets a message if somebody writes to it while ``pieces`` yields.
+    changed: Sequence[str] = ()
 
 
 class FileSender:
@@ -139,7 +141,8 @@ class FileSender:
             if part is None or not parts.worth_keeping(exc):
                 remove(self._pod, temporary)
             raise
-        return Copied(target, 1, self._done, verified, tuple(self._attempts.warnings))
+        warnings = (*contents.changed[:1], *self._attempts.warnings)
+        return Copied(target, 1, self._done, verified, warnings)
 
     def _cut(self, exc: Exception, contents: Contents, target: str) -> None:
         if contents.again:
@@ -169,7 +172,19 @@ class FileSender:
                 self._meter(self._done)
 
         output = pipe(self._pod, argv, counted(), self._found, self._attempts, wait_open=True)
-        return check_written(output, self._done, self._kind, digest, self._attempts)
+        verified = check_written(output, self._done, self._kind, digest, self._attempts)
+        if contents.changed and self._kind and digest:
+            self._check_unmixed(contents, self._kind, digest)
+        return verified
+
+    def _check_unmixed(
+        self, contents: Contents, kind: checksums.Checksum, sent: checksums.Digest
+    ) -> None:
+        """Refuse what was sent if it is not in the file again: only what was appended to is as it once was."""
+        again = kind.make()
+        _hash_first(contents, self._done, again.update)
+        if again.hexdigest() != sent.hexdigest():
+            raise CopyError(f"{contents.changed[0]}, and what arrived is a mixture")
 
     def _arrived(self, temporary: str) -> int:
         """Return how many bytes of an interrupted copy can be built upon."""

@@ -101,7 +101,7 @@ class TreeSender:
         self._pod, self._found, self._attempts, self._meter = pod, found, attempts, meter
         self._preserve = preserve
         self._files = self._size = 0
-        self._left_out: list[str] = []
+        self._told: list[str] = []  # about what is here
 
     def send(self, sources: Sequence[tuple[str, str]], folder: str) -> Copied:
         """Copy paths here to names in a directory there; one without a name is a directory whose contents are meant.
@@ -125,9 +125,13 @@ class TreeSender:
         if self._meter.wanted:
             self._meter.total = sum(item.size for item in _walk(sources))
         self._files = self._size = 0
-        self._left_out = []
+        self._told = []
         items = self._counted(_walk(sources))
-        pieces = packing.as_archive(items, mark, twice) if tar else packing.as_lines(items)
+        pieces = (
+            packing.as_archive(items, mark, twice, self._told)
+            if tar
+            else packing.as_lines(items, self._told)
+        )
         if measure is not None:
             pieces = packing.exactly(pieces, measure)
         how = ("T" if self._preserve else "t") if tar else ("S" if self._preserve else "s")
@@ -138,14 +142,14 @@ class TreeSender:
         pipe(self._pod, argv, packing.joined(pieces), self._found, self._attempts)
         name = sources[0][1] if len(sources) == 1 else ""
         path = f"{folder.rstrip('/')}/{name}" if name else folder
-        warnings = (*self._left_out, *self._attempts.warnings)
+        warnings = (*self._told, *self._attempts.warnings)
         return Copied(path, self._files, self._size, "archive" if tar else "size", warnings)
 
     def _counted(self, items: Iterable[Item]) -> Iterator[Item]:
         for item in items:
             yield item  # its contents are sent before the next one is asked for
             if item.kind == "other":
-                self._left_out.append(
+                self._told.append(
                     f"{item.path}: left out, because it is a device, a FIFO or a socket"
                 )
             elif item.kind == "file":

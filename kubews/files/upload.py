@@ -21,10 +21,10 @@ from kubews.files.progress import Meter, Progress
 from kubews.files.remotefiles import (
     Found,
     base_of,
+    check_reachable,
     is_directory_name,
     lacking,
     look,
-    missing,
     no_directory,
     no_place,
     path_of,
@@ -110,10 +110,9 @@ class Upload:
         found = self._attempts.answer(lambda: look(self._pod, self._path))
         if found is None:
             raise lacking(self._pod, "copying to it", "sh")
+        check_reachable(self._pod, self._path, found)
         if found.parent != "directory":
             raise no_place(self._pod, self._path, found)
-        if found.kind == "hidden":
-            raise missing(self._pod, self._path, found)
         needed = {"mv", "rm"} - found.programs
         if needed:
             raise lacking(self._pod, "copying to it", *sorted(needed))
@@ -131,14 +130,16 @@ class Upload:
             with packing.opened(path) as file:
                 return self._send_stream(file, found, target, mode, mtime)
 
+        changed: list[str] = []
+
         def pieces(offset: int) -> Iterator[bytes]:
-            return packing.contents(path, info.st_size, offset, info if offset else None)
+            return packing.contents(path, info.st_size, changed, offset, info)
 
         part = None
         if self._wishes.resume:
             source = os.path.abspath(path)
             part = part_of(base_of(target), source, info.st_size, info.st_mtime_ns)
-        contents = Contents(pieces, info.st_size, mode, mtime, again=True)
+        contents = Contents(pieces, info.st_size, mode, mtime, again=True, changed=changed)
         return self._file_sender(found).send(contents, target, part)
 
     def _send_stream(

@@ -223,7 +223,8 @@ class _Body(io.RawIOBase):
         except TimeoutError as exc:
             raise self._lost(f"nothing came for {self._sock.gettimeout()} seconds") from exc
         except (OSError, http.client.HTTPException) as exc:
-            raise self._lost(str(exc) or type(exc).__name__) from exc
+            why = str(exc) or type(exc).__name__
+            raise self._lost("it was closed on this side" if self.aborted else why) from exc
         self._received += len(data)
         return data
 
