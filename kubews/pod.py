@@ -342,7 +342,8 @@ class Pod(PodFiles, Served):
                 urllib.request.urlopen(forward.url)
 
         It listens when this returns. Each local connection is for itself: one that the pod refuses is reset,
-        with its error in ``.errors``, and the others go on.
+        with its error in ``.errors``, and the others go on. Servers before 1.31 connect to the port once when it
+        begins, and end that.
 
         Args:
             remote: number or name of the port in the pod (of the Service, for ``svc/...``), or several.

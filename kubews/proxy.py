@@ -40,6 +40,10 @@ def _path(behind: Behind, path: str, params: Params) -> str:
             f"the path of a URL is wanted, {path[url.end() :] or '/'!r}, and not all of it: "
             "port= and scheme= say the rest"
         )
+    if isinstance(params, (str, bytes)):
+        raise TypeError(
+            "params is a mapping or pairs; a query that is a string goes behind ? in the path"
+        )
     if params is not None:
         pairs = params.items() if isinstance(params, Mapping) else params
         query = urlencode(list(pairs), doseq=True)

@@ -174,6 +174,9 @@ def test_an_exception_in_the_block_writes_nothing_r46(pod: Pod, place: str) -> N
 
 
 def test_modes_and_paths_that_cannot_be(each: Pod, place: str) -> None:
+    with pytest.raises(CopyError, match="/ is a directory") as caught:
+        each.open("/")
+    assert caught.value.errno == errno.EISDIR
     for mode in ("", "x", "rw", "r+", "b", "rbt", "U"):
         with pytest.raises(ValueError, match="invalid mode"):
             each.open(place, mode)  # type: ignore[call-overload]

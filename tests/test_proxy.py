@@ -305,6 +305,21 @@ def test_a_body_that_is_cut_r8(web: Pod, cluster: AnyCluster) -> None:
     assert size == 70_000 or (size > 30_000 and not isinstance(cluster, LocalCluster))
 
 
+def test_a_query_that_is_a_string_has_its_place_told(pod: Pod) -> None:
+    with pytest.raises(TypeError, match="params is a mapping or pairs; a query that is a string"):
+        pod.request("GET", "/", params="n=2")  # type: ignore[arg-type]
+
+
+def test_closing_an_answer_ends_whoever_reads_it_and_says_so(web: Pod) -> None:
+    answer = web.request("GET", "/ticks?n=2&pause=30")
+    assert answer.readline() == b"tick 0\n"
+    reading = in_thread(answer.read)
+    time.sleep(0.2)
+    answer.close()
+    with pytest.raises(errors.ConnectionLost, match="behind 7 bytes: it was closed on this side"):
+        reading.result(seconds(5))
+
+
 def test_a_body_that_does_not_come(web: Pod) -> None:
     with web.request("GET", "/ticks?n=2&pause=30", timeout=1.5) as answer:
         assert answer.readline() == b"tick 0\n"

@@ -22,6 +22,7 @@ from test_socket_contract import read_all, read_exactly
 
 import kubews
 from kubews import Client, ConfigError, Pod, PortForward
+from kubews.testing import LocalCluster
 
 REFUSED = 9
 
@@ -47,6 +48,27 @@ def dial(forward: PortForward, line: bytes) -> socket.socket:
     sock = socket.create_connection((forward.address, forward.local_port), seconds(20))
     sock.sendall(line + b"\n")
     return sock
+
+
+@pytest.mark.parametrize("name", OFFERS)
+def test_only_old_servers_connect_when_it_begins(
+    name: str, local: LocalCluster, pod: Pod, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To see that the pod can be reached is to connect to its port, where a WebSocket is for one connection."""
+    choose_protocol(name, local, monkeypatch)
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        pod.forward(listener.getsockname()[1]) as forward,
+    ):
+        listener.settimeout(seconds(10))
+        if name == "pairs":
+            connection, _ = listener.accept()
+            with connection:
+                assert connection.recv(1) == b""
+        with dial(forward, b"first"):
+            connection, _ = listener.accept()
+            with connection:
+                assert connection.recv(5, socket.MSG_WAITALL) == b"first"
 
 
 def test_a_listener_r42(pod: Pod, protocol: str, multiplex: bool) -> None:
