@@ -205,7 +205,7 @@ def test_a_file_here_that_changes_while_it_is_read_r46(
 
 
 def test_a_file_here_that_is_rewritten_while_it_is_read_is_not_sent_as_a_mixture_r46(
-    pod: Pod, place: str, tmp_path: Path
+    local: LocalCluster, pod: Pod, place: str, tmp_path: Path
 ) -> None:
     source = tmp_path / "f"
     source.write_bytes(b"a" * (3 << 20))
@@ -221,7 +221,7 @@ def test_a_file_here_that_is_rewritten_while_it_is_read_is_not_sent_as_a_mixture
 
 
 def test_what_is_appended_to_a_log_meanwhile_is_a_warning_r46(
-    pod: Pod, place: str, tmp_path: Path
+    local: LocalCluster, pod: Pod, place: str, tmp_path: Path
 ) -> None:
     """In whichever direction, alone or in a tree; what was there at the beginning has arrived."""
     logs = tmp_path / place
