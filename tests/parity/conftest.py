@@ -9,10 +9,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from support import time_limit
+from clusters import AnyCluster
+from support import seconds, time_limit
 
 import kubews
 from kubews import Pod
+from kubews.testing import LocalCluster
 
 #: What both have; a test that needs more names it.
 NAMES = ["CompletedProcess", "DEVNULL", "PIPE", "STDOUT", "TimeoutExpired"]
@@ -47,6 +49,12 @@ def killing(request: pytest.FixtureRequest, pod: Pod) -> Any:
 def ours(pod: Pod) -> Any:
     """The names of kubews, for what differs."""
     return in_pod(pod)
+
+
+@pytest.fixture
+def enough(cluster: AnyCluster) -> float:
+    """Seconds in which a command starts and has printed: containerd takes its time when the node is busy."""
+    return seconds(0.7 if isinstance(cluster, LocalCluster) else 3)
 
 
 @pytest.fixture(autouse=True)

@@ -236,12 +236,12 @@ def test_a_signal_that_is_caught_r50(killing: Any) -> None:
         assert process.wait(seconds(20)) == 3
 
 
-def test_a_killed_process_leaves_its_output_r50(killing: Any) -> None:
+def test_a_killed_process_leaves_its_output_r50(killing: Any, enough: float) -> None:
     script = "echo out; echo err >&2; exec sleep 20"
     pipes = {"stdout": killing.PIPE, "stderr": killing.PIPE}
     with killing.Popen(["sh", "-c", script], **pipes) as process:
         with pytest.raises(killing.TimeoutExpired):
-            process.communicate(timeout=seconds(0.5))
+            process.communicate(timeout=enough)
         process.kill()
         assert process.communicate(timeout=seconds(20)) == (b"out\n", b"err\n")
         assert died_of(process, signal.SIGKILL)

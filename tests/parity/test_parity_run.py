@@ -216,27 +216,25 @@ def test_exceptions_can_be_pickled(sp: Any) -> None:
     assert vars(pickle.loads(pickle.dumps(done))) == vars(done)
 
 
-def test_timeout(sp: Any) -> None:
+def test_timeout(sp: Any, enough: float) -> None:
     args = ["sh", "-c", "printf early; printf warning >&2; exec sleep 20"]
     with pytest.raises(subprocess.TimeoutExpired) as caught:
-        sp.run(args, capture_output=True, timeout=seconds(0.7))
+        sp.run(args, capture_output=True, timeout=enough)
     error = caught.value
     assert isinstance(error, sp.TimeoutExpired)
     assert error.cmd == args
-    assert error.timeout == seconds(0.7)
+    assert error.timeout == enough
     assert (error.stdout, error.output, error.stderr) == (b"early", b"early", b"warning")
-    assert str(error) == f"Command '{args}' timed out after {seconds(0.7)} seconds"
+    assert str(error) == f"Command '{args}' timed out after {enough} seconds"
     for call in (sp.call, sp.check_call, sp.check_output):
         with pytest.raises(sp.TimeoutExpired):
             call(["sleep", "20"], timeout=seconds(0.3))
     assert sp.run(["true"], timeout=seconds(20)).returncode == 0
 
 
-def test_a_timeout_ends_the_process_r50(killing: Any) -> None:
+def test_a_timeout_ends_the_process_r50(killing: Any, enough: float) -> None:
     with pytest.raises(killing.TimeoutExpired) as caught:
-        killing.run(
-            ["sh", "-c", "echo $$; exec sleep 1000"], stdout=killing.PIPE, timeout=seconds(0.7)
-        )
+        killing.run(["sh", "-c", "echo $$; exec sleep 1000"], stdout=killing.PIPE, timeout=enough)
     look = 'read -r line <"/proc/$1/stat" && case ${line##*)} in " Z"*) false ;; esac'
     pid = str(int(caught.value.stdout))
     assert eventually(
@@ -244,13 +242,13 @@ def test_a_timeout_ends_the_process_r50(killing: Any) -> None:
     )
 
 
-def test_the_output_of_a_timeout_is_bytes_in_text_mode_too(sp: Any) -> None:
+def test_the_output_of_a_timeout_is_bytes_in_text_mode_too(sp: Any, enough: float) -> None:
     with pytest.raises(sp.TimeoutExpired) as caught:
         sp.run(
             ["sh", "-c", "printf early; exec sleep 20"],
             stdout=sp.PIPE,
             text=True,
-            timeout=seconds(0.7),
+            timeout=enough,
         )
     assert caught.value.stdout == b"early"
 
