@@ -180,7 +180,7 @@ def every_byte(*, whole: bool = True) -> list[tuple[Recording, int]]:
             result += [(recording, offset) for offset in [*offsets, size]]
             continue
         offsets = sample.sample(range(size + 1), 1 + size // 40) if less else list(range(size + 1))
-        for offset in offsets if whole or less else [*offsets[:-20:16], *offsets[-20:]]:
+        for offset in offsets if whole or less else [*offsets[:-40:16], *offsets[-40:]]:
             seen.setdefault((recording.subprotocol, recording.stream[:offset]), (recording, offset))
     return [*seen.values(), *result]
 
@@ -222,7 +222,7 @@ def test_cut_after_many_bytes_r3(shard: int, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize("end", ["fin", "reset", "close_notify"])
 def test_cut_under_tls_r3(end: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """R-3: a sample; TLS tells an end from a cut, and neither is a Status."""
-    cuts = random.Random(end).sample(every_byte(), 120)
+    cuts = random.Random(end).sample(every_byte(), 200)
     run_cuts([Cut(*case, end) for case in cuts], monkeypatch, tls=True)
 
 
