@@ -85,12 +85,12 @@ def _look(pod: Target, path: str, letters: str) -> Found:
         raise lacking(pod, "opening a file", "sh")
     if found.kind == "directory":
         raise is_directory(pod, path)
-    check_reachable(pod, path, found)
     if letters == "r":
         check_readable(pod, path, found)
         if not found.programs & {"cat", "tail"}:
             raise lacking(pod, "reading a file", "cat", "tail")
         return found
+    check_reachable(pod, path, found)
     if found.parent != "directory":
         raise no_place(pod, path, found)
     if not found.programs >= {"cat", "mv", "rm"}:
