@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import threading
 from typing import Any, Optional
 
@@ -88,9 +89,10 @@ class Communicating(Ending):
             if stream is not None and not stream.closed and stream.bridged:
                 raise ValueError(f"communicate() cannot use {stream!r}: fileno() was called")
         collected = [pipe for stream, pipe in self._outputs() if pipe and not stream.closed]
-        for pipe in collected:
-            pipe.unlimit()
+        limits = [pipe.limit for pipe in collected]
         try:
+            for pipe in collected:
+                pipe.unlimit()
             self._feed(input, deadline)
             for pipe in collected:
                 if not pipe.wait_end(deadline):
@@ -107,6 +109,9 @@ class Communicating(Ending):
             out, err = (self._gathered(stream, pipe, "replace") for stream, pipe in self._outputs())
             exc.partial = (out, err)
             raise
+        finally:  # nobody collects any more
+            for pipe, limit in zip(collected, limits, strict=True):
+                pipe.limit = limit
         out, err = (self._gathered(stream, pipe, self._errors) for stream, pipe in self._outputs())
         # Kept before anything is closed: a call that Ctrl-C has stopped can be made again.
         self._results = (out, err)
@@ -158,13 +163,18 @@ class Communicating(Ending):
         if stream.closed:
             return "" if self._text else b""
         if not isinstance(stream, TextReadStream):
-            held = stream.peek() if isinstance(stream, ReadStream) else b""
+            # The plain one says nothing of a loss, which our caller tells of.
+            held = io.BufferedReader.peek(stream) if isinstance(stream, ReadStream) else b""
             return held + pipe.buffered()
         if stream.touched:  # some of it is in the wrapper, as characters
             try:
                 return stream.read()
             except ConnectionLost as exc:
                 return exc.partial
+            except UnicodeDecodeError as exc:
+                if errors != "replace":
+                    raise
+                return exc.object.decode(exc.encoding, errors)
         text = pipe.buffered().decode(self._encoding or "utf-8", errors or "strict")
         return text.replace("\r\n", "\n").replace("\r", "\n")
 

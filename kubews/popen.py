@@ -399,3 +399,6 @@ def _close(stream: Any) -> None:
         raise
     except ValueError:
         pass  # a wrapper that the user has detached
+    except RuntimeError:
+        # This is a signal handler, and the thread is inside the wrapper.
+        getattr(stream, "_stream", stream).close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import io
+import signal
 import subprocess
 import threading
 import time
@@ -11,7 +12,7 @@ import warnings
 from pathlib import Path
 
 import pytest
-from support import in_thread, seconds
+from support import eventually, in_thread, seconds
 
 import kubews
 from kubews import DEVNULL, PIPE, STDOUT, Pod
@@ -106,6 +107,34 @@ def test_communicate_can_be_called_again_after_a_timeout(pod: Pod) -> None:
             process.communicate(b"again")
         assert process.communicate(timeout=seconds(20)) == (b"input;later\n", b"")
         assert process.returncode == 0
+
+
+def test_what_comes_behind_a_communicate_that_gave_up_is_bounded_r24(pod: Pod) -> None:
+    """R-24: nobody collects any more, so the sender waits again; the next call has all of it."""
+    with pod.popen("sleep 1; head -c 40000000 /dev/zero", shell=True, stdout=PIPE) as process:
+        with pytest.raises(kubews.TimeoutExpired):
+            process.communicate(timeout=0.3)
+        pipe = process._connection.pipes[1]
+        assert eventually(lambda: pipe.size >= 4 << 20)
+        time.sleep(0.5)
+        assert pipe.size < 16 << 20
+        assert process.communicate() == (bytes(40_000_000), None)
+
+
+@pytest.mark.parametrize("text", [False, True])
+def test_close_in_a_signal_handler_closes_what_is_being_read(pod: Pod, text: bool) -> None:
+    process = pod.popen(["sleep", "600"], stdin=PIPE, stdout=PIPE, stderr=PIPE, text=text)
+    previous = signal.signal(signal.SIGALRM, lambda *_: process.close())
+    signal.setitimer(signal.ITIMER_REAL, 0.3)
+    try:
+        with pytest.raises(ValueError, match="closed"):
+            process.stdout.readline()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+    assert process.stdin.closed
+    assert process.stdout.closed
+    assert process.stderr.closed
 
 
 def test_communicate_includes_what_the_reader_has_buffered(pod: Pod) -> None:
