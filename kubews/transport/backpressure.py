@@ -17,6 +17,9 @@ from kubews.errors import BufferFull
 from kubews.transport.pipe import DEFAULT_LIMIT, Pipe
 from kubews.transport.wait import WaitQueue
 
+# A reader that has taken nothing for so many seconds may be the idle worker of a pool, which never comes back.
+_IDLE = 10.0
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -69,7 +72,7 @@ class Backpressure:
     def may_read(self, resuming: bool) -> bool:
         """Decide: nobody is full, or somebody starves and nobody else will drain.
 
-        If reading on would exceed the total, those who starve get ``BufferFull``.
+        If reading on would exceed the total, those who starve get ``BufferFull``, unless somebody may drain yet.
 
         Args:
             resuming: whether reading had stopped; then a pipe must be half empty to count as not full.
@@ -79,11 +82,14 @@ class Backpressure:
             return True
         starving = self._starving()
         parked = {thread for queue in starving for thread in queue.starving()}
-        if not parked or any(_at_work(pipe.owner, parked) for pipe in full):
+        owned = [pipe for pipe in full if _at_work(pipe.owner, parked)]
+        if not parked or any(pipe.bridged or pipe.idle < _IDLE for pipe in owned):
             return False
         total = sum(pipe.size for pipe in self._pipes.values())
         if self._limits.total is None or total < self._limits.total:
             return True
+        if owned:
+            return False
         error = self._explain(full)
         for queue in starving:
             queue.wake_all(error)

@@ -245,7 +245,9 @@ class Connection(Link):
             if self._hang_up and pipe.unwanted:
                 self._watch_unwanted()
         else:
-            pipe.finish()
+            del self._inbound[event.stream_id]
+            if pipe not in self._inbound.values():  # merged, it ends with the last of its channels
+                pipe.finish()
 
     def _on_status(self, status: Status) -> None:
         self._outbox.break_off(f"{self.where}: the process has ended")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 import weakref
 from collections import deque
 from collections.abc import Callable
@@ -60,6 +61,7 @@ class Pipe:
         self.readers = WaitQueue()
         # Not kept alive: it may own what owns this.
         self._owner: Callable[[], Optional[threading.Thread]] = lambda: None
+        self._when = 0.0
         #: Whether a descriptor stands for it, of which others may have copies.
         self.bridged = False
         #: Whether bytes came after the reader had closed.
@@ -134,6 +136,11 @@ class Pipe:
     def owner(self) -> Optional[threading.Thread]:
         """The thread that last took something."""
         return self._owner()
+
+    @property
+    def idle(self) -> float:
+        """For how many seconds the owner has taken nothing."""
+        return time.monotonic() - self._when
 
     @property
     def error(self) -> Optional[Exception]:
@@ -357,7 +364,7 @@ class Pipe:
         raise or take from this very pipe, runs only at a call and, up to Python 3.10, at a jump. So Ctrl-C
         finds in ``taken`` what was taken.
         """
-        owner = weakref.ref(threading.current_thread())
+        owner, now = weakref.ref(threading.current_thread()), time.monotonic()
         count, value = len(piece), [piece]
         rest = memoryview(head)[count:]
         if rest:
@@ -365,12 +372,14 @@ class Pipe:
                 self._chunks[0] = rest
                 self._taken += count
                 self._owner = owner
+                self._when = now
                 taken += value
                 return True
         elif self._chunks and self._chunks[0] is head:
             del self._chunks[0]
             self._taken += count
             self._owner = owner
+            self._when = now
             taken += value
             return True
         return False

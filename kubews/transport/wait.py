@@ -146,9 +146,11 @@ class Ticket:
 
         Threads: blocks; interruptible by signals.
         """
+        slice_ = min(_SLICE, slice_of(deadline))  # the check below is due once in every thread
         while True:
-            if self._lock.acquire(timeout=slice_of(deadline)):
+            if self._lock.acquire(timeout=slice_):
                 return True
+            slice_ = slice_of(deadline)
             if deadline.expired():
                 return False
             if deadline.remaining() is None and _in_section(sys._getframe()):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import _thread
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from types import FrameType
@@ -36,8 +37,9 @@ class Someone(PatientThread):
         self.join(seconds(10))
 
 
-def give(pipe: Pipe, owner: threading.Thread | None) -> None:
+def give(pipe: Pipe, owner: threading.Thread | None, idle: float = 0.0) -> None:
     pipe._owner = lambda: owner
+    pipe._when = time.monotonic() - idle
 
 
 @dataclass
@@ -220,6 +222,31 @@ def test_an_owner_at_work_is_waited_for_even_beyond_the_total(scene: Scene) -> N
     ticket = scene.park(scene.ben, scene.others)
     assert not scene.rule().may_read(False)
     assert ticket.error is None
+
+
+def test_who_has_read_long_ago_need_not_come_back(scene: Scene) -> None:
+    """An idle worker of a pool does not; but a slow reader may, and is waited for at the total."""
+    scene.fill(OUT, ERR)
+    give(scene.pipes[OUT], scene.anna, idle=3600)
+    ticket = scene.park(scene.ben, scene.others)
+    assert scene.rule().may_read(False)
+    scene.pipes[OUT].bridged = True  # the thread of the loop takes, for somebody who may be slow
+    assert not scene.rule().may_read(False)
+    scene.pipes[OUT].bridged = False
+    give(scene.pipes[ERR], scene.anna, idle=1)
+    assert not scene.rule().may_read(False)
+    give(scene.pipes[ERR], scene.anna, idle=3600)
+    scene.fill(OUT, size=20_000)
+    assert not scene.rule().may_read(False)
+    assert ticket.error is None
+
+
+def test_to_take_is_to_be_at_work() -> None:
+    pipe = Pipe()
+    pipe.feed(memoryview(b"two"))
+    assert pipe.idle > 10
+    pipe.take(1, NEVER)
+    assert pipe.idle < seconds(10)
 
 
 def test_no_total(scene: Scene) -> None:

@@ -309,6 +309,19 @@ def test_merged_channels_keep_the_order_of_arrival() -> None:
         }
 
 
+@pytest.mark.parametrize("first", [1, 2])
+def test_merged_channels_end_with_the_last_of_them(first: int) -> None:
+    with opened(inbound={1: 1, 2: 1}) as (connection, peer):
+        peer.send(server_frame(bytes([0xFF, first])), data(3 - first, b"more"))
+        assert connection.pipes[1].take(99, soon()) == b"more"
+        assert not connection.pipes[1].ended
+        peer.send(server_frame(bytes([0xFF, 3 - first])), data(first, b"behind its end"))
+        assert connection.pipes[1].take(99, soon()) == b""
+        peer.send(data(3, SUCCESS), close_frame())
+        connection.status.get(soon())
+        assert connection.pipes[1].take(99, soon()) == b""
+
+
 # -- sending
 
 

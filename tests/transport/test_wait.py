@@ -386,11 +386,16 @@ def test_storm_of_interrupts() -> None:
 def test_a_wait_within_the_lock_of_the_forks_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """The thread that would answer begins with that lock; one that has a deadline may keep it."""
     monkeypatch.setattr(wait, "_SLICE", 0.02)
-    with forks.lock:
-        with pytest.raises(RuntimeError, match="raise an exception in the handler"):
-            Outcome[int]().get(NEVER)
-        with pytest.raises(Expired):
-            Outcome[int]().get(Deadline(0.1))
+
+    def waits() -> None:
+        with forks.lock:
+            with pytest.raises(RuntimeError, match="raise an exception in the handler"):
+                Outcome[int]().get(NEVER)
+            with pytest.raises(Expired):
+                Outcome[int]().get(Deadline(0.1))
+
+    waits()
+    in_thread(waits).result()  # any thread runs finalizers
 
 
 # -- outcomes
