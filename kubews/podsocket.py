@@ -129,6 +129,20 @@ class PodSocket(socket.socket):
         """
         return self._told(super().sendmsg, *args)
 
+    def recvfrom(self, *args: Any) -> tuple[bytes, Any]:
+        """Receive bytes and an address that says nothing, as ``socket.recvfrom``; see ``recv``.
+
+        Threads: blocks.
+        """
+        return self._told(super().recvfrom, *args)
+
+    def recvmsg(self, *args: Any) -> tuple[bytes, list[Any], int, Any]:
+        """Receive as ``socket.recvmsg``; see ``recv``.
+
+        Threads: blocks.
+        """
+        return self._told(super().recvmsg, *args)
+
     def _told(self, call: Callable[..., T], *args: Any) -> T:
         try:
             result = call(*args)
@@ -137,6 +151,7 @@ class PodSocket(socket.socket):
                 raise fresh(self._ending.error) from exc
             raise
         # An end of file, which a loss looks like; None is what sendall returns.
-        if result is not None and not result and self._ending.error is not None:
+        got = result[0] if isinstance(result, tuple) else result
+        if got is not None and not got and self._ending.error is not None:
             raise fresh(self._ending.error)
         return result

@@ -44,6 +44,8 @@ class Stream(io.RawIOBase):
         self._stream_id = stream_id
         self._pipe = pipe
         self._wrapped = False
+        #: Whether ``read`` is called by a wrapper that tells of a lost connection itself.
+        self.quiet = False
         self._finalizing = False
         self._lock = threading.RLock()
         # Set under the lock: from then on the bytes go through a descriptor.
@@ -86,7 +88,7 @@ class Stream(io.RawIOBase):
         Threads: blocks.
         """
         if size is None or size < 0:
-            return self.readall()
+            return self._read_all(self.quiet)
         if self._bridge is not None:
             return super().read(size)
         # The inherited one fills a buffer with zeros first.
@@ -95,7 +97,7 @@ class Stream(io.RawIOBase):
         try:
             return pipe.take(size, NEVER, taken)
         except ConnectionLost:
-            if self._wrapped:
+            if self.quiet:
                 return b""
             raise
         except BaseException:  # Ctrl-C behind the call
@@ -110,6 +112,9 @@ class Stream(io.RawIOBase):
 
         Threads: blocks.
         """
+        return self._read_all(self._wrapped)
+
+    def _read_all(self, quiet: bool) -> bytes:
         if self._bridge is not None:
             return super().readall()
         pipe = self._reading()
@@ -121,7 +126,7 @@ class Stream(io.RawIOBase):
                     pass
                 return b"".join(pieces)
             except ConnectionLost as exc:
-                if self._wrapped:
+                if quiet:
                     return b"".join(pieces)
                 exc.partial = b"".join(pieces)
                 pipe.put_back(pieces)
@@ -139,12 +144,7 @@ class Stream(io.RawIOBase):
         """
         if self._bridge is not None:
             return b""
-        try:
-            return self._reading().peek(NEVER)
-        except ConnectionLost:
-            if self._wrapped:
-                return b""
-            raise
+        return self._reading().peek(NEVER)
 
     def recv(self, size: int, timeout: Optional[float] = None) -> bytes:
         """Read at least one byte, at most ``size``: the only read with a time limit.
@@ -162,6 +162,8 @@ class Stream(io.RawIOBase):
 
         Threads: blocks.
         """
+        if size < 0:
+            raise ValueError(f"cannot receive {size} bytes: read() reads to the end")
         deadline = Deadline(timeout)
         taken: Taken = []
         pipe = self._reading()
@@ -177,9 +179,14 @@ class Stream(io.RawIOBase):
 
     @property
     def loss(self) -> Optional[ConnectionLost]:
-        """The ConnectionLost that stands behind the last byte, once that byte is read."""
+        """The ConnectionLost that stands behind the last byte, once that byte is read.
+
+        Behind a descriptor that is when the descriptor ends: what did not get into it is lost.
+        """
         pipe = self._pipe
-        if pipe is None or not isinstance(pipe.error, ConnectionLost) or pipe.size:
+        if pipe is None or not isinstance(pipe.error, ConnectionLost):
+            return None
+        if pipe.size and self._bridge is None:
             return None
         exc = fresh(pipe.error)
         assert isinstance(exc, ConnectionLost)
@@ -366,9 +373,13 @@ class Stream(io.RawIOBase):
         self._connection.abort()
 
     def wrap(self) -> Stream:
-        """Say that an ``io`` wrapper reads from here from now on; return the stream."""
+        """Say that a buffer fills itself from here from now on; return the stream."""
         self._wrapped = True
         return self
+
+    def unwrap(self) -> None:
+        """Say that the buffer has been taken off."""
+        self._wrapped = False
 
     def __del__(self) -> None:
         self._finalizing = True

@@ -1,15 +1,17 @@
 """What subprocess would put around a raw stream: buffers and text, for connections that can be lost.
 
-An exception out of ``readinto`` makes the wrappers of ``io`` drop what they have gathered. So under a
-wrapper the raw object reports a lost connection as an end of file, and the outermost object raises
-ConnectionLost where it would otherwise return nothing.
+An exception out of ``readinto`` makes the wrappers of ``io`` drop what they have gathered. So to a
+wrapper the object below reports a lost connection as an end of file, and the object that was called
+raises ConnectionLost where it would otherwise return nothing.
 """
 
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING, Any, Optional, Union
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, AnyStr, Optional, Union
 
+from kubews.errors import ConnectionLost
 from kubews.streams import Stream
 
 if TYPE_CHECKING:
@@ -34,6 +36,8 @@ class ReadStream(io.BufferedReader):
 
     def __init__(self, stream: Stream, size: int = BUFFER_SIZE) -> None:
         self._stream = stream
+        #: Whether it is called by text around it, which tells of a lost connection itself.
+        self.quiet = False
         super().__init__(stream.wrap(), size)
 
     @property
@@ -50,7 +54,7 @@ class ReadStream(io.BufferedReader):
         data = super().read(size)
         to_end = size is None or size < 0
         if to_end or (size and not data):
-            _raise_loss(self._stream, data)
+            self._raise_loss(data)
         return data
 
     def read1(self, size: int = -1, /) -> bytes:
@@ -61,7 +65,7 @@ class ReadStream(io.BufferedReader):
         _check_fork(self._stream)
         data = super().read1(size)
         if size and not data:
-            _raise_loss(self._stream, data)
+            self._raise_loss(data)
         return data
 
     def readinto(self, buffer: WriteableBuffer, /) -> int:
@@ -72,7 +76,7 @@ class ReadStream(io.BufferedReader):
         _check_fork(self._stream)
         count = super().readinto(buffer)
         if not count and memoryview(buffer).nbytes:
-            _raise_loss(self._stream, b"")
+            self._raise_loss(b"")
         return count
 
     def readinto1(self, buffer: WriteableBuffer, /) -> int:
@@ -83,7 +87,7 @@ class ReadStream(io.BufferedReader):
         _check_fork(self._stream)
         count = super().readinto1(buffer)
         if not count and memoryview(buffer).nbytes:
-            _raise_loss(self._stream, b"")
+            self._raise_loss(b"")
         return count
 
     def readline(self, size: Optional[int] = -1, /) -> bytes:
@@ -94,7 +98,7 @@ class ReadStream(io.BufferedReader):
         _check_fork(self._stream)
         data = super().readline(-1 if size is None else size)
         if size != 0 and not data:
-            _raise_loss(self._stream, data)
+            self._raise_loss(data)
         return data
 
     def peek(self, size: int = 0, /) -> bytes:
@@ -103,7 +107,30 @@ class ReadStream(io.BufferedReader):
         Threads: blocks while there are none.
         """
         _check_fork(self._stream)
-        return super().peek(size)
+        data = super().peek(size)
+        if not data:
+            self._raise_loss(b"")
+        return data
+
+    def readlines(self, hint: Optional[int] = -1, /) -> list[bytes]:
+        """Read lines to the end, or until they have ``hint`` bytes.
+
+        Threads: blocks.
+        """
+        return _lines(self, hint, b"")
+
+    def detach(self) -> io.RawIOBase:
+        """Take the raw stream out of the buffer, which is useless then; what it holds is lost.
+
+        Threads: one.
+        """
+        raw = super().detach()
+        self._stream.unwrap()
+        return raw
+
+    def _raise_loss(self, gathered: bytes) -> None:
+        if not self.quiet:
+            _raise_loss(self._stream, gathered)
 
     def close(self) -> None:
         """Close the stream.
@@ -131,10 +158,10 @@ class TextReadStream(io.TextIOWrapper):
     def __init__(
         self, stream: Stream, size: int, encoding: Optional[str], errors: Optional[str]
     ) -> None:
-        # The plain reader, not ReadStream: only the outermost object may raise.
-        inner: Any = io.BufferedReader(stream.wrap(), size) if size else stream.wrap()
+        inner: Any = ReadStream(stream, size) if size else stream
+        self._inner = inner
         self._stream = stream
-        super().__init__(inner, encoding=encoding or "utf-8", errors=errors)
+        super().__init__(self._inner, encoding=encoding or "utf-8", errors=errors)
         #: Whether characters were read, so that some may be decoded and not yet given out.
         self.touched = False
 
@@ -142,6 +169,12 @@ class TextReadStream(io.TextIOWrapper):
     def bridged(self) -> bool:
         """See ``Stream.bridged``."""
         return self._stream.bridged
+
+    @property
+    def buffer(self) -> Any:
+        """The stream of bytes below; what was read as text is not in it."""
+        self.touched = True
+        return self._inner
 
     def read(self, size: Optional[int] = -1, /) -> str:
         """Read ``size`` characters, or to the end; fewer only at the end.
@@ -151,6 +184,7 @@ class TextReadStream(io.TextIOWrapper):
         _check_fork(self._stream)
         self.touched = True
         to_end = size is None or size < 0
+        self._inner.quiet = True
         try:
             text = super().read(size)
         except UnicodeDecodeError as exc:
@@ -161,6 +195,8 @@ class TextReadStream(io.TextIOWrapper):
             # Cut in the middle of a character. The bytes are in the exception, what had been decoded
             # before them is still in the wrapper.
             text = self._decoded() + exc.object.decode(self.encoding, "replace")
+        finally:
+            self._inner.quiet = False
         if to_end or (size and not text):
             _raise_loss(self._stream, text)
         return text
@@ -181,14 +217,24 @@ class TextReadStream(io.TextIOWrapper):
         """
         _check_fork(self._stream)
         self.touched = True
+        self._inner.quiet = True
         try:
             text = super().readline(size)
         except UnicodeDecodeError as exc:
             _raise_cut(self._stream, exc)
             raise
+        finally:
+            self._inner.quiet = False
         if size != 0 and not text:
             _raise_loss(self._stream, text)
         return text
+
+    def readlines(self, hint: Optional[int] = -1, /) -> list[str]:  # type: ignore[override]
+        """Read lines to the end, or until they have ``hint`` characters.
+
+        Threads: blocks.
+        """
+        return _lines(self, hint, "")
 
     def close(self) -> None:
         """Close the stream.
@@ -233,6 +279,21 @@ class TextWriteStream(io.TextIOWrapper):
     def bridged(self) -> bool:
         """See ``Stream.bridged``."""
         return self._stream.bridged
+
+
+def _lines(stream: Iterable[AnyStr], hint: Optional[int], nothing: AnyStr) -> list[AnyStr]:
+    lines: list[AnyStr] = []
+    count = 0
+    try:
+        for line in stream:
+            lines.append(line)
+            count += len(line)
+            if hint is not None and 0 < hint <= count:
+                break
+    except ConnectionLost as exc:
+        exc.partial = nothing.join(lines)
+        raise
+    return lines
 
 
 def _raise_loss(stream: Stream, gathered: Union[bytes, str]) -> None:

@@ -343,6 +343,35 @@ def test_a_stream_that_is_lost_is_no_end_of_another_processs_input(pod: Pod, loc
             source.wait(seconds(20))
 
 
+@pytest.mark.parametrize("bufsize", [0, -1])
+def test_an_abort_is_no_end_of_what_comes_through_a_descriptor(pod: Pod, bufsize: int) -> None:
+    # More than descriptors hold, so that some of it has arrived and is not in them.
+    with pod.popen(
+        "head -c 1000000 /dev/zero; sleep 600", stdout=PIPE, bufsize=bufsize, shell=True
+    ) as p:
+        p.stdout.fileno()
+        assert eventually(lambda: p._connection.pipes[1].size)
+        (p.stdout if bufsize == 0 else p.stdout.raw).abort()
+        with pytest.raises(kubews.ConnectionLost, match="closed on this side"):
+            while p.stdout.read(100_000):
+                pass
+        with pytest.raises(kubews.ConnectionLost):
+            p.wait()
+
+
+def test_an_abort_is_no_end_of_another_processs_input(pod: Pod) -> None:
+    with (
+        pod.popen(["cat", "/dev/zero"], stdout=PIPE) as source,
+        pod.popen("sleep 1; wc -c", stdin=source.stdout, stdout=PIPE, shell=True) as target,
+    ):
+        assert eventually(lambda: source._connection.pipes[1].size)
+        source.stdout.raw.abort()
+        with pytest.raises(kubews.ConnectionLost, match="closed on this side"):
+            target.wait(seconds(20))
+        with pytest.raises(kubews.ConnectionLost):
+            source.wait()
+
+
 def many(pod: Pod) -> Iterator[kubews.Popen]:
     for _ in range(20):
         yield pod.popen(["echo", "x"], stdout=PIPE, bufsize=0)

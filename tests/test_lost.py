@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 import random
 import time
+from typing import Any
 
 import pytest
 from support import echo, put, seconds
@@ -107,6 +109,80 @@ def test_read_to_the_end_carries_everything_in_partial_r5(pod: Pod, local) -> No
             process.stdout.read()
         assert caught.value.partial == expected
         process.close()
+
+
+def peeked(stream: Any) -> bytes:
+    found = []
+    while size := len(stream.peek()):
+        found.append(stream.read(size))
+    return b"".join(found)
+
+
+def pieces(stream: Any) -> bytes:
+    return b"".join(iter(lambda: stream.read(2), b""))
+
+
+@pytest.mark.parametrize(
+    "read", [lambda stream: stream.read(), pieces, list], ids=["all", "pieces", "lines"]
+)
+@pytest.mark.parametrize(
+    ("options", "inner"),
+    [
+        ({}, lambda stream: stream.detach()),
+        ({}, lambda stream: stream.raw),
+        ({}, lambda stream: io.BufferedReader(stream.detach())),
+        ({"text": True}, lambda stream: stream.buffer),
+        ({"text": True}, lambda stream: stream.detach()),
+        ({"text": True}, lambda stream: io.TextIOWrapper(stream.detach(), "latin-1")),
+        ({"text": True, "bufsize": 0}, lambda stream: stream.buffer),
+        ({"text": True, "bufsize": 0}, lambda stream: stream.detach()),
+    ],
+    ids=["raw", "attribute", "buffer", "bytes", "detached", "text", "unbuffered", "detached too"],
+)  # fmt: skip
+def test_what_is_within_the_wrappers_tells_of_a_loss_too_r3(
+    pod: Pod, local, read: Any, options: Any, inner: Any
+) -> None:
+    """R-3: a cut is no end of file for any of the objects that ``io`` hands out."""
+    local.next_faults(Faults(no_status=True))
+    process = pod.popen(["printf", "one\\ntwo"], stdout=PIPE, **options)
+    outer, stream = process.stdout, inner(process.stdout)
+    with pytest.raises(kubews.ConnectionLost):
+        read(stream)
+    process.close()
+    stream.close()
+    del outer
+
+
+def test_peeking_to_the_end_tells_of_a_loss_r3(pod: Pod, local) -> None:
+    """R-3."""
+    for bufsize in (0, -1):
+        local.next_faults(Faults(no_status=True))
+        with pod.popen(["echo", "x"], stdout=PIPE, bufsize=bufsize) as process:
+            with pytest.raises(kubews.ConnectionLost):
+                peeked(process.stdout)
+            with pytest.raises(kubews.ConnectionLost):
+                process.wait()
+
+
+def test_text_goes_on_behind_a_look_at_its_bytes(pod: Pod) -> None:
+    with pod.popen(["printf", "one\\ntwo\\n"], stdout=PIPE, text=True) as process:
+        assert process.stdout.buffer.readline() == b"one\n"
+        assert process.communicate() == ("two\n", None)
+
+
+def test_readlines_has_what_came_in_partial_r5(pod: Pod, local) -> None:
+    """R-5."""
+    for text, nothing in ((False, b""), (True, "")):
+        local.next_faults(Faults(no_status=True))
+        process = pod.popen(["printf", "one\\ntwo"], stdout=PIPE, text=text)
+        with pytest.raises(kubews.ConnectionLost) as caught:
+            process.stdout.readlines()
+        assert caught.value.partial == ("one\ntwo" if text else b"one\ntwo")
+        process.close()
+        with pod.popen(["printf", "1\\n2\\n3\\n4\\n"], stdout=PIPE, text=text) as process:
+            assert nothing.join(process.stdout.readlines(3)) == ("1\n2\n" if text else b"1\n2\n")
+            assert len(process.stdout.readlines(None)) == 2
+            assert process.stdout.readlines() == []
 
 
 def test_text_lines_before_the_loss_r5(pod: Pod, local) -> None:

@@ -36,6 +36,9 @@ def test_a_refused_port_r42(pod: Pod, protocol: str) -> None:
         for _ in range(2):
             with pytest.raises(PortRefused, match="refused") as caught:
                 sock.recv(1)
+        for call in (sock.recvfrom, sock.recvmsg):
+            with pytest.raises(PortRefused, match="refused"):
+                call(1)
         assert isinstance(caught.value, ConnectionRefusedError)
         assert "port 9 of pod" in str(caught.value)
         with pytest.raises(PortRefused):
