@@ -19,7 +19,18 @@ _PLACES = {
     "ForwardEvent": "forwarder",
     "Logs": "logstream",
     "Stream": "streams",
-    **dict.fromkeys(["CompletedProcess", "DEVNULL", "PIPE", "STDOUT", "Popen"], "popen"),
+    **dict.fromkeys(
+        [
+            "CalledProcessError",
+            "CompletedProcess",
+            "DEVNULL",
+            "PIPE",
+            "STDOUT",
+            "SubprocessError",
+            "Popen",
+        ],
+        "popen",
+    ),
     **dict.fromkeys(
         [
             "call",
@@ -202,10 +213,16 @@ if TYPE_CHECKING:
         STDOUT as STDOUT,
     )
     from kubews.popen import (
+        CalledProcessError as CalledProcessError,
+    )
+    from kubews.popen import (
         CompletedProcess as CompletedProcess,
     )
     from kubews.popen import (
         Popen as Popen,
+    )
+    from kubews.popen import (
+        SubprocessError as SubprocessError,
     )
     from kubews.portforward import PortForward as PortForward
     from kubews.process import (

@@ -31,6 +31,7 @@ class _Common(TypedDict, total=False):
     shell: bool
     cwd: Optional[StrOrBytesPath]
     env: Optional[Mapping[str, str]]
+    close_fds: bool
     tty: bool
     signals: bool
     request_stdin: bool

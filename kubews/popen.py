@@ -44,6 +44,8 @@ STDOUT = subprocess.STDOUT
 DEVNULL = subprocess.DEVNULL
 
 CompletedProcess = subprocess.CompletedProcess
+CalledProcessError = subprocess.CalledProcessError
+SubprocessError = subprocess.SubprocessError
 
 # As subprocess: the time that a command gets to end after Ctrl-C.
 _CTRL_C_GRACE = 0.25
@@ -69,6 +71,7 @@ class Popen(Communicating):
         shell: let the container's ``sh -c`` interpret ``args``.
         cwd: directory in the container (needs ``sh`` there).
         env: variables to add (needs ``env`` in the container).
+        close_fds: True, as no descriptor of this process can reach a pod.
         universal_newlines: the old name of ``text``.
         text: give and take str.
         encoding: of text, and turns it on; by default UTF-8.
@@ -112,6 +115,7 @@ class Popen(Communicating):
         shell: bool = False,
         cwd: Optional[StrOrBytesPath] = None,
         env: Optional[Mapping[str, str]] = None,
+        close_fds: bool = True,
         universal_newlines: Optional[bool] = None,
         text: Optional[bool] = None,
         encoding: Optional[str] = None,
@@ -126,6 +130,10 @@ class Popen(Communicating):
         argv = command(args, shell=shell, cwd=cwd, env=env)
         if text is not None and universal_newlines is not None and text != universal_newlines:
             raise ValueError("text and universal_newlines are the same and cannot differ")
+        if not close_fds:
+            raise TypeError(
+                "close_fds can only be True: no descriptor of this process can reach a pod"
+            )
         redirection.check(stdin, stdout, bufsize, encoding, errors)
         self.args = args
         self.pid: Optional[int] = None

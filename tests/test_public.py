@@ -39,7 +39,8 @@ def test_the_constants_are_those_of_subprocess() -> None:
         subprocess.STDOUT,
         subprocess.DEVNULL,
     )
-    assert kubews.CompletedProcess is subprocess.CompletedProcess
+    for name in ("CompletedProcess", "CalledProcessError", "SubprocessError"):
+        assert getattr(kubews, name) is getattr(subprocess, name)
 
 
 def test_importing_kubews_loads_nothing_else() -> None:

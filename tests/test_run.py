@@ -158,10 +158,13 @@ def test_module_level_functions_take_names_or_a_pod(cluster, monkeypatch, pod: P
         kubews.run(["true"])
 
 
-@pytest.mark.parametrize("name", ["preexec_fn", "pass_fds", "user", "executable", "close_fds"])
+@pytest.mark.parametrize("name", ["preexec_fn", "pass_fds", "user", "executable"])
 def test_arguments_that_make_no_sense_in_a_pod_name_themselves(pod: Pod, name: str) -> None:
     with pytest.raises(TypeError, match=name):
         pod.run(["true"], **{name: None})
+    assert pod.run(["true"], close_fds=True).returncode == 0
+    with pytest.raises(TypeError, match="close_fds can only be True"):
+        pod.run(["true"], close_fds=False)
 
 
 def test_arguments_that_contradict_each_other(pod: Pod) -> None:

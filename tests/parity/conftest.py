@@ -17,7 +17,15 @@ from kubews import Pod
 from kubews.testing import LocalCluster
 
 #: What both have; a test that needs more names it.
-NAMES = ["CompletedProcess", "DEVNULL", "PIPE", "STDOUT", "TimeoutExpired"]
+NAMES = [
+    "CalledProcessError",
+    "CompletedProcess",
+    "DEVNULL",
+    "PIPE",
+    "STDOUT",
+    "SubprocessError",
+    "TimeoutExpired",
+]
 
 
 def in_pod(pod: Pod, **options: Any) -> Any:
@@ -29,7 +37,6 @@ def in_pod(pod: Pod, **options: Any) -> Any:
         },
         **{name: getattr(kubews, name) for name in NAMES},
         Popen=functools.partial(kubews.Popen, pod=pod, **options),
-        CalledProcessError=kubews.ProcessError,
     )
 
 

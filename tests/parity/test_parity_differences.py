@@ -98,7 +98,7 @@ def missing_program_with_env(sp: Any) -> Any:
 
 
 def local_argument(sp: Any) -> Any:
-    return raised(lambda: sp.run(["true"], close_fds=True).returncode)
+    return raised(lambda: sp.run(["true"], pass_fds=()).returncode)
 
 
 def memory_output(sp: Any) -> Any:

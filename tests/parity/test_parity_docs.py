@@ -6,7 +6,6 @@ Where an example has a local program or file of its own, a command that says as 
 from __future__ import annotations
 
 import shlex
-import subprocess
 from typing import Any
 
 import pytest
@@ -17,7 +16,7 @@ def test_using_the_subprocess_module(sp: Any) -> None:
     done = sp.run(["ls", "-l"])  # doesn't capture output
     assert done == done
     assert repr(done) == "CompletedProcess(args=['ls', '-l'], returncode=0)"
-    with pytest.raises(subprocess.CalledProcessError) as caught:
+    with pytest.raises(sp.CalledProcessError) as caught:
         sp.run("exit 1", shell=True, check=True)
     assert str(caught.value) == "Command 'exit 1' returned non-zero exit status 1."
     done = sp.run(["ls", "-l", "/dev/null"], capture_output=True)
@@ -44,7 +43,7 @@ def test_popen_as_a_context_manager(sp: Any) -> None:
 def test_check_output(sp: Any) -> None:
     assert sp.check_output(["echo", "Hello World!"]) == b"Hello World!\n"
     assert sp.check_output(["echo", "Hello World!"], universal_newlines=True) == "Hello World!\n"
-    with pytest.raises(subprocess.CalledProcessError, match="returned non-zero exit status 1"):
+    with pytest.raises(sp.CalledProcessError, match="returned non-zero exit status 1"):
         sp.check_output("exit 1", shell=True)
     output = sp.check_output("ls non_existent_file; exit 0", stderr=sp.STDOUT, shell=True)
     assert b"non_existent_file" in output
@@ -100,6 +99,24 @@ def test_replacing_os_system(sp: Any) -> None:
     """sts = os.system("mycmd" + " myarg")"""
     assert sp.call("true" + " myarg", shell=True) == 0
     assert sp.call("exit" + " 3", shell=True) == 3
+    told = []
+    try:
+        retcode = sp.call("exit" + " 3", shell=True)
+        if retcode < 0:
+            told.append(f"Child was terminated by signal {-retcode}")
+        else:
+            told.append(f"Child returned {retcode}")
+    except OSError as e:
+        told.append(f"Execution failed: {e}")
+    assert told == ["Child returned 3"]
+
+
+def test_replacing_os_spawn(sp: Any) -> None:
+    """os.spawnlp(os.P_WAIT, "/bin/mycmd", "mycmd", "myarg"), and with an environment"""
+    assert sp.call(["/bin/ls", "/dev/null"], stdout=sp.DEVNULL) == 0
+    command = ["/bin/sh", "-c", "echo $PATH"]
+    with sp.Popen(command, env={"PATH": "/usr/bin"}, stdout=sp.PIPE) as p:
+        assert p.communicate() == (b"/usr/bin\n", None)
 
 
 @pytest.mark.half_close
@@ -107,7 +124,9 @@ def test_replacing_os_popen(sp: Any) -> None:
     """(child_stdin, child_stdout_and_stderr) = os.popen4(cmd, mode, bufsize)"""
     # On its way out of a pod each channel may overtake the other.
     script = "cat; sleep 0.1; echo e >&2"
-    p = sp.Popen(script, shell=True, stdin=sp.PIPE, stdout=sp.PIPE, stderr=sp.STDOUT)
+    p = sp.Popen(
+        script, shell=True, stdin=sp.PIPE, stdout=sp.PIPE, stderr=sp.STDOUT, close_fds=True
+    )
     with p:
         child_stdin, child_stdout_and_stderr = (p.stdin, p.stdout)
         child_stdin.write(b"text\n")
@@ -122,7 +141,7 @@ def test_replacing_os_popen(sp: Any) -> None:
 
 def test_replacing_popen2(sp: Any) -> None:
     """(child_stdout, child_stdin) = popen2.popen2(["mycmd", "myarg"], bufsize, mode)"""
-    with sp.Popen(["echo", "x"], bufsize=4096, stdin=sp.PIPE, stdout=sp.PIPE) as p:
+    with sp.Popen(["echo", "x"], bufsize=4096, stdin=sp.PIPE, stdout=sp.PIPE, close_fds=True) as p:
         child_stdout = p.stdout
         assert child_stdout.read() == b"x\n"
         p.wait()
