@@ -6,6 +6,7 @@ import os
 import resource
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from support import echo, in_thread
@@ -23,6 +24,13 @@ def test_a_hundred_times_256_mib_r1(pod: Pod) -> None:
     """R-1, R-14: a hundred runs, every byte."""
     for _ in range(100):
         echo(pod, 256 << 20, 1 << 20)
+
+
+def test_a_gibibyte_there_and_back_r16(pod: Pod, tmp_path: Path) -> None:
+    """R-16: input and output are independent, whatever the size."""
+    with open(tmp_path / "out", "w+b") as file:
+        assert pod.run(["cat"], input=bytes(1 << 30), stdout=file).returncode == 0
+        assert file.tell() == 1 << 30
 
 
 @pytest.mark.parametrize("piece", [4096, 1 << 20, 5 << 30])

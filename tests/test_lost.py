@@ -17,6 +17,7 @@ from kubews import PIPE, Client, Pod
 from kubews.session import Session
 from kubews.streams import Stream
 from kubews.testing import FOREVER, Faults
+from kubews.transport import heartbeat
 from kubews.transport.deadline import Deadline
 from kubews.wrappers import TextReadStream
 
@@ -73,6 +74,10 @@ def test_a_ping_that_nobody_answers_is_no_exit_code_r3(pod: Pod, local, monkeypa
     with pytest.raises(kubews.ConnectionLost, match="no sign of life") as caught:
         pod.run(["sh", "-c", "echo early; exec sleep 4"], capture_output=True, timeout=seconds(10))
     assert caught.value.partial[0] == b"early\n"
+    local.next_faults(Faults(match="/attach", pong=False))
+    with pod.attach(stdout=PIPE) as attached:
+        with pytest.raises(kubews.ConnectionLost, match="no sign of life"):
+            attached.wait(seconds(10))
 
 
 def test_everything_before_the_loss_can_be_read_r5(pod: Pod, local) -> None:
@@ -388,6 +393,12 @@ def test_nothing_waits_longer_than_the_time_limit_r9(local, faults: Faults) -> N
 def test_the_default_time_limit_is_finite_r9() -> None:
     """R-9."""
     assert 0 < kubews.client.CONNECT_TIMEOUT <= 30
+
+
+def test_by_default_a_silent_server_is_given_up_after_a_minute_r10() -> None:
+    """R-10: pings at least every 15 s, and client-go's time for an answer."""
+    assert 0 < kubews.client.PING_INTERVAL <= 15
+    assert kubews.client.PING_INTERVAL < heartbeat.DEAD_AFTER <= 61
 
 
 @pytest.mark.parametrize("read", [lambda text: text.readline(), next, lambda text: text.read(99)])

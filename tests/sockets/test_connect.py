@@ -14,6 +14,7 @@ from support import eventually, in_thread, seconds
 
 import kubews
 from kubews import Client, ConfigError, NotFound, Pod, PortRefused
+from kubews.transport import live
 
 
 def test_what_was_negotiated_and_who_is_there(pod: Pod, server: int, protocol: str) -> None:
@@ -43,6 +44,26 @@ def test_a_refused_port_r42(pod: Pod, protocol: str) -> None:
         assert "port 9 of pod" in str(caught.value)
         with pytest.raises(PortRefused):
             sock.sendall(bytes(1 << 20))
+
+
+def test_pings_go_out_for_sockets_and_forwarded_ports_too_r10(
+    pod: Pod, server: int, protocol: str
+) -> None:
+    """R-10: what they do is shown for commands; here, that they are armed by default."""
+
+    def armed(known: set[Any]) -> set[Any]:
+        return {link._pinger and link._ping_interval for link in {*live._connections} - known}
+
+    known = {*live._connections}
+    with pod.connect(server):
+        assert eventually(lambda: armed(known) == {kubews.client.PING_INTERVAL})
+    with (
+        pod.forward(server) as forward,
+        socket.create_connection(("127.0.0.1", forward.local_port), seconds(10)) as sock,
+    ):
+        sock.sendall(b"echo\nx")
+        assert sock.recv(1) == b"x"
+        assert eventually(lambda: armed(known) == {kubews.client.PING_INTERVAL})
 
 
 def test_names_and_mistakes(pod: Pod, client: Client) -> None:

@@ -180,6 +180,19 @@ def test_a_byte_at_a_time(monkeypatch: Any) -> None:
             assert outcome(process) == ("exit 0", b"slowand steady", b"")
 
 
+@pytest.mark.parametrize("tls", [False, True])
+def test_bytes_of_a_frame_that_is_not_whole_are_signs_of_life(monkeypatch: Any, tls: bool) -> None:
+    monkeypatch.setattr("kubews.transport.heartbeat.DEAD_AFTER", 1.5)
+    monkeypatch.setattr("kubews.client.PING_INTERVAL", 0.1)
+    stream = data(1, b"a frame that takes its time")
+    pieces = [*(stream[i : i + 1] for i in range(len(stream))), data(3, SUCCESS) + close_frame()]
+    with playing(tls=tls) as (player, pod):
+        drips = sends(*pieces, pause=0.1)  # nor is a ping answered
+        player.play(Script(drips))
+        done = pod.run(["x"], capture_output=True)  # without input, which might still be on its way
+        assert (done.returncode, done.stdout) == (0, stream[3:])
+
+
 @pytest.mark.parametrize("size", [1, 2, 3, 16, 1000])
 def test_tls_records_of_any_size(size: int) -> None:
     """Frames in one record, and records that end anywhere in a frame."""
