@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import threading
 from typing import Any, Optional
 
@@ -163,8 +162,7 @@ class Communicating(Ending):
         if stream.closed:
             return "" if self._text else b""
         if not isinstance(stream, TextReadStream):
-            # The plain one says nothing of a loss, which our caller tells of.
-            held = io.BufferedReader.peek(stream) if isinstance(stream, ReadStream) else b""
+            held = stream.held() if isinstance(stream, ReadStream) else b""
             return held + pipe.buffered()
         if stream.touched:  # some of it is in the wrapper, as characters
             try:

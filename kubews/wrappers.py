@@ -106,11 +106,18 @@ class ReadStream(io.BufferedReader):
 
         Threads: blocks while there are none.
         """
-        _check_fork(self._stream)
-        data = super().peek(size)
+        data = self.held(size)
         if not data:
             self._raise_loss(b"")
         return data
+
+    def held(self, size: int = 0) -> bytes:
+        """As ``peek``, but a lost connection is the end.
+
+        Threads: blocks while there are no bytes.
+        """
+        _check_fork(self._stream)
+        return super().peek(size)
 
     def readlines(self, hint: Optional[int] = -1, /) -> list[bytes]:
         """Read lines to the end, or until they have ``hint`` bytes.
