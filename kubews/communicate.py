@@ -172,7 +172,7 @@ class Communicating(Ending):
             except UnicodeDecodeError as exc:
                 if errors != "replace":
                     raise
-                return exc.object.decode(exc.encoding, errors)
+                return stream.salvaged(exc)
         text = pipe.buffered().decode(self._encoding or "utf-8", errors or "strict")
         return text.replace("\r\n", "\n").replace("\r", "\n")
 

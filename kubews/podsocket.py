@@ -143,6 +143,20 @@ class PodSocket(socket.socket):
         """
         return self._told(super().recvmsg, *args)
 
+    def recvfrom_into(self, *args: Any) -> tuple[int, Any]:
+        """Receive into a buffer, as ``socket.recvfrom_into``; see ``recv``.
+
+        Threads: blocks.
+        """
+        return self._told(super().recvfrom_into, *args)
+
+    def recvmsg_into(self, *args: Any) -> tuple[int, list[Any], int, Any]:
+        """Receive into buffers, as ``socket.recvmsg_into``; see ``recv``.
+
+        Threads: blocks.
+        """
+        return self._told(super().recvmsg_into, *args)
+
     def _told(self, call: Callable[..., T], *args: Any) -> T:
         try:
             result = call(*args)

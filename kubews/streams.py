@@ -46,6 +46,8 @@ class Stream(io.RawIOBase):
         self._wrapped = False
         #: Whether ``read`` is called by a wrapper that tells of a lost connection itself.
         self.quiet = False
+        #: Whether the last read of the descriptor met its end.
+        self.drained = False
         self._finalizing = False
         self._lock = threading.RLock()
         # Set under the lock: from then on the bytes go through a descriptor.
@@ -75,7 +77,7 @@ class Stream(io.RawIOBase):
                 return self._readinto_bridge(self._bridge.end, b)  # type: ignore[no-any-return]
             return pipe.readinto(view, NEVER, taken)
         except ConnectionLost:
-            if self._wrapped:
+            if self._wrapped or self.quiet:
                 return 0
             raise
         except BaseException:  # Ctrl-C behind the call
@@ -322,7 +324,8 @@ class Stream(io.RawIOBase):
 
     def _readinto_bridge(self, end: io.RawIOBase, b: WriteableBuffer) -> Any:
         count = end.readinto(b)
-        if count == 0 and len(memoryview(b)) and self.loss is not None:
+        self.drained = count == 0 and len(memoryview(b)) > 0
+        if self.drained and self.loss is not None:
             raise self.loss
         return count  # None, as for every raw file, if the user made it non-blocking
 

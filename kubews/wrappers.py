@@ -8,6 +8,7 @@ raises ConnectionLost where it would otherwise return nothing.
 from __future__ import annotations
 
 import io
+import operator
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, AnyStr, Optional, Union
 
@@ -36,7 +37,7 @@ class ReadStream(io.BufferedReader):
 
     def __init__(self, stream: Stream, size: int = BUFFER_SIZE) -> None:
         self._stream = stream
-        #: Whether it is called by text around it, which tells of a lost connection itself.
+        #: Whether text around it tells of a lost connection.
         self.quiet = False
         super().__init__(stream.wrap(), size)
 
@@ -166,6 +167,7 @@ class TextReadStream(io.TextIOWrapper):
         self, stream: Stream, size: int, encoding: Optional[str], errors: Optional[str]
     ) -> None:
         inner: Any = ReadStream(stream, size) if size else stream
+        inner.quiet = True
         self._inner = inner
         self._stream = stream
         super().__init__(self._inner, encoding=encoding or "utf-8", errors=errors)
@@ -181,7 +183,17 @@ class TextReadStream(io.TextIOWrapper):
     def buffer(self) -> Any:
         """The stream of bytes below; what was read as text is not in it."""
         self.touched = True
+        self._inner.quiet = False
         return self._inner
+
+    def detach(self) -> Any:
+        """Take the stream of bytes out of the text, which is useless then.
+
+        Threads: one.
+        """
+        inner = super().detach()
+        self._inner.quiet = False
+        return inner
 
     def read(self, size: Optional[int] = -1, /) -> str:
         """Read ``size`` characters, or to the end; fewer only at the end.
@@ -191,7 +203,7 @@ class TextReadStream(io.TextIOWrapper):
         _check_fork(self._stream)
         self.touched = True
         to_end = size is None or size < 0
-        self._inner.quiet = True
+        before, self._inner.quiet = self._inner.quiet, True
         try:
             text = super().read(size)
         except UnicodeDecodeError as exc:
@@ -199,14 +211,20 @@ class TextReadStream(io.TextIOWrapper):
                 _raise_cut(self._stream, exc)
             if not to_end or self._stream.loss is None:
                 raise
-            # Cut in the middle of a character. The bytes are in the exception, what had been decoded
-            # before them is still in the wrapper.
-            text = self._decoded() + exc.object.decode(self.encoding, "replace")
+            text = self.salvaged(exc)  # cut in the middle of a character
         finally:
-            self._inner.quiet = False
+            self._inner.quiet = before
         if to_end or (size and not text):
             _raise_loss(self._stream, text)
         return text
+
+    def salvaged(self, exc: UnicodeDecodeError) -> str:
+        """Return what a read to the end has met, its mistake replaced.
+
+        Threads: one.
+        """
+        # The bytes are in the exception; what had been decoded before them is still in the wrapper.
+        return self._decoded() + exc.object.decode(self.encoding, "replace")
 
     def _decoded(self) -> str:
         characters = []
@@ -224,14 +242,11 @@ class TextReadStream(io.TextIOWrapper):
         """
         _check_fork(self._stream)
         self.touched = True
-        self._inner.quiet = True
         try:
             text = super().readline(size)
         except UnicodeDecodeError as exc:
             _raise_cut(self._stream, exc)
             raise
-        finally:
-            self._inner.quiet = False
         if size != 0 and not text:
             _raise_loss(self._stream, text)
         return text
@@ -290,20 +305,23 @@ class TextWriteStream(io.TextIOWrapper):
 
 def _lines(stream: Iterable[AnyStr], hint: Optional[int], nothing: AnyStr) -> list[AnyStr]:
     lines: list[AnyStr] = []
-    count = 0
+    count, most = 0, -1 if hint is None else operator.index(hint)
     try:
         for line in stream:
             lines.append(line)
             count += len(line)
-            if hint is not None and 0 < hint <= count:
+            if 0 < most <= count:
                 break
     except ConnectionLost as exc:
+        lines.append(exc.partial or nothing)
         exc.partial = nothing.join(lines)
         raise
     return lines
 
 
 def _raise_loss(stream: Stream, gathered: Union[bytes, str]) -> None:
+    if stream.bridged and not stream.drained:
+        return  # the user has made the descriptor non-blocking, and it would block
     loss = stream.loss
     if loss is not None:
         loss.partial = gathered

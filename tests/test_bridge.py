@@ -343,6 +343,41 @@ def test_a_stream_that_is_lost_is_no_end_of_another_processs_input(pod: Pod, loc
             source.wait(seconds(20))
 
 
+def test_a_descriptor_that_does_not_block_loses_nothing_of_a_lost_process_r5(
+    pod: Pod, local
+) -> None:
+    """R-5: that nothing is there yet is not the end; nor is it for who looks without taking."""
+    size = 3 << 20
+    local.next_faults(Faults(no_status=True))
+    with pod.popen(["head", "-c", str(size), "/dev/zero"], stdout=PIPE) as process:
+        os.set_blocking(process.stdout.fileno(), False)
+        with pytest.raises(kubews.ConnectionLost):
+            process.wait(seconds(20))
+        count = 0
+        with pytest.raises(kubews.ConnectionLost):
+            while True:
+                if not process.stdout.peek():
+                    select.select([process.stdout], [], [], seconds(10))
+                count += len(process.stdout.read1(100_000) or b"")
+        assert count == size
+
+
+@pytest.mark.parametrize("bufsize", [0, -1])
+def test_text_before_a_loss_comes_through_a_descriptor_too_r5(
+    pod: Pod, local, bufsize: int
+) -> None:
+    """R-5."""
+    local.next_faults(Faults(no_status=True))
+    with pod.popen(["printf", "one\\ntwo"], stdout=PIPE, text=True, bufsize=bufsize) as process:
+        process.stdout.fileno()
+        assert process.stdout.readline() == "one\n"
+        assert process.stdout.readline() == "two"
+        with pytest.raises(kubews.ConnectionLost):
+            process.stdout.readline()
+        with pytest.raises(kubews.ConnectionLost):
+            process.wait()
+
+
 @pytest.mark.parametrize("bufsize", [0, -1])
 def test_an_abort_is_no_end_of_what_comes_through_a_descriptor(pod: Pod, bufsize: int) -> None:
     # More than descriptors hold, so that some of it has arrived and is not in them.

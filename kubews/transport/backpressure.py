@@ -15,7 +15,7 @@ from typing import Optional
 
 from kubews.errors import BufferFull
 from kubews.transport.pipe import DEFAULT_LIMIT, Pipe
-from kubews.transport.wait import WaitQueue
+from kubews.transport.wait import PatientThread, WaitQueue
 
 # A reader that has taken nothing for so many seconds may be the idle worker of a pool, which never comes back.
 _IDLE = 10.0
@@ -82,8 +82,10 @@ class Backpressure:
             return True
         starving = self._starving()
         parked = {thread for queue in starving for thread in queue.starving()}
+        if not parked:
+            return False
         owned = [pipe for pipe in full if _at_work(pipe.owner, parked)]
-        if not parked or any(pipe.bridged or pipe.idle < _IDLE for pipe in owned):
+        if any(pipe.idle < _IDLE or _comes_back(pipe) for pipe in owned):
             return False
         total = sum(pipe.size for pipe in self._pipes.values())
         if self._limits.total is None or total < self._limits.total:
@@ -110,6 +112,11 @@ class Backpressure:
             f"{self._where}: {names} holds {self._limits.total} bytes that nobody reads, and what is "
             f"waited for comes behind them. Read or close {names} and call again"
         )
+
+
+def _comes_back(pipe: Pipe) -> bool:
+    # Whoever takes for a file or a descriptor: that may be slow, a pager or a terminal.
+    return pipe.bridged or isinstance(pipe.owner, PatientThread)
 
 
 def _at_work(owner: Optional[threading.Thread], parked: set[threading.Thread]) -> bool:

@@ -37,9 +37,15 @@ def test_a_refused_port_r42(pod: Pod, protocol: str) -> None:
         for _ in range(2):
             with pytest.raises(PortRefused, match="refused") as caught:
                 sock.recv(1)
-        for call in (sock.recvfrom, sock.recvmsg):
+        room = bytearray(1)
+        for call, size in (
+            (sock.recvfrom, 1),
+            (sock.recvmsg, 1),
+            (sock.recvfrom_into, room),
+            (sock.recvmsg_into, [room]),
+        ):
             with pytest.raises(PortRefused, match="refused"):
-                call(1)
+                call(size)
         assert isinstance(caught.value, ConnectionRefusedError)
         assert "port 9 of pod" in str(caught.value)
         with pytest.raises(PortRefused):

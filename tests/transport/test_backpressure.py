@@ -226,16 +226,19 @@ def test_an_owner_at_work_is_waited_for_even_beyond_the_total(scene: Scene) -> N
 
 def test_who_has_read_long_ago_need_not_come_back(scene: Scene) -> None:
     """An idle worker of a pool does not; but a slow reader may, and is waited for at the total."""
+    reader = threading.main_thread()
     scene.fill(OUT, ERR)
-    give(scene.pipes[OUT], scene.anna, idle=3600)
     ticket = scene.park(scene.ben, scene.others)
+    give(scene.pipes[OUT], scene.anna, idle=3600)  # this one serves a file, which may be slow
+    assert not scene.rule().may_read(False)
+    give(scene.pipes[OUT], reader, idle=3600)
     assert scene.rule().may_read(False)
     scene.pipes[OUT].bridged = True  # the thread of the loop takes, for somebody who may be slow
     assert not scene.rule().may_read(False)
     scene.pipes[OUT].bridged = False
-    give(scene.pipes[ERR], scene.anna, idle=1)
+    give(scene.pipes[ERR], reader, idle=1)
     assert not scene.rule().may_read(False)
-    give(scene.pipes[ERR], scene.anna, idle=3600)
+    give(scene.pipes[ERR], reader, idle=3600)
     scene.fill(OUT, size=20_000)
     assert not scene.rule().may_read(False)
     assert ticket.error is None
