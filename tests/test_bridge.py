@@ -394,6 +394,7 @@ def test_an_abort_is_no_end_of_what_comes_through_a_descriptor(pod: Pod, bufsize
             p.wait()
 
 
+@pytest.mark.half_close
 def test_an_abort_is_no_end_of_another_processs_input(pod: Pod) -> None:
     with (
         pod.popen(["cat", "/dev/zero"], stdout=PIPE) as source,

@@ -17,12 +17,14 @@ from types import FrameType
 from typing import Any
 
 import pytest
+from sockets.serving import serve
 from support import eventually, in_logging, in_thread, no_collection, seconds, time_limit
 
 import kubews
 from kubews import PIPE, Client, Config, Pod
 from kubews.config import Cluster
 from kubews.popen import Popen
+from kubews.testing import LocalCluster
 
 HOME = str(Path(kubews.__file__).parent)
 
@@ -396,6 +398,17 @@ CALLS: dict[str, Callable[[Popen, Pod], Any]] = {
     "popen": lambda _, silent: silent.popen(["true"]),
     "run": lambda _, silent: silent.run(["true"], timeout=100),
     "request": lambda _, silent: silent.client.get("/version"),
+    "connect": lambda _, silent: silent.connect(80),
+    "logs": lambda _, silent: silent.logs(),
+}
+
+
+# What holds on for ever, in a pod or its log, and what waits for it.
+HOLDING: dict[str, Callable[[Any], Any]] = {
+    "recv of a socket": lambda sock: sock.recv(1),
+    "recv_into of a socket": lambda sock: sock.recv_into(bytearray(1)),
+    "line of a log": lambda log: log.readline(),
+    "log": lambda log: log.read(),
 }
 
 
@@ -403,37 +416,75 @@ CALLS: dict[str, Callable[[Popen, Pod], Any]] = {
 ENDING = dict.fromkeys(("communicate", "leaving the block"), pytest.mark.half_close)
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=ENDING.get(name, ())) for name in CALLS])
-def test_ctrl_c_gets_through_within_100_ms_r49(pod: Pod, silent: Client, name: str) -> None:
-    """R-49: a real SIGINT, and what comes of it is KeyboardInterrupt; the process can still be used."""
-    latencies = []
+def interrupted(call: Callable[..., Any], *args: Any) -> float:
+    """Send a real SIGINT into a call that blocks; return in how many seconds it was out of it."""
+    inside = threading.Event()
     sent = 0.0
 
-    def interrupt(inside: threading.Event) -> None:
+    def interrupt() -> None:
         nonlocal sent
         inside.wait(seconds(10))
         time.sleep(0.05)
         sent = time.monotonic()
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
-    for _ in range(3):
-        process = pod.popen(["sleep", "1000"], stdin=PIPE, stdout=PIPE)
-        inside = threading.Event()
-        sender = in_thread(interrupt, inside)
-        try:
-            with pytest.raises(KeyboardInterrupt), time_limit(20):
-                inside.set()
-                CALLS[name](process, silent.pod("web-0"))
-            latencies.append(time.monotonic() - sent)
-        finally:
-            with contextlib.suppress(KeyboardInterrupt):  # if it has failed before the signal came
-                sender.result()
-        nothing_held(process)
-        process.close(0)
-        assert eventually(process._connection.closed.done)
+    sender = in_thread(interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt), time_limit(20):
+            inside.set()
+            call(*args)
+        return time.monotonic() - sent
+    finally:
+        with contextlib.suppress(KeyboardInterrupt):  # if it has failed before the signal came
+            sender.result()
+
+
+def soon(latencies: list[float]) -> None:
     # Once it must be soon; of the others the rest of the machine may have its share.
     assert min(latencies) < seconds(0.1), latencies
     assert max(latencies) < seconds(1), latencies
+
+
+def wait_a_little(held: Any) -> None:
+    """Use what holds on once more, for nothing will come."""
+    if isinstance(held, socket.socket):
+        held.settimeout(0.01)
+        held.recv(1)
+    else:
+        held.readline(timeout=0.01)
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=ENDING.get(name, ())) for name in CALLS])
+def test_ctrl_c_gets_through_within_100_ms_r49(pod: Pod, silent: Client, name: str) -> None:
+    """R-49: a real SIGINT, and what comes of it is KeyboardInterrupt; the process can still be used."""
+    latencies = []
+    for _ in range(3):
+        process = pod.popen(["sleep", "1000"], stdin=PIPE, stdout=PIPE)
+        latencies.append(interrupted(CALLS[name], process, silent.pod("web-0")))
+        nothing_held(process)
+        process.close(0)
+        assert eventually(process._connection.closed.done)
+    soon(latencies)
+
+
+@pytest.mark.parametrize("name", HOLDING)
+def test_ctrl_c_gets_through_what_holds_on_r49(local: LocalCluster, pod: Pod, name: str) -> None:
+    """R-49: the same of sockets and logs, which can be used and closed then."""
+    latencies = []
+    with contextlib.ExitStack() as stack:
+        port = stack.enter_context(serve(pod)) if "socket" in name else 0
+        for _ in range(3):
+            held: Any
+            if port:
+                held = pod.connect(port, timeout=100)
+                held.sendall(b"hold\n")
+            else:
+                held = pod.logs(follow=True)
+            with held:
+                latencies.append(interrupted(HOLDING[name], held))
+                with pytest.raises(TimeoutError):
+                    wait_a_little(held)
+    soon(latencies)
 
 
 def test_ctrl_c_gets_through_a_close_r49(monkeypatch: pytest.MonkeyPatch, pod: Pod, local) -> None:

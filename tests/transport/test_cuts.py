@@ -7,6 +7,7 @@ lines here that follow the specification and know nothing of the code under test
 from __future__ import annotations
 
 import base64
+import dataclasses
 import functools
 import json
 import random
@@ -18,11 +19,13 @@ from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
 import pytest
+from faults import Relay
 from peers import server_frame
 from player import Player, Script, playing, sends
 from support import seconds
 
-from kubews import PIPE, Pod, errors
+from kubews import PIPE, Client, Config, Pod, errors
+from kubews.testing import LocalCluster
 
 TRANSCRIPTS = Path(__file__).parent.parent / "transcripts"
 OPCODES = {"text": 1, "binary": 2, "close": 8, "ping": 9, "pong": 10}
@@ -236,3 +239,86 @@ def test_cut_after_every_byte_in_each_way_r3(
 ) -> None:
     """R-3, R-5."""
     run_cuts([Cut(*case, end) for case in every_byte()], monkeypatch, tls=tls)
+
+
+# -- below TLS: within a record, and within its handshake
+
+
+#: Some KiB in several records, of which no piece is like another, and a little on stderr.
+SCRIPT = "for i in 0 1 2 3; do seq $((i * 250 + 1)) $((i * 250 + 250)); done; echo oops >&2; exit 3"
+COMMAND = ["sh", "-c", SCRIPT]
+STDOUT, STDERR = b"".join(b"%d\n" % number for number in range(1, 1001)), b"oops\n"
+
+
+class RawCut(NamedTuple):
+    after: int
+    end: str
+
+
+def relayed(config: Config, relay: Relay) -> Client:
+    server = f"https://127.0.0.1:{relay.address[1]}"
+    return Client(
+        dataclasses.replace(config, cluster=dataclasses.replace(config.cluster, server=server))
+    )
+
+
+def raw_size(config: Config, target: tuple[str, int]) -> int:
+    """The bytes of TLS that a server sends for the command, to its Status at least."""
+    with Relay(target) as relay:
+        with relayed(config, relay) as client:
+            done = client.pod("web-0").run(COMMAND, capture_output=True, timeout=seconds(10))
+        assert (done.returncode, done.stdout, done.stderr) == (3, STDOUT, STDERR)
+        return len(relay.from_server)
+
+
+def raw_cut(config: Config, target: tuple[str, int], case: RawCut) -> str:
+    """Cut the TLS of one command; return in a word what came of it."""
+    begin = time.monotonic()
+    with Relay(target, cut_after=case.after, cut=case.end) as relay:
+        with relayed(config, relay) as client:
+            try:
+                done = client.pod("web-0").run(COMMAND, capture_output=True, timeout=seconds(10))
+                assert (done.returncode, done.stdout, done.stderr) == (3, STDOUT, STDERR), case
+                result = "right"
+            except (errors.TimeoutExpired, errors.ConnectTimeout):
+                raise AssertionError(f"{case} hangs") from None
+            except errors.ConnectionLost as exc:
+                out, err = exc.partial
+                assert STDOUT.startswith(out), case
+                assert STDERR.startswith(err), case
+                result = "lost with output" if out else "lost"
+            except errors.ConnectFailed:
+                result = "not connected"
+    assert time.monotonic() - begin < seconds(10), case
+    return result
+
+
+def run_raw_cuts(config: Config, step: int) -> None:
+    """Cut at every so many bytes, and around the Status; each with an end and with a reset."""
+    target = ("127.0.0.1", config.cluster.port)
+    size = raw_size(config, target)
+    # A shell's writes may be more records or fewer the next time; what is never cut shall be among them.
+    offsets = range(1, size + 200)
+    counts: Counter[str] = Counter()
+    begin = time.monotonic()
+    for after in sorted({*offsets[::step], *offsets[-1:-300:-60]}):
+        for end in ("fin", "reset"):
+            counts[raw_cut(config, target, RawCut(after, end))] += 1
+    took = time.monotonic() - begin
+    print(
+        f"{counts.total()} cuts of {size} bytes of TLS in {took:.1f} s: {dict(counts)}; "
+        "0 hangs, 0 false successes"
+    )
+    # Each of the stages was met.
+    assert set(counts) == {"not connected", "lost", "lost with output", "right"}
+
+
+def test_cut_within_tls_r3(local: LocalCluster, client: Client) -> None:
+    """R-3, R-5: of a real command, wherever the bytes below TLS end."""
+    run_raw_cuts(client.config, 293)
+
+
+@pytest.mark.long
+def test_cut_within_tls_after_every_byte_r3(local: LocalCluster, client: Client) -> None:
+    """R-3, R-5."""
+    run_raw_cuts(client.config, 1)
