@@ -382,7 +382,7 @@ def test_text_before_a_loss_comes_through_a_descriptor_too_r5(
 def test_an_abort_is_no_end_of_what_comes_through_a_descriptor(pod: Pod, bufsize: int) -> None:
     # More than descriptors hold, so that some of it has arrived and is not in them.
     with pod.popen(
-        "head -c 1000000 /dev/zero; sleep 600", stdout=PIPE, bufsize=bufsize, shell=True
+        "head -c 1000000 /dev/zero; sleep 5", stdout=PIPE, bufsize=bufsize, shell=True
     ) as p:
         p.stdout.fileno()
         assert eventually(lambda: p._connection.pipes[1].size)

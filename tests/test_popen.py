@@ -124,7 +124,7 @@ def test_what_comes_behind_a_communicate_that_gave_up_is_bounded_r24(pod: Pod) -
 
 @pytest.mark.parametrize("text", [False, True])
 def test_close_in_a_signal_handler_closes_what_is_being_read(pod: Pod, text: bool) -> None:
-    process = pod.popen(["sleep", "600"], stdin=PIPE, stdout=PIPE, stderr=PIPE, text=text)
+    process = pod.popen(["sleep", "5"], stdin=PIPE, stdout=PIPE, stderr=PIPE, text=text)
     previous = signal.signal(signal.SIGALRM, lambda *_: process.close())
     signal.setitimer(signal.ITIMER_REAL, 0.3)
     try:
@@ -310,7 +310,7 @@ def test_a_start_that_fails_closes_its_connection_at_once_r26(
 
     monkeypatch.setattr(kubews.Popen, "_wire_up", fails)
     with pytest.raises(ZeroDivisionError) as caught:
-        pod.popen(["sleep", "600"], stdout=PIPE)
+        pod.popen(["sleep", "5"], stdout=PIPE)
     assert made[0].closed.done(), caught
     made.clear()
 
