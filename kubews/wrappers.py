@@ -170,7 +170,7 @@ class TextReadStream(io.TextIOWrapper):
         inner.quiet = True
         self._inner = inner
         self._stream = stream
-        super().__init__(self._inner, encoding=encoding or "utf-8", errors=errors)
+        super().__init__(inner, encoding=encoding or "utf-8", errors=errors)
         #: Whether characters were read, so that some may be decoded and not yet given out.
         self.touched = False
 

@@ -162,6 +162,9 @@ def test_module_level_functions_take_names_or_a_pod(cluster, monkeypatch, pod: P
 def test_arguments_that_make_no_sense_in_a_pod_name_themselves(pod: Pod, name: str) -> None:
     with pytest.raises(TypeError, match=name):
         pod.run(["true"], **{name: None})
+
+
+def test_no_descriptor_of_this_process_reaches_a_pod(pod: Pod) -> None:
     assert pod.run(["true"], close_fds=True).returncode == 0
     with pytest.raises(TypeError, match="close_fds can only be True"):
         pod.run(["true"], close_fds=False)
