@@ -132,7 +132,11 @@ class OutputBridge(_Bridge):
         super().__init__(*_ends(reading=True), keep)
         self._pipe = pipe
         self._unsent = memoryview(b"")
-        pipe.bridged = True
+
+    def start(self, loop: Loop, released: Callable[[], None]) -> None:
+        """See ``_Bridge``; from now on nobody reads the channel any more."""
+        self._pipe.move()
+        super().start(loop, released)
 
     def _pump(self, events: int) -> Optional[int]:
         """Return the events to wait for, None if there is nothing more to do."""
@@ -152,10 +156,9 @@ class OutputBridge(_Bridge):
     def _fill(self) -> bool:
         if not self._unsent and self._pipe.size:
             try:
-                # In the loop's thread, which counts as a reader that is at work: the user may be slow.
-                self._unsent = memoryview(self._pipe.take(_CHUNK, _NOW))
-            except (Expired, KubewsError, ValueError):
-                pass  # somebody else has taken it, or closed the channel
+                self._unsent = memoryview(self._pipe.take_for_descriptor(_CHUNK))
+            except (KubewsError, ValueError):
+                pass  # somebody has closed the channel
         return bool(self._unsent)
 
 

@@ -18,7 +18,7 @@ from kubews.transport.deadline import Deadline
 from kubews.transport.outbox import Unsent
 from kubews.transport.pipe import Pipe
 from kubews.transport.wait import Expired, fresh
-from kubews.wrappers import ReadStream, TextReadStream
+from kubews.wrappers import ReadStream, TextReadStream, universal
 
 
 class Communicating(Ending):
@@ -39,6 +39,8 @@ class Communicating(Ending):
     _communicating = False
     _results: Optional[tuple[Any, Any]] = None
     _unsent: Optional[Unsent] = None
+    # What was read out of wrappers of text by a call that then failed.
+    _texts: dict[Any, str]
 
     @property
     def subprotocol(self) -> str:
@@ -62,7 +64,8 @@ class Communicating(Ending):
             stdout and stderr, each None unless it is a PIPE.
 
         Raises:
-            TimeoutExpired: ``stdout`` and ``stderr`` have what came so far, as bytes.
+            TimeoutExpired: ``stdout`` and ``stderr`` have what came so far, as bytes, without what a buffer
+                has read ahead for a call before.
             HalfCloseUnsupported: the server (v4) cannot end stdin; nothing was sent, and the
                 connection is closed.
             ConnectionLost: ``partial`` is the tuple of stdout and stderr so far.
@@ -164,17 +167,13 @@ class Communicating(Ending):
         if not isinstance(stream, TextReadStream):
             held = stream.held() if isinstance(stream, ReadStream) else b""
             return held + pipe.buffered()
-        if stream.touched:  # some of it is in the wrapper, as characters
-            try:
-                return stream.read()
-            except ConnectionLost as exc:
-                return exc.partial
-            except UnicodeDecodeError as exc:
-                if errors != "replace":
-                    raise
-                return stream.salvaged(exc)
-        text = pipe.buffered().decode(self._encoding or "utf-8", errors or "strict")
-        return text.replace("\r\n", "\n").replace("\r", "\n")
+        if (
+            stream.touched
+        ):  # some of it is in the wrapper, as characters, and so cannot be left there
+            if stream not in self._texts:
+                self._texts[stream] = _rest(stream, errors)
+            return self._texts[stream]
+        return universal(pipe.buffered().decode(self._encoding or "utf-8", errors or "strict"))
 
     def _need_half_close(self) -> None:
         if Channels(self.subprotocol, self._tty).can_end_stdin:
@@ -185,3 +184,14 @@ class Communicating(Ending):
             f"{self.subprotocol} (Kubernetes before 1.30), and the command would wait for ever. Ways "
             "round: a command that knows how much to read (head -c N) with popen(stdin=PIPE), or tty=True"
         )
+
+
+def _rest(stream: TextReadStream, errors: Optional[str]) -> str:
+    try:
+        return stream.read()
+    except ConnectionLost as exc:
+        return str(exc.partial)
+    except UnicodeDecodeError as exc:
+        if errors != "replace":
+            raise
+        return stream.salvaged(exc)

@@ -18,6 +18,7 @@ from kubews.errors import (
     ConnectionLost,
     ExecError,
     HalfCloseUnsupported,
+    KubewsError,
     StreamBroken,
     TerminalError,
     TimeoutExpired,
@@ -103,7 +104,7 @@ class Popen(Communicating):
     def __init__(
         self,
         args: Args,
-        bufsize: int = -1,
+        bufsize: Optional[int] = -1,
         *,
         pod: Union[str, Target],
         namespace: Optional[str] = None,
@@ -134,9 +135,11 @@ class Popen(Communicating):
             raise TypeError(
                 "close_fds can only be True: no descriptor of this process can reach a pod"
             )
+        bufsize = -1 if bufsize is None else bufsize  # as subprocess does
         redirection.check(stdin, stdout, bufsize, encoding, errors)
         self.args = args
         self.pid: Optional[int] = None
+        self._texts = {}
         self._text = bool(text or universal_newlines or encoding or errors)
         self._encoding, self._errors = encoding, errors
         self._tty = tty
@@ -240,17 +243,20 @@ class Popen(Communicating):
         return self.pod.container
 
     def poll(self) -> Optional[int]:
-        """Return the exit code, None while the process runs.
+        """Return the exit code, None while the process runs or its output is being copied to files.
 
         Raises:
             ConnectionLost: how the process ended will never be known.
             ExecError: it could not start, or broke on the way.
+            Exception: of a file to which its output was to be copied.
 
         Threads: does not block.
         """
-        if self._returncode is None and self._connection.status.done():
-            self._returncode = self._exit_code(NEVER)
-        return self._returncode
+        if self._returncode is not None or not self._connection.status.done():
+            return self._returncode
+        # A local process has ended when its last byte is written; what is no exit code is told at once.
+        copied = all(copier.done.done() for copier in self._copiers)
+        return self._ended(NEVER, explain=False) if copied or not self._has_exit_code() else None
 
     def wait(self, timeout: Optional[float] = None) -> int:
         """Wait for the process to end; what is copied to files is then copied.
@@ -268,15 +274,23 @@ class Popen(Communicating):
 
         Threads: blocks.
         """
-        deadline = Deadline(timeout)
         try:
-            code = self._exit_code(deadline, explain=True)
-            for copier in self._copiers:
-                copier.done.get(deadline)
+            return self._ended(Deadline(timeout), explain=True)
         except Expired as exc:
             raise TimeoutExpired(self.args, timeout or 0.0) from exc
+
+    def _ended(self, deadline: Deadline, *, explain: bool) -> int:
+        code = self._exit_code(deadline, explain=explain)
+        for copier in self._copiers:
+            copier.done.get(deadline)
         self._returncode = code
         return code
+
+    def _has_exit_code(self) -> bool:
+        try:
+            return self._connection.status.get(NEVER).exit_code is not None
+        except KubewsError:
+            return False
 
     def _exit_code(self, deadline: Deadline, *, explain: bool = False) -> int:
         try:

@@ -14,7 +14,7 @@ from kubews.errors import ConnectionLost, HalfCloseUnsupported, ReadTimeout, Str
 from kubews.transport.deadline import NEVER, Deadline
 from kubews.transport.outbox import Unsent
 from kubews.transport.patience import ready
-from kubews.transport.pipe import Pipe, Taken
+from kubews.transport.pipe import Moved, Pipe, Taken
 from kubews.transport.wait import Expired, fresh
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from kubews.session import Session
+
+_CHUNK = 65536
 
 
 class Stream(io.RawIOBase):
@@ -43,9 +45,6 @@ class Stream(io.RawIOBase):
         self._connection = session.connection
         self._stream_id = stream_id
         self._pipe = pipe
-        self._wrapped = False
-        #: Whether ``read`` is called by a wrapper that tells of a lost connection itself.
-        self.quiet = False
         #: Whether the last read of the descriptor met its end.
         self.drained = False
         self._finalizing = False
@@ -70,19 +69,39 @@ class Stream(io.RawIOBase):
 
         Threads: blocks.
         """
-        pipe, view = self._reading(), memoryview(b).cast("B")
         taken: Taken = []
         try:
-            if self._bridge is not None:
-                return self._readinto_bridge(self._bridge.end, b)  # type: ignore[no-any-return]
-            return pipe.readinto(view, NEVER, taken)
-        except ConnectionLost:
-            if self._wrapped or self.quiet:
-                return 0
-            raise
+            return self._readinto(b, taken)
         except BaseException:  # Ctrl-C behind the call
-            pipe.put_back(taken)
+            self._put_back(taken)
             raise
+
+    def fill(self, b: WriteableBuffer) -> int:
+        """As ``readinto``, but a lost connection is the end.
+
+        Threads: blocks.
+        """
+        taken: Taken = []
+        try:
+            return self._readinto(b, taken)
+        except ConnectionLost:
+            return 0
+        except BaseException:  # Ctrl-C behind the call
+            self._put_back(taken)
+            raise
+
+    def _readinto(self, b: WriteableBuffer, taken: Taken) -> int:
+        pipe, view = self._reading(), memoryview(b).cast("B")
+        if self._bridge is None:
+            try:
+                return pipe.readinto(view, NEVER, taken)
+            except Moved:
+                pass
+        return self._readinto_bridge(view)  # type: ignore[no-any-return]
+
+    def _put_back(self, taken: Taken) -> None:
+        if taken and self._pipe is not None:
+            self._pipe.put_back(taken)
 
     def read(self, size: Optional[int] = -1) -> bytes:
         """Read at least one byte, at most ``size``; everything if ``size`` is negative.
@@ -90,52 +109,70 @@ class Stream(io.RawIOBase):
         Threads: blocks.
         """
         if size is None or size < 0:
-            return self._read_all(self.quiet)
-        if self._bridge is not None:
-            return super().read(size)
+            return self.readall()
         # The inherited one fills a buffer with zeros first.
         pipe = self._reading()
         taken: Taken = []
         try:
-            return pipe.take(size, NEVER, taken)
-        except ConnectionLost:
-            if self.quiet:
-                return b""
-            raise
+            if self._bridge is None:
+                return pipe.take(size, NEVER, taken)
+        except Moved:
+            pass
         except BaseException:  # Ctrl-C behind the call
-            pipe.put_back(taken)
+            self._put_back(taken)
             raise
+        return super().read(size)
 
     def readall(self) -> bytes:
         """Read to the end.
 
         Raises:
-            ConnectionLost: ``partial`` has what came; reading again returns it too.
+            ConnectionLost: ``partial`` has what came; reading again returns it too, but not what came out of
+                a descriptor.
 
         Threads: blocks.
         """
-        return self._read_all(self._wrapped)
+        return self._read_all(quiet=False)
 
-    def _read_all(self, quiet: bool) -> bytes:
-        if self._bridge is not None:
-            return super().readall()
+    def read_out(self) -> bytes:
+        """As ``readall``, but a lost connection is the end.
+
+        Threads: blocks.
+        """
+        return self._read_all(quiet=True)
+
+    def _read_all(self, *, quiet: bool) -> bytes:
         pipe = self._reading()
         pieces: list[bytes] = []
         try:
             try:
-                # Another reader may have been faster: nothing taken is not the end, nor a clean one.
-                while pipe.wait_data(NEVER) and (pipe.take_all(pieces) or not pipe.at_end()):
-                    pass
-                return b"".join(pieces)
+                would_block = self._gather(pipe, pieces)
+                if would_block and not pieces:
+                    return None  # type: ignore[return-value]  # as every raw file
             except ConnectionLost as exc:
-                if quiet:
-                    return b"".join(pieces)
-                exc.partial = b"".join(pieces)
-                pipe.put_back(pieces)
-                raise
+                if not quiet:
+                    exc.partial = b"".join(pieces)
+                    if self._bridge is None:
+                        pipe.put_back(pieces)
+                    raise
+            return b"".join(pieces)
         except BaseException:  # Ctrl-C, wherever it comes
-            pipe.put_back(pieces)
+            if self._bridge is None:
+                pipe.put_back(pieces)
             raise
+
+    def _gather(self, pipe: Pipe, pieces: list[bytes]) -> bool:
+        """Read to the end; return whether it is none, but a descriptor that the user has made non-blocking."""
+        try:
+            # Another reader may have been faster: nothing taken is not the end, nor a clean one.
+            while self._bridge is None and pipe.wait_data(NEVER):
+                if not pipe.take_all(pieces) and pipe.at_end():
+                    return False
+        except Moved:
+            pass
+        while data := super().read(_CHUNK):
+            pieces.append(data)
+        return data is None
 
     def peek(self, size: int = 0) -> bytes:
         """Return buffered bytes without taking them, ``b""`` at the end; ``size`` is only a hint.
@@ -144,9 +181,11 @@ class Stream(io.RawIOBase):
 
         Threads: blocks while there are none.
         """
-        if self._bridge is not None:
+        pipe = self._reading()
+        try:
+            return b"" if self._bridge is not None else pipe.peek(NEVER)
+        except Moved:
             return b""
-        return self._reading().peek(NEVER)
 
     def recv(self, size: int, timeout: Optional[float] = None) -> bytes:
         """Read at least one byte, at most ``size``: the only read with a time limit.
@@ -162,7 +201,7 @@ class Stream(io.RawIOBase):
             ReadTimeout: nothing came in time; nothing was taken.
             ConnectionLost: as for ``read``.
 
-        Threads: blocks.
+        Threads: blocks. Ctrl-C loses nothing, unless the bytes come out of a descriptor.
         """
         if size < 0:
             raise ValueError(f"cannot receive {size} bytes: read() reads to the end")
@@ -170,14 +209,21 @@ class Stream(io.RawIOBase):
         taken: Taken = []
         pipe = self._reading()
         try:
-            if self._bridge is not None and self._wait_bridge(self._bridge.end, deadline):
-                return self.read(size)
-            return pipe.take(size, deadline, taken)
+            if self._bridge is None:
+                return pipe.take(size, deadline, taken)
+        except Moved:
+            pass
         except Expired as exc:
-            raise ReadTimeout(f"nothing came from {self!r} in {timeout} s") from exc
+            raise self._too_late(timeout) from exc
         except BaseException:  # Ctrl-C behind the call
-            pipe.put_back(taken)
+            self._put_back(taken)
             raise
+        if not ready(self, selectors.EVENT_READ, deadline):
+            raise self._too_late(timeout)
+        return self.read(size)
+
+    def _too_late(self, timeout: Optional[float]) -> ReadTimeout:
+        return ReadTimeout(f"nothing came from {self!r} in {timeout} s")
 
     @property
     def loss(self) -> Optional[ConnectionLost]:
@@ -233,7 +279,7 @@ class Stream(io.RawIOBase):
         while not source.done:
             self._check_open()  # nothing may follow the end that another thread has sent
             if self._bridge is not None:
-                source.offset += self._bridge.end.write(source.view[source.offset :]) or 0
+                self._write_bridge(self._bridge.end, source)
             else:
                 self._connection.send(self._stream_id, source, NEVER)
         return source.offset
@@ -322,18 +368,24 @@ class Stream(io.RawIOBase):
                 self._bridge = None
             raise
 
-    def _readinto_bridge(self, end: io.RawIOBase, b: WriteableBuffer) -> Any:
-        count = end.readinto(b)
-        self.drained = count == 0 and len(memoryview(b)) > 0
-        if self.drained and self.loss is not None:
-            raise self.loss
+    def _readinto_bridge(self, view: memoryview) -> Any:
+        assert self._bridge is not None
+        count = self._bridge.end.readinto(view)
+        self.drained = count == 0 and len(view) > 0
+        if self.drained and (loss := self.loss) is not None:
+            raise loss
         return count  # None, as for every raw file, if the user made it non-blocking
 
-    @staticmethod
-    def _wait_bridge(end: io.RawIOBase, deadline: Deadline) -> bool:
-        if not ready(end, selectors.EVENT_READ, deadline):
-            raise Expired
-        return True
+    def _write_bridge(self, end: io.RawIOBase, source: Unsent) -> None:
+        try:
+            count = end.write(source.view[source.offset :])
+        except BrokenPipeError as exc:
+            where = self._connection.where
+            raise StreamBroken(f"{where}: the process or the connection has ended") from exc
+        if count is None:  # the user has made it non-blocking
+            ready(end, selectors.EVENT_WRITE, NEVER)
+        else:
+            source.offset += count
 
     # -- both
 
@@ -374,15 +426,6 @@ class Stream(io.RawIOBase):
         Threads: does not block.
         """
         self._connection.abort()
-
-    def wrap(self) -> Stream:
-        """Say that a buffer fills itself from here from now on; return the stream."""
-        self._wrapped = True
-        return self
-
-    def unwrap(self) -> None:
-        """Say that the buffer has been taken off."""
-        self._wrapped = False
 
     def __del__(self) -> None:
         self._finalizing = True

@@ -1,19 +1,21 @@
 """What subprocess would put around a raw stream: buffers and text, for connections that can be lost.
 
-An exception out of ``readinto`` makes the wrappers of ``io`` drop what they have gathered. So to a
-wrapper the object below reports a lost connection as an end of file, and the object that was called
-raises ConnectionLost where it would otherwise return nothing.
+An exception from below makes the wrappers of ``io`` drop what they have gathered. So to the wrapper a
+lost connection is the end of the file, and the method that was called raises ConnectionLost where it
+would otherwise return nothing.
 """
 
 from __future__ import annotations
 
+import codecs
 import io
 import operator
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, AnyStr, Optional, Union
+from typing import TYPE_CHECKING, Any, AnyStr, Optional, Union, cast
 
 from kubews.errors import ConnectionLost
 from kubews.streams import Stream
+from kubews.transport.wait import fresh
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -22,11 +24,98 @@ if TYPE_CHECKING:
 BUFFER_SIZE = 65536
 
 
+# Wrappers ask at each call, for each line: a method in Python would be a fifth of its cost.
+_closed: Any = property(operator.attrgetter("_stream.closed"))
+
+
+class _Below:
+    """What a wrapper of ``io`` reads.
+
+    Args:
+        stream: the raw one.
+        file: it, or its buffer, to which all goes that is not said here.
+    """
+
+    closed = _closed
+
+    def __init__(self, stream: Stream, file: Union[ReadStream, Stream]) -> None:
+        self._stream = stream
+        self._file = file
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+class _BelowBuffer(_Below):
+    """A raw stream for which a lost connection is the end."""
+
+    def __init__(self, stream: Stream) -> None:
+        super().__init__(stream, stream)
+        # No methods of this class: Ctrl-C behind the call in one would lose what was read.
+        self.readinto = stream.fill
+        self.readall = stream.read_out
+
+
+class _BelowText(_Below):
+    """A stream of bytes for which a lost connection is the end, and which keeps a character that it has cut.
+
+    Args:
+        stream: the raw one.
+        file: it, or its buffer.
+        encoding: of the text.
+    """
+
+    def __init__(self, stream: Stream, file: Union[ReadStream, Stream], encoding: str) -> None:
+        super().__init__(stream, file)
+        self._read = getattr(file, "read1", file.read)
+        # Only to know where characters end.
+        self._decoder = codecs.getincrementaldecoder(encoding)("ignore")
+        #: The first bytes of a character whose others have not come.
+        self.half = b""
+        #: How the bytes ended, if a lost connection ended them.
+        self.lost: Optional[ConnectionLost] = None
+
+    def read1(self, size: int = -1) -> Any:
+        """Read what is there, in whole characters; nothing at the end."""
+        while True:
+            try:
+                data = self._read(size)
+            except ConnectionLost as exc:
+                self.lost = cast(ConnectionLost, fresh(exc))
+                return b""
+            if not data:
+                return self._rest() or data
+            whole = self._whole(data)
+            if whole:
+                return whole
+
+    def read(self) -> Any:
+        """Read to the end."""
+        data = self._file.read_out()
+        self.lost = _loss(self._stream)
+        if self.lost is not None:
+            return self._whole(data)
+        return data if data is None else self._rest() + data
+
+    def _whole(self, data: bytes) -> bytes:
+        self._decoder.decode(data)
+        data = self.half + data if self.half else data
+        self.half = self._decoder.getstate()[0]
+        return data[: len(data) - len(self.half)] if self.half else data
+
+    def _rest(self) -> bytes:
+        """Give out half a character: what is wrong is the text."""
+        rest, self.half = self.half, b""
+        self._decoder.setstate((b"", self._decoder.getstate()[1]))
+        return rest
+
+
 class ReadStream(io.BufferedReader):
     """A buffered stream to read, as ``subprocess`` gives for ``bufsize=-1``.
 
     Once the connection is lost, what came before is read first; then reading raises ConnectionLost.
     ``read()`` to the end raises at once, with everything in ``partial``.
+    ``io.TextIOWrapper`` around it would drop an unfinished line then: ``text=True`` does not.
 
     Args:
         stream: the raw one.
@@ -37,9 +126,12 @@ class ReadStream(io.BufferedReader):
 
     def __init__(self, stream: Stream, size: int = BUFFER_SIZE) -> None:
         self._stream = stream
-        #: Whether text around it tells of a lost connection.
-        self.quiet = False
-        super().__init__(stream.wrap(), size)
+        super().__init__(cast(io.RawIOBase, _BelowBuffer(stream)), size)
+
+    @property
+    def raw(self) -> Stream:  # type: ignore[override]
+        """The raw stream; what is in the buffer is not in it."""
+        return self._stream
 
     @property
     def bridged(self) -> bool:
@@ -57,6 +149,14 @@ class ReadStream(io.BufferedReader):
         if to_end or (size and not data):
             self._raise_loss(data)
         return data
+
+    def read_out(self) -> bytes:
+        """As ``read``, but a lost connection is the end.
+
+        Threads: blocks.
+        """
+        _check_fork(self._stream)
+        return super().read()
 
     def read1(self, size: int = -1, /) -> bytes:
         """Read what is there, at most ``size`` bytes.
@@ -132,13 +232,13 @@ class ReadStream(io.BufferedReader):
 
         Threads: one.
         """
-        raw = super().detach()
-        self._stream.unwrap()
-        return raw
+        super().detach()
+        return self._stream
 
     def _raise_loss(self, gathered: bytes) -> None:
-        if not self.quiet:
-            _raise_loss(self._stream, gathered)
+        if (loss := _loss(self._stream)) is not None:
+            loss.partial = gathered
+            raise loss
 
     def close(self) -> None:
         """Close the stream.
@@ -163,14 +263,16 @@ class TextReadStream(io.TextIOWrapper):
     Threads: one.
     """
 
+    closed = _closed
+
     def __init__(
         self, stream: Stream, size: int, encoding: Optional[str], errors: Optional[str]
     ) -> None:
-        inner: Any = ReadStream(stream, size) if size else stream
-        inner.quiet = True
-        self._inner = inner
+        encoding = encoding or "utf-8"
         self._stream = stream
-        super().__init__(inner, encoding=encoding or "utf-8", errors=errors)
+        self._bytes: Any = ReadStream(stream, size) if size else stream
+        self._below = _BelowText(stream, self._bytes, encoding)
+        super().__init__(cast(io.BufferedReader, self._below), encoding=encoding, errors=errors)
         #: Whether characters were read, so that some may be decoded and not yet given out.
         self.touched = False
 
@@ -183,17 +285,15 @@ class TextReadStream(io.TextIOWrapper):
     def buffer(self) -> Any:
         """The stream of bytes below; what was read as text is not in it."""
         self.touched = True
-        self._inner.quiet = False
-        return self._inner
+        return self._bytes
 
     def detach(self) -> Any:
         """Take the stream of bytes out of the text, which is useless then.
 
         Threads: one.
         """
-        inner = super().detach()
-        self._inner.quiet = False
-        return inner
+        super().detach()
+        return self._bytes
 
     def read(self, size: Optional[int] = -1, /) -> str:
         """Read ``size`` characters, or to the end; fewer only at the end.
@@ -203,19 +303,14 @@ class TextReadStream(io.TextIOWrapper):
         _check_fork(self._stream)
         self.touched = True
         to_end = size is None or size < 0
-        before, self._inner.quiet = self._inner.quiet, True
         try:
             text = super().read(size)
         except UnicodeDecodeError as exc:
-            if not to_end:
-                _raise_cut(self._stream, exc)
-            if not to_end or self._stream.loss is None:
+            if not to_end or self._below.lost is None:
                 raise
-            text = self.salvaged(exc)  # cut in the middle of a character
-        finally:
-            self._inner.quiet = before
+            text = self.salvaged(exc)
         if to_end or (size and not text):
-            _raise_loss(self._stream, text)
+            self._raise_loss(text)
         return text
 
     def salvaged(self, exc: UnicodeDecodeError) -> str:
@@ -224,7 +319,7 @@ class TextReadStream(io.TextIOWrapper):
         Threads: one.
         """
         # The bytes are in the exception; what had been decoded before them is still in the wrapper.
-        return self._decoded() + exc.object.decode(self.encoding, "replace")
+        return self._decoded() + universal(exc.object.decode(self.encoding, "replace"))
 
     def _decoded(self) -> str:
         characters = []
@@ -242,13 +337,9 @@ class TextReadStream(io.TextIOWrapper):
         """
         _check_fork(self._stream)
         self.touched = True
-        try:
-            text = super().readline(size)
-        except UnicodeDecodeError as exc:
-            _raise_cut(self._stream, exc)
-            raise
+        text = super().readline(size)
         if size != 0 and not text:
-            _raise_loss(self._stream, text)
+            self._raise_loss(text)
         return text
 
     def readlines(self, hint: Optional[int] = -1, /) -> list[str]:  # type: ignore[override]
@@ -257,6 +348,16 @@ class TextReadStream(io.TextIOWrapper):
         Threads: blocks.
         """
         return _lines(self, hint, "")
+
+    def _raise_loss(self, gathered: str) -> None:
+        lost = self._below.lost
+        if lost is None:
+            return
+        # Half a character is the loss's fault, not the text's.
+        errors = "replace" if self.errors == "strict" else self.errors
+        lost = cast(ConnectionLost, fresh(lost))
+        lost.partial = gathered + self._below.half.decode(self.encoding, errors or "replace")
+        raise lost
 
     def close(self) -> None:
         """Close the stream.
@@ -293,6 +394,7 @@ class TextWriteStream(io.TextIOWrapper):
             stream,  # type: ignore[arg-type]
             encoding=encoding or "utf-8",
             errors=errors,
+            newline="\n",  # the pod's, whatever this system's is
             line_buffering=line_buffering,
             write_through=True,
         )
@@ -310,7 +412,7 @@ def _lines(stream: Iterable[AnyStr], hint: Optional[int], nothing: AnyStr) -> li
         for line in stream:
             lines.append(line)
             count += len(line)
-            if 0 < most <= count:
+            if 0 < most < count:
                 break
     except ConnectionLost as exc:
         lines.append(exc.partial or nothing)
@@ -319,21 +421,17 @@ def _lines(stream: Iterable[AnyStr], hint: Optional[int], nothing: AnyStr) -> li
     return lines
 
 
-def _raise_loss(stream: Stream, gathered: Union[bytes, str]) -> None:
-    if stream.bridged and not stream.drained:
-        return  # the user has made the descriptor non-blocking, and it would block
-    loss = stream.loss
-    if loss is not None:
-        loss.partial = gathered
-        raise loss
+def _loss(stream: Stream) -> Optional[ConnectionLost]:
+    # A descriptor that the user has made non-blocking, and that has nothing now, has not ended.
+    return None if stream.bridged and not stream.drained else stream.loss
 
 
-def _raise_cut(stream: Stream, exc: UnicodeDecodeError) -> None:
-    # Lost in the middle of a character: what is not whole is the loss's fault, not the text's.
-    loss = stream.loss
-    if loss is not None and exc.end == len(exc.object):
-        loss.partial = exc.object.decode(exc.encoding, "replace")
-        raise loss from exc
+def universal(text: str) -> str:
+    """Translate the ends of lines, as text streams do.
+
+    Threads: any.
+    """
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _check_fork(stream: Stream) -> None:

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any, Optional
 
 import pytest
 from support import eventually, in_thread, seconds
@@ -141,6 +142,40 @@ def test_a_process_that_ends_breaks_the_pipe(pod: Pod) -> None:
         assert eventually(broken)
 
 
+def test_a_write_to_a_broken_descriptor_says_whose_it_was(pod: Pod) -> None:
+    with pod.popen(["true"], stdin=PIPE) as process:
+        process.stdin.fileno()
+        with pytest.raises(kubews.StreamBroken, match="pod default/web-0"):
+            while True:
+                process.stdin.write(bytes(100_000))
+        assert process.wait() == 0
+
+
+@pytest.mark.half_close
+def test_a_write_to_a_descriptor_that_does_not_block_waits_for_it(pod: Pod) -> None:
+    class Counting:
+        calls = 0
+
+        def __init__(self, end: io.RawIOBase) -> None:
+            self.end = end
+
+        def write(self, data: memoryview) -> Optional[int]:
+            self.calls += 1
+            return self.end.write(data)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.end, name)
+
+    with pod.popen("sleep 1; wc -c", shell=True, stdin=PIPE, stdout=PIPE) as process:
+        os.set_blocking(process.stdin.fileno(), False)
+        bridge = process.stdin._bridge
+        counting = bridge.end = Counting(bridge.end)
+        process.stdin.write(bytes(20_000_000))
+        assert counting.calls < 10_000
+        process.stdin.close()
+        assert process.stdout.read() == b"20000000\n"
+
+
 def test_reads_of_every_kind_go_through_the_descriptor(pod: Pod) -> None:
     with pod.popen(["printf", "one\\ntwo\\nthree\\nrest"], stdout=PIPE, bufsize=0) as process:
         stream = process.stdout
@@ -159,6 +194,29 @@ def test_reads_of_every_kind_go_through_the_descriptor(pod: Pod) -> None:
 
 
 @pytest.mark.half_close
+@pytest.mark.half_close
+@pytest.mark.parametrize("bufsize", [0, -1])
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda stream: stream.read(3),
+        lambda stream: stream.readline()[:3],
+        lambda stream: stream.read()[:3],
+        lambda stream: bytes(filled) if stream.readinto(filled := bytearray(3)) else b"",
+        lambda stream: getattr(stream, "raw", stream).recv(3, seconds(20)),
+    ],
+    ids=["read", "readline", "all", "readinto", "recv"],
+)
+def test_who_reads_already_goes_on_at_the_descriptor(pod: Pod, read: Any, bufsize: int) -> None:
+    script = "read x; echo one; echo two"
+    with pod.popen(script, shell=True, stdin=PIPE, stdout=PIPE, bufsize=bufsize) as process:
+        thread = in_thread(read, process.stdout)
+        assert eventually(process._connection.pipes[1].readers.starving)
+        process.stdout.fileno()
+        process.stdin.write(b"\n")
+        assert thread.result(seconds(20)) == b"one"
+
+
 def test_recv_has_its_time_limit(pod: Pod) -> None:
     with pod.popen(["sh", "-c", "read x"], stdin=PIPE, stdout=PIPE, bufsize=0) as process:
         process.stdout.fileno()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import io
+import itertools
 import pickle
 import random
 import time
@@ -116,6 +118,20 @@ def test_read_to_the_end_carries_everything_in_partial_r5(pod: Pod, local) -> No
         process.close()
 
 
+@pytest.mark.parametrize("options", [{}, {"bufsize": 0}, {"text": True}], ids=repr)
+def test_read_to_the_end_of_a_descriptor_carries_everything_in_partial_r5(
+    pod: Pod, local, options: Any
+) -> None:
+    """R-5: a fault behind ``fileno()`` is as one before it."""
+    local.next_faults(Faults(no_status=True))
+    process = pod.popen("printf one; sleep 0.3; printf two", stdout=PIPE, shell=True, **options)
+    process.stdout.fileno()
+    with pytest.raises(kubews.ConnectionLost) as caught:
+        process.stdout.read()
+    assert caught.value.partial == ("onetwo" if "text" in options else b"onetwo")
+    process.close()
+
+
 def peeked(stream: Any) -> bytes:
     found = []
     while size := len(stream.peek()):
@@ -185,7 +201,7 @@ def test_readlines_has_what_came_in_partial_r5(pod: Pod, local) -> None:
         assert caught.value.partial == ("one\ntwo" if text else b"one\ntwo")
         process.close()
         with pod.popen(["printf", "1\\n2\\n3\\n4\\n"], stdout=PIPE, text=text) as process:
-            assert nothing.join(process.stdout.readlines(3)) == ("1\n2\n" if text else b"1\n2\n")
+            assert nothing.join(process.stdout.readlines(2)) == ("1\n2\n" if text else b"1\n2\n")
             assert len(process.stdout.readlines(None)) == 2
             assert process.stdout.readlines() == []
 
@@ -404,18 +420,123 @@ def test_by_default_a_silent_server_is_given_up_after_a_minute_r10() -> None:
 @pytest.mark.parametrize("read", [lambda text: text.readline(), next, lambda text: text.read(99)])
 def test_a_loss_in_the_middle_of_a_character_is_a_loss_r5(read) -> None:
     """R-5: the text is not to blame; but for bytes that are wrong whatever comes, it is."""
-    for sent, expected in (
-        ("é".encode()[:1], kubews.ConnectionLost),
-        (b"\xff!", UnicodeDecodeError),
-    ):
+    for size in (8192, 0):
+        for sent in ("é".encode()[:1], b"\xff!"):
+            with opened() as (connection, peer):
+                raw = Stream(Session(connection), 1, connection.pipes[1])
+                text = TextReadStream(raw, size, None, None)
+                peer.send(data(1, b"cut " + sent))
+                peer.close()
+                if sent == b"\xff!":
+                    with pytest.raises(UnicodeDecodeError):
+                        read(text)
+                else:
+                    assert read(text) == "cut "
+                for _ in range(2):
+                    with pytest.raises(kubews.ConnectionLost) as caught:
+                        read(text)
+                    half = "" if sent == b"\xff!" else "\N{REPLACEMENT CHARACTER}"
+                    assert caught.value.partial == half
+                connection.join(Deadline(seconds(10)))
+
+
+@pytest.mark.parametrize(
+    ("encoding", "errors", "sent", "half"),
+    [
+        ("utf-8", "strict", "añ€😀".encode()[:-1], "\N{REPLACEMENT CHARACTER}"),
+        ("utf-8", "surrogateescape", "a€".encode()[:-1], "\udce2\udc82"),
+        ("utf-8", "ignore", "a€".encode()[:-1], ""),
+        ("utf-8-sig", None, "a€".encode("utf-8-sig")[:-1], "\N{REPLACEMENT CHARACTER}"),
+        ("utf-16", None, "añ😀".encode("utf-16")[:-1], "\N{REPLACEMENT CHARACTER}"),
+        ("shift_jis", None, "aあい".encode("shift_jis")[:-1], "\N{REPLACEMENT CHARACTER}"),
+        ("latin-1", None, b"a\xe9", ""),
+    ],
+)
+def test_text_of_every_encoding_up_to_a_cut_character_comes_first_r5(
+    encoding: str, errors: Any, sent: bytes, half: str
+) -> None:
+    """R-5: however the bytes are split."""
+    for splits in (range(len(sent) + 1), range(0, len(sent) + 2, 2), (0, len(sent))):
         with opened() as (connection, peer):
             raw = Stream(Session(connection), 1, connection.pipes[1])
-            text = TextReadStream(raw, 8192, None, None)
-            peer.send(data(1, b"cut " + sent))
+            text = TextReadStream(raw, 0, encoding, errors)
+            for begin, end in itertools.pairwise(splits):
+                peer.send(data(1, sent[begin:end]))
             peer.close()
-            with pytest.raises(expected):
-                read(text)
-            if expected is kubews.ConnectionLost:
-                with pytest.raises(kubews.ConnectionLost):
-                    read(text)
+            expected = codecs.getincrementaldecoder(encoding)("strict").decode(sent)
+            assert text.read(99) == expected
+            with pytest.raises(kubews.ConnectionLost) as caught:
+                text.read(99)
+            assert caught.value.partial == half
             connection.join(Deadline(seconds(10)))
+
+
+@pytest.mark.parametrize("bufsize", [-1, 0])
+@pytest.mark.parametrize("looked", [False, True])
+def test_text_before_a_cut_character_is_read_first_r5(
+    pod: Pod, local, bufsize: int, looked: bool
+) -> None:
+    """R-5: a line or a count that the loss ends is given out, also behind a look at ``buffer``."""
+
+    def everything(read: Any) -> tuple[list[str], Any]:
+        local.next_faults(Faults(no_status=True))
+        options = {"stdout": PIPE, "text": True, "bufsize": bufsize}
+        process = pod.popen(["printf", "a\\r\\n0123\\303"], **options)
+        if looked:
+            assert hasattr(process.stdout, "buffer")
+        got: list[str] = []
+        with pytest.raises(kubews.ConnectionLost) as caught:
+            while True:
+                got += read(process.stdout)
+        process.close()
+        return got, caught.value.partial
+
+    half = "\N{REPLACEMENT CHARACTER}"
+    assert everything(lambda text: [text.readline()]) == (["a\n", "0123"], half)
+    assert everything(lambda text: [next(text)]) == (["a\n", "0123"], half)
+    assert everything(lambda text: [text.read(100)]) == (["a\n0123"], half)
+    assert everything(lambda text: text.readlines()) == ([], "a\n0123" + half)
+    assert everything(lambda text: [text.read()]) == ([], "a\n0123" + half)
+
+
+def filled(stream: Any) -> bytes:
+    buffer, got = bytearray(2), b""
+    while count := stream.readinto(buffer):
+        got += buffer[:count]
+    return got
+
+
+def buffered(raw: Any) -> bytes:
+    buffer = io.BufferedReader(raw)
+    try:
+        return pieces(buffer)
+    finally:
+        buffer.detach()
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        filled,
+        pieces,
+        lambda raw: raw.readall(),
+        buffered,
+        lambda raw: b"".join(iter(lambda: raw.recv(2, seconds(10)), b"")),
+    ],
+    ids=["readinto", "read", "readall", "buffer", "recv"],
+)
+@pytest.mark.parametrize("bridged", [False, True])
+def test_the_raw_stream_tells_of_a_loss_however_it_is_read_r3(
+    pod: Pod, local, read: Any, bridged: bool
+) -> None:
+    """R-3."""
+    local.next_faults(Faults(no_status=True))
+    process = pod.popen(["printf", "one\\ntwo"], stdout=PIPE)
+    raw = process.stdout.raw
+    assert isinstance(raw, Stream)
+    if bridged:
+        raw.fileno()
+    for _ in range(2):
+        with pytest.raises(kubews.ConnectionLost):
+            read(raw)
+    process.close()

@@ -144,6 +144,24 @@ def test_communicate_includes_what_the_reader_has_buffered(pod: Pod) -> None:
         assert process.communicate() == (b"bc\n", None)
 
 
+def test_communicate_again_loses_no_text_of_a_call_that_was_stopped(
+    pod: Pod, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = "printf 'one\\ntwo\\n'; echo err >&2"
+    with pod.popen(script, shell=True, stdout=PIPE, stderr=PIPE, text=True) as process:
+        assert process.stdout.readline() == "one\n"
+        assert process.stderr.read(1) == "e"
+
+        def stopped() -> None:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(process.stderr, "read", stopped)
+            process.communicate()
+        for _ in range(2):
+            assert process.communicate() == ("two\n", "rr\n")
+
+
 def test_communicate_again_gives_the_same(pod: Pod) -> None:
     for options in ({}, {"text": True}, {"bufsize": 0}):
         with pod.popen(["printf", "a\\r\\nb"], stdout=PIPE, stderr=PIPE, **options) as process:
@@ -384,6 +402,46 @@ def test_a_file_that_cannot_be_written_ends_the_session_with_its_own_error(pod: 
 
 
 @pytest.mark.half_close
+def test_poll_knows_no_end_before_the_output_is_copied(pod: Pod) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    class Slow(io.RawIOBase):
+        written = 0
+
+        def writable(self) -> bool:
+            return True
+
+        def write(self, b: object) -> int:
+            begun.set()
+            assert go_on.wait(seconds(20))
+            size = memoryview(b).nbytes  # type: ignore[arg-type]
+            self.written += size
+            return size
+
+    slow = Slow()
+    with pod.popen(["head", "-c", "300000", "/dev/zero"], stdout=slow) as process:
+        assert begun.wait(seconds(20))
+        assert eventually(process._connection.status.done)
+        for _ in range(5):
+            assert process.poll() is None
+        assert process.returncode is None
+        go_on.set()
+        assert eventually(lambda: process.poll() is not None)
+        assert (process.returncode, slow.written) == (0, 300000)
+
+
+def test_poll_tells_of_a_file_that_cannot_be_written(pod: Pod) -> None:
+    with open("/dev/full", "wb", 0) as full:
+        process = pod.popen(["echo", "x"], stdout=full)
+
+        def polled() -> bool:
+            return process.poll() is not None
+
+        with pytest.raises(OSError, match="No space left"):
+            eventually(polled)
+        process.close()
+
+
 def test_signals_tell_the_truth(pod: Pod) -> None:
     with pod.popen(["cat"], stdin=PIPE, stdout=PIPE) as process:
         for call in (process.terminate, process.kill, lambda: process.send_signal(1)):

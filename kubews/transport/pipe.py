@@ -26,6 +26,14 @@ _MOST = 64
 # A reader of lines peeks for each of them, and a frame of a v4 server has no largest size.
 _PEEK = 65536
 
+
+class Moved(Exception):
+    """The bytes of a pipe come out of a descriptor now: what its readers get instead of them.
+
+    Threads: a value.
+    """
+
+
 _Chunk = Union[memoryview, bytearray]
 #: What ``Pipe.take`` has taken, in pieces.
 Taken = list[_Chunk]
@@ -62,7 +70,7 @@ class Pipe:
         # Not kept alive: it may own what owns this.
         self._owner: Callable[[], Optional[threading.Thread]] = lambda: None
         self._when = 0.0
-        #: Whether a descriptor stands for it, of which others may have copies.
+        #: Whether a descriptor stands for it, of which others may have copies. Then readers get ``Moved``.
         self.bridged = False
         #: Whether bytes came after the reader had closed.
         self.unwanted = False
@@ -261,10 +269,14 @@ class Pipe:
 
         Args:
             taken: a list to which they are appended: whom Ctrl-C stops finds in it what has to be put back.
+
+        Raises:
+            Moved: they come out of a descriptor now.
         """
         taken = [] if taken is None else taken
         count = len(taken)
         with self._lock:
+            self._check_here()
             while len(taken) == count:
                 before = self._taken
                 data, after = [b"".join(self._chunks)], self._fed
@@ -340,11 +352,37 @@ class Pipe:
     def _wait_take(self, size: int, deadline: Deadline, taken: Taken) -> None:
         """Wait for bytes and take them. They are copied by the caller, without the lock."""
         found = wait_for(
-            self, self.readers, lambda: self._take(size, taken), deadline, self._changed
+            self, self.readers, lambda: self._take_here(size, taken), deadline, self._changed
         )
         if found is None:
             raise Expired
         self._changed()
+
+    def take_for_descriptor(self, size: int) -> bytes:
+        """Take what is there, at most ``size`` bytes; ``b""`` if there is nothing.
+
+        Raises:
+            ConnectionLost: the bytes ended so.
+
+        Threads: the loop's, which counts as a reader that is at work: the user may be slow.
+        """
+        taken: Taken = []
+        with self._lock:
+            self._take(size, taken)
+        self._changed()
+        return b"".join(taken)
+
+    def move(self) -> None:
+        """Send readers to the descriptor that stands for this from now on; bytes are not lost.
+
+        Threads: the loop's.
+        """
+        self.bridged = True
+        self.readers.wake_all()
+
+    def _take_here(self, size: int, taken: Taken) -> Optional[int]:
+        self._check_here()
+        return self._take(size, taken)
 
     def _take(self, size: int, taken: Taken) -> Optional[int]:
         count, end = 0, None
@@ -385,12 +423,18 @@ class Pipe:
         return False
 
     def _has_data(self) -> Optional[bool]:
+        self._check_here()
         return True if self._chunks or self._end() is not None else None
 
     def _peek(self) -> Optional[bytes]:
+        self._check_here()
         if self._chunks:
             return bytes(self._chunks[0][:_PEEK])
         return None if self._end() is None else b""
+
+    def _check_here(self) -> None:
+        if self.bridged and not self._closed:
+            raise Moved
 
     def _end(self) -> Optional[int]:
         if self._closed:

@@ -6,7 +6,7 @@ import io
 import os
 import signal
 import subprocess
-from typing import Any
+from typing import Any, Optional
 
 import pytest
 from support import eventually, in_thread, seconds
@@ -32,8 +32,8 @@ def test_bufsize_may_be_given_by_position(sp: Any) -> None:
 
 
 @pytest.mark.half_close
-@pytest.mark.parametrize("bufsize", [-1, 1000])
-def test_kinds_of_streams(sp: Any, bufsize: int) -> None:
+@pytest.mark.parametrize("bufsize", [-1, 1000, None])
+def test_kinds_of_streams(sp: Any, bufsize: Optional[int]) -> None:
     options = {"stdout": sp.PIPE, "stderr": sp.PIPE, "bufsize": bufsize}
     with sp.Popen(["true"], **options) as process:
         assert isinstance(process.stdout, io.BufferedReader)

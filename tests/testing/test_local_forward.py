@@ -231,6 +231,8 @@ def test_a_connection_to_itself_is_none(box: LocalCluster, monkeypatch: pytest.M
 
     class FromThere(socket.socket):
         def connect_ex(self, address: tuple[str, int]) -> int:  # type: ignore[override]
+            # The kernel may still keep the port for a connection of another test that has ended.
+            self.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             self.bind(address)
             return super().connect_ex(address)
 

@@ -167,8 +167,8 @@ def test_what_a_child_reads_is_not_dropped_with_the_connection() -> None:
         connection.status.get(soon())
         closing = in_thread(connection.close, 0.2)
         closing.result(seconds(10))
-        assert connection.pipes[1].take(100, soon()) == b"for the child"
-        assert connection.pipes[1].take(100, soon()) == b""
+        assert connection.pipes[1].take_for_descriptor(100) == b"for the child"
+        assert connection.pipes[1].take_for_descriptor(100) == b""
         with pytest.raises(errors.ConnectionLost, match="not all of the output was read"):
             connection.pipes[2].take(100, soon())
 
