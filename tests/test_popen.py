@@ -401,7 +401,6 @@ def test_a_file_that_cannot_be_written_ends_the_session_with_its_own_error(pod: 
         pod.run(["sh", "-c", "echo x; sleep 5"], stdout=Full())
 
 
-@pytest.mark.half_close
 def test_poll_knows_no_end_before_the_output_is_copied(pod: Pod) -> None:
     begun, go_on = threading.Event(), threading.Event()
 
@@ -442,6 +441,7 @@ def test_poll_tells_of_a_file_that_cannot_be_written(pod: Pod) -> None:
         process.close()
 
 
+@pytest.mark.half_close
 def test_signals_tell_the_truth(pod: Pod) -> None:
     with pod.popen(["cat"], stdin=PIPE, stdout=PIPE) as process:
         for call in (process.terminate, process.kill, lambda: process.send_signal(1)):
