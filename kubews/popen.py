@@ -254,9 +254,14 @@ class Popen(Communicating):
         """
         if self._returncode is not None or not self._connection.status.done():
             return self._returncode
-        # A local process has ended when its last byte is written; what is no exit code is told at once.
-        copied = all(copier.done.done() for copier in self._copiers)
-        return self._ended(NEVER, explain=False) if copied or not self._has_exit_code() else None
+        if self._has_exit_code():  # what is none is told at once
+            # A local process has ended when its last byte is written.
+            copied = [copier.done for copier in self._copiers if copier.done.done()]
+            for done in copied:
+                done.get(NEVER)
+            if len(copied) < len(self._copiers):
+                return None
+        return self._ended(NEVER, explain=False)
 
     def wait(self, timeout: Optional[float] = None) -> int:
         """Wait for the process to end; what is copied to files is then copied.

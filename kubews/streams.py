@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 _CHUNK = 65536
 
+# Seconds until a writer looks again whether its descriptor is open: a wait is not ended by its close.
+_LOOK = 0.1
+
 
 class Stream(io.RawIOBase):
     """One direction of one channel, unbuffered.
@@ -382,8 +385,8 @@ class Stream(io.RawIOBase):
         except BrokenPipeError as exc:
             where = self._connection.where
             raise StreamBroken(f"{where}: the process or the connection has ended") from exc
-        if count is None:  # the user has made it non-blocking
-            ready(end, selectors.EVENT_WRITE, NEVER)
+        if count is None:  # the user has made it non-blocking, and may close it meanwhile
+            ready(end, selectors.EVENT_WRITE, Deadline(_LOOK))
         else:
             source.offset += count
 

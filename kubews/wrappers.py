@@ -24,10 +24,6 @@ if TYPE_CHECKING:
 BUFFER_SIZE = 65536
 
 
-# Wrappers ask at each call, for each line: a method in Python would be a fifth of its cost.
-_closed: Any = property(operator.attrgetter("_stream.closed"))
-
-
 class _Below:
     """What a wrapper of ``io`` reads.
 
@@ -36,7 +32,8 @@ class _Below:
         file: it, or its buffer, to which all goes that is not said here.
     """
 
-    closed = _closed
+    # Wrappers ask for each line: a method in Python would be a fifth of its cost.
+    closed: Any = property(operator.attrgetter("_stream.closed"))
 
     def __init__(self, stream: Stream, file: Union[ReadStream, Stream]) -> None:
         self._stream = stream
@@ -68,12 +65,25 @@ class _BelowText(_Below):
     def __init__(self, stream: Stream, file: Union[ReadStream, Stream], encoding: str) -> None:
         super().__init__(stream, file)
         self._read = getattr(file, "read1", file.read)
-        # Only to know where characters end.
-        self._decoder = codecs.getincrementaldecoder(encoding)("ignore")
-        #: The first bytes of a character whose others have not come.
-        self.half = b""
+        self._half = b""  # the first bytes of a character whose others have not come
+        self.use(encoding)
         #: How the bytes ended, if a lost connection ended them.
         self.lost: Optional[ConnectionLost] = None
+
+    def use(self, encoding: str) -> None:
+        """Take it for the encoding, before anything is read."""
+        self._new_decoder = codecs.getincrementaldecoder(encoding)
+        # Only to know where characters end.
+        self._decoder = self._new_decoder("ignore")
+
+    def take_half(self, errors: str) -> str:
+        """Return what there is of a character that was cut, once."""
+        half = self._rest()
+        if not half:
+            return ""
+        decoder = self._new_decoder(errors)
+        decoder.setstate((b"", self._decoder.getstate()[1]))
+        return decoder.decode(half, True)
 
     def read1(self, size: int = -1) -> Any:
         """Read what is there, in whole characters; nothing at the end."""
@@ -98,14 +108,17 @@ class _BelowText(_Below):
         return data if data is None else self._rest() + data
 
     def _whole(self, data: bytes) -> bytes:
-        self._decoder.decode(data)
-        data = self.half + data if self.half else data
-        self.half = self._decoder.getstate()[0]
-        return data[: len(data) - len(self.half)] if self.half else data
+        try:
+            self._decoder.decode(data)
+        except UnicodeError:
+            return data  # idna ignores nothing, and has no half characters
+        data = self._half + data if self._half else data
+        self._half = self._decoder.getstate()[0]
+        return data[: len(data) - len(self._half)] if self._half else data
 
     def _rest(self) -> bytes:
         """Give out half a character: what is wrong is the text."""
-        rest, self.half = self.half, b""
+        rest, self._half = self._half, b""
         self._decoder.setstate((b"", self._decoder.getstate()[1]))
         return rest
 
@@ -263,8 +276,6 @@ class TextReadStream(io.TextIOWrapper):
     Threads: one.
     """
 
-    closed = _closed
-
     def __init__(
         self, stream: Stream, size: int, encoding: Optional[str], errors: Optional[str]
     ) -> None:
@@ -286,6 +297,15 @@ class TextReadStream(io.TextIOWrapper):
         """The stream of bytes below; what was read as text is not in it."""
         self.touched = True
         return self._bytes
+
+    def reconfigure(self, **changes: Any) -> None:
+        """Change the encoding, before anything is read, or the way to treat errors or the ends of lines.
+
+        Threads: one.
+        """
+        super().reconfigure(**changes)
+        if changes.get("encoding") is not None:
+            self._below.use(self.encoding)
 
     def detach(self) -> Any:
         """Take the stream of bytes out of the text, which is useless then.
@@ -354,9 +374,9 @@ class TextReadStream(io.TextIOWrapper):
         if lost is None:
             return
         # Half a character is the loss's fault, not the text's.
-        errors = "replace" if self.errors == "strict" else self.errors
+        errors = "replace" if self.errors in (None, "strict") else self.errors
         lost = cast(ConnectionLost, fresh(lost))
-        lost.partial = gathered + self._below.half.decode(self.encoding, errors or "replace")
+        lost.partial = gathered + self._below.take_half(errors or "replace")
         raise lost
 
     def close(self) -> None:

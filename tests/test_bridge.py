@@ -176,6 +176,18 @@ def test_a_write_to_a_descriptor_that_does_not_block_waits_for_it(pod: Pod) -> N
         assert process.stdout.read() == b"20000000\n"
 
 
+@pytest.mark.half_close
+def test_who_writes_to_a_descriptor_that_does_not_block_hears_of_its_close(pod: Pod) -> None:
+    with pod.popen(["sleep", "3"], stdin=PIPE) as process:
+        os.set_blocking(process.stdin.fileno(), False)
+        writer = in_thread(process.stdin.write, bytes(32 << 20))
+        assert eventually(lambda: process._connection._outbox)
+        process.stdin.close()
+        with pytest.raises(ValueError, match="closed file"):
+            writer.result(seconds(10))
+        process.close()
+
+
 def test_reads_of_every_kind_go_through_the_descriptor(pod: Pod) -> None:
     with pod.popen(["printf", "one\\ntwo\\nthree\\nrest"], stdout=PIPE, bufsize=0) as process:
         stream = process.stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import gc
 import io
 import itertools
 import pickle
@@ -432,11 +433,11 @@ def test_a_loss_in_the_middle_of_a_character_is_a_loss_r5(read) -> None:
                         read(text)
                 else:
                     assert read(text) == "cut "
-                for _ in range(2):
+                half = "" if sent == b"\xff!" else "\N{REPLACEMENT CHARACTER}"
+                for partial in (half, ""):
                     with pytest.raises(kubews.ConnectionLost) as caught:
                         read(text)
-                    half = "" if sent == b"\xff!" else "\N{REPLACEMENT CHARACTER}"
-                    assert caught.value.partial == half
+                    assert caught.value.partial == partial
                 connection.join(Deadline(seconds(10)))
 
 
@@ -449,7 +450,9 @@ def test_a_loss_in_the_middle_of_a_character_is_a_loss_r5(read) -> None:
         ("utf-8-sig", None, "a€".encode("utf-8-sig")[:-1], "\N{REPLACEMENT CHARACTER}"),
         ("utf-16", None, "añ😀".encode("utf-16")[:-1], "\N{REPLACEMENT CHARACTER}"),
         ("shift_jis", None, "aあい".encode("shift_jis")[:-1], "\N{REPLACEMENT CHARACTER}"),
+        ("iso2022_jp", None, "aあ".encode("iso2022_jp")[:5], "\N{REPLACEMENT CHARACTER}"),
         ("latin-1", None, b"a\xe9", ""),
+        ("idna", None, b"xn--caf-dma.de.", ""),
     ],
 )
 def test_text_of_every_encoding_up_to_a_cut_character_comes_first_r5(
@@ -540,3 +543,22 @@ def test_the_raw_stream_tells_of_a_loss_however_it_is_read_r3(
         with pytest.raises(kubews.ConnectionLost):
             read(raw)
     process.close()
+
+
+def test_text_may_be_reconfigured_before_it_is_read(pod: Pod) -> None:
+    with pod.popen(
+        "printf 'caf\\351'; read x", stdin=PIPE, stdout=PIPE, text=True, shell=True
+    ) as p:
+        p.stdout.reconfigure(encoding="latin-1")
+        assert p.stdout.read(4) == "café"
+        p.stdin.close()
+
+
+def test_a_text_stream_that_was_detached_is_as_any_other(pod: Pod) -> None:
+    with pod.popen(["echo", "x"], stdout=PIPE, text=True) as process:
+        text, process.stdout = process.stdout, process.stdout.detach()
+        with pytest.raises(ValueError, match="detached"):
+            _ = text.closed
+        del text
+        gc.collect()
+        assert process.stdout.read() == b"x\n"

@@ -441,6 +441,21 @@ def test_poll_tells_of_a_file_that_cannot_be_written(pod: Pod) -> None:
         process.close()
 
 
+def test_poll_tells_of_a_full_file_while_another_is_being_copied(pod: Pod) -> None:
+    read, write = os.pipe()  # that nobody reads
+    script = "echo x; head -c 200000 /dev/zero >&2"
+    with (
+        open("/dev/full", "wb", 0) as full,
+        open(read, "rb") as reader,
+        open(write, "wb", 0) as stuck,
+    ):
+        process = pod.popen(script, shell=True, stdout=full, stderr=stuck)
+        with pytest.raises(OSError, match="No space left"):
+            eventually(lambda: process.poll() is not None)
+        reader.close()
+        process.close()
+
+
 @pytest.mark.half_close
 def test_signals_tell_the_truth(pod: Pod) -> None:
     with pod.popen(["cat"], stdin=PIPE, stdout=PIPE) as process:
