@@ -545,6 +545,7 @@ def test_the_raw_stream_tells_of_a_loss_however_it_is_read_r3(
     process.close()
 
 
+@pytest.mark.half_close
 def test_text_may_be_reconfigured_before_it_is_read(pod: Pod) -> None:
     with pod.popen(
         "printf 'caf\\351'; read x", stdin=PIPE, stdout=PIPE, text=True, shell=True
