@@ -167,9 +167,8 @@ class Communicating(Ending):
         if not isinstance(stream, TextReadStream):
             held = stream.held() if isinstance(stream, ReadStream) else b""
             return held + pipe.buffered()
-        if (
-            stream.touched
-        ):  # some of it is in the wrapper, as characters, and so cannot be left there
+        if stream.touched:
+            # Some of it is in the wrapper, as characters, and so cannot be left there.
             if stream not in self._texts:
                 self._texts[stream] = _rest(stream, errors)
             return self._texts[stream]

@@ -374,9 +374,9 @@ class TextReadStream(io.TextIOWrapper):
         if lost is None:
             return
         # Half a character is the loss's fault, not the text's.
-        errors = "replace" if self.errors in (None, "strict") else self.errors
+        errors = self.errors or "strict"
         lost = cast(ConnectionLost, fresh(lost))
-        lost.partial = gathered + self._below.take_half(errors or "replace")
+        lost.partial = gathered + self._below.take_half("replace" if errors == "strict" else errors)
         raise lost
 
     def close(self) -> None:

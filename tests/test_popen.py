@@ -432,12 +432,8 @@ def test_poll_knows_no_end_before_the_output_is_copied(pod: Pod) -> None:
 def test_poll_tells_of_a_file_that_cannot_be_written(pod: Pod) -> None:
     with open("/dev/full", "wb", 0) as full:
         process = pod.popen(["echo", "x"], stdout=full)
-
-        def polled() -> bool:
-            return process.poll() is not None
-
         with pytest.raises(OSError, match="No space left"):
-            eventually(polled)
+            eventually(lambda: process.poll() is not None)
         process.close()
 
 
