@@ -248,6 +248,18 @@ def place(client: Client) -> str:
     return f"copy-{os.getpid()}-{random.getrandbits(64):x}"
 
 
+@pytest.fixture
+def signals_are_heard() -> Iterator[None]:
+    """Have children hear the signals that whoever has started this may have had ignored, as nohup does."""
+    numbers = (signal.SIGHUP, signal.SIGTERM, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
+    ignored = [number for number in numbers if signal.getsignal(number) is signal.SIG_IGN]
+    for number in ignored:
+        signal.signal(number, signal.SIG_DFL)
+    yield
+    for number in ignored:
+        signal.signal(number, signal.SIG_IGN)
+
+
 @pytest.fixture(autouse=True)
 def _half_close(request: pytest.FixtureRequest) -> None:
     """Skip what ends stdin where the server cannot."""

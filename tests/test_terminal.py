@@ -197,6 +197,7 @@ def test_a_terminal_that_stands_still_loses_nothing(
 WAITS = remote("echo ready; exec sleep 60")
 
 
+@pytest.mark.usefixtures("signals_are_heard")
 def test_signals_that_kill_find_the_terminal_in_order(cluster: AnyCluster) -> None:
     """Restored, and then dead of the same signal with its default action."""
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator
 
 import pexpect
@@ -39,15 +38,8 @@ def _kubectl_can(request: pytest.FixtureRequest) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _signals_are_heard() -> Iterator[None]:
-    """Have children hear the signals that whoever has started this may have had ignored, as nohup does."""
-    numbers = (signal.SIGHUP, signal.SIGTERM, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
-    ignored = [number for number in numbers if signal.getsignal(number) is signal.SIG_IGN]
-    for number in ignored:
-        signal.signal(number, signal.SIG_DFL)
-    yield
-    for number in ignored:
-        signal.signal(number, signal.SIG_IGN)
+def _commands_hear_signals(signals_are_heard: None) -> None:
+    pass
 
 
 @pytest.fixture

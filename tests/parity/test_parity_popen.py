@@ -208,6 +208,7 @@ def died_of(process: Any, number: int) -> bool:
     )
 
 
+@pytest.mark.usefixtures("signals_are_heard")
 @pytest.mark.parametrize(
     ("call", "number"),
     [
