@@ -8,6 +8,7 @@ waited for, on Windows, it is a socketpair.
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import selectors
 import socket
@@ -44,8 +45,18 @@ def _pair() -> tuple[io.RawIOBase, io.RawIOBase]:
                 cast(io.RawIOBase, reader.makefile("rb", buffering=0)),
                 cast(io.RawIOBase, writer.makefile("wb", buffering=0)),
             )
-    read, write = os.pipe()
-    return io.FileIO(read, "rb"), io.FileIO(write, "wb")
+    numbers: list[int] = []
+    try:
+        # In one step of the interpreter: Ctrl-C comes between two, most of all behind a system call.
+        numbers.extend(itertools.chain.from_iterable(itertools.starmap(os.pipe, [()])))
+        read, write = (
+            io.FileIO("a pipe", mode, opener=lambda *_: numbers.pop(0)) for mode in ("rb", "wb")
+        )
+        return read, write
+    except BaseException:
+        for number in numbers:
+            os.close(number)
+        raise
 
 
 def _ends(*, reading: bool) -> tuple[io.RawIOBase, io.RawIOBase]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 from kubews.ending import Ending
 from kubews.errors import (
@@ -14,6 +15,7 @@ from kubews.errors import (
     TimeoutExpired,
 )
 from kubews.protocol.channels import STDERR, STDIN, STDOUT, Channels
+from kubews.streams import Stream
 from kubews.transport.deadline import Deadline
 from kubews.transport.outbox import Unsent
 from kubews.transport.pipe import Pipe
@@ -33,14 +35,12 @@ class Communicating(Ending):
     stderr: Any = None
     _text: bool
     _tty: bool
-    _encoding: Optional[str]
-    _errors: Optional[str]
     _lock: threading.RLock
     _communicating = False
     _results: Optional[tuple[Any, Any]] = None
     _unsent: Optional[Unsent] = None
-    # What was read out of wrappers of text by a call that then failed.
-    _texts: dict[Any, str]
+    # What was read out of wrappers of text by a call that then failed, or how it was no text.
+    _texts: dict[Any, Union[str, UnicodeDecodeError]]
 
     @property
     def subprotocol(self) -> str:
@@ -66,6 +66,8 @@ class Communicating(Ending):
         Raises:
             TimeoutExpired: ``stdout`` and ``stderr`` have what came so far, as bytes, without what a buffer
                 has read ahead for a call before.
+            ValueError: ``fileno()`` of a stream was called, perhaps in another thread meanwhile: some of the
+                output is in the descriptor.
             HalfCloseUnsupported: the server (v4) cannot end stdin; nothing was sent, and the
                 connection is closed.
             ConnectionLost: ``partial`` is the tuple of stdout and stderr so far.
@@ -87,9 +89,7 @@ class Communicating(Ending):
         deadline = Deadline(timeout)
         if self._results is not None and not input:
             return self._results
-        for stream in (self.stdin, self.stdout, self.stderr):
-            if stream is not None and not stream.closed and stream.bridged:
-                raise ValueError(f"communicate() cannot use {stream!r}: fileno() was called")
+        self._refuse_descriptors()
         collected = [pipe for stream, pipe in self._outputs() if pipe and not stream.closed]
         limits = [pipe.limit for pipe in collected]
         try:
@@ -108,19 +108,25 @@ class Communicating(Ending):
             so_far = [None if pipe is None else pipe.buffered() for _, pipe in self._outputs()]
             raise TimeoutExpired(self.args, timeout or 0.0, *so_far) from exc
         except (ConnectionLost, ExecError) as exc:
-            out, err = (self._gathered(stream, pipe, "replace") for stream, pipe in self._outputs())
+            out, err = (self._gathered(stream, pipe, lost=True) for stream, pipe in self._outputs())
             exc.partial = (out, err)
             raise
         finally:  # nobody collects any more
             for pipe, limit in zip(collected, limits, strict=True):
                 pipe.limit = limit
-        out, err = (self._gathered(stream, pipe, self._errors) for stream, pipe in self._outputs())
+        out, err = (self._gathered(stream, pipe) for stream, pipe in self._outputs())
+        self._refuse_descriptors()  # another thread may just have taken some of it
         # Kept before anything is closed: a call that Ctrl-C has stopped can be made again.
         self._results = (out, err)
         for stream in (self.stdout, self.stderr):
             if stream is not None:
                 stream.close()
         return self._results
+
+    def _refuse_descriptors(self) -> None:
+        for stream, pipe in ((self.stdin, None), *self._outputs()):
+            if stream is not None and not stream.closed and has_descriptor(stream, pipe):
+                raise ValueError(f"communicate() cannot use {stream!r}: fileno() was called")
 
     def _feed(self, input: Any, deadline: Deadline) -> None:
         if self._unsent is None:
@@ -135,19 +141,20 @@ class Communicating(Ending):
             self._unsent = Unsent(self._encoded(input))
         elif input:
             raise ValueError("Cannot send input after starting communication")
-        try:
+        # The process may not want all of it; its exit code tells more than that.
+        with contextlib.suppress(StreamBroken):
+            if not self.stdin.closed:
+                self.stdin.flush()  # what a wrapper of the user's still holds
             while not self._unsent.done:
                 self._connection.send(STDIN, self._unsent, deadline)
-        except StreamBroken:
-            pass  # the process did not want all of it; its exit code tells more than this
-        if not self.stdin.closed:
+        with contextlib.suppress(StreamBroken):
             self.stdin.close()
 
     def _encoded(self, input: Any) -> bytes:
         if input is None:
             return b""
         if self._text:
-            return bytes(input.encode(self._encoding or "utf-8", self._errors or "strict"))
+            return bytes(input.encode(self.stdin.encoding, self.stdin.errors))
         return memoryview(input).tobytes()
 
     def _outputs(self) -> list[tuple[Any, Optional[Pipe]]]:
@@ -158,21 +165,39 @@ class Communicating(Ending):
             for channel, stream in pairs
         ]
 
-    def _gathered(self, stream: Any, pipe: Optional[Pipe], errors: Optional[str]) -> Any:
-        """Return what is left of an output that has ended, and leave it there if that is possible."""
+    def _gathered(self, stream: Any, pipe: Optional[Pipe], *, lost: bool = False) -> Any:
+        """Return what is left of an output that has ended, and leave it there if that is possible.
+
+        Args:
+            stream: stdout or stderr.
+            pipe: its bytes.
+            lost: whether it may have ended within a character: what is no text is replaced.
+        """
         if stream is None or pipe is None:
             return None
         if stream.closed:
             return "" if self._text else b""
-        if not isinstance(stream, TextReadStream):
+        if isinstance(stream, TextReadStream):
+            if stream.touched:
+                return self._kept_text(stream, lost=lost)
+            errors = "replace" if lost else stream.errors or "strict"
+            return universal(pipe.buffered().decode(stream.encoding, errors))
+        if isinstance(stream, (ReadStream, Stream)) or lost:
             held = stream.held() if isinstance(stream, ReadStream) else b""
             return held + pipe.buffered()
-        if stream.touched:
-            # Some of it is in the wrapper, as characters, and so cannot be left there.
-            if stream not in self._texts:
-                self._texts[stream] = _rest(stream, errors)
-            return self._texts[stream]
-        return universal(pipe.buffered().decode(self._encoding or "utf-8", errors or "strict"))
+        return stream.read()  # a wrapper of the user's
+
+    def _kept_text(self, stream: TextReadStream, *, lost: bool) -> str:
+        # Some of it is in the wrapper, as characters, and so cannot be left there.
+        if stream not in self._texts:
+            try:
+                self._texts[stream] = _rest(stream, lost=lost)
+            except UnicodeDecodeError as exc:
+                self._texts[stream] = exc.with_traceback(None)  # whose frames hold us
+        text = self._texts[stream]
+        if isinstance(text, UnicodeDecodeError):
+            raise fresh(text)
+        return text
 
     def _need_half_close(self) -> None:
         if Channels(self.subprotocol, self._tty).can_end_stdin:
@@ -185,12 +210,20 @@ class Communicating(Ending):
         )
 
 
-def _rest(stream: TextReadStream, errors: Optional[str]) -> str:
+def has_descriptor(stream: Any, pipe: Optional[Pipe]) -> bool:
+    """Tell whether a stream, which may be a wrapper of the user's, is used through a descriptor.
+
+    Threads: any.
+    """
+    return getattr(stream, "bridged", False) or (pipe is not None and pipe.moved)
+
+
+def _rest(stream: TextReadStream, *, lost: bool) -> str:
     try:
         return stream.read()
     except ConnectionLost as exc:
         return str(exc.partial)
     except UnicodeDecodeError as exc:
-        if errors != "replace":
+        if not lost:
             raise
         return stream.salvaged(exc)

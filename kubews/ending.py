@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Optional
 
+from kubews.copier import OutputCopier
 from kubews.errors import ConnectionLost
 from kubews.signals import GRACE, KILL, TERM, Tree
 from kubews.transport.connection import Connection
-from kubews.transport.deadline import Deadline
+from kubews.transport.deadline import NEVER, Deadline
 from kubews.transport.pipe import Pipe
 from kubews.transport.wait import Expired
 
 # Seconds for the Status of a process that is gone.
 _STATUS_GRACE = 5.0
+
+# Seconds for its last output to be in the user's files, which may be stuck.
+_COPY_GRACE = 0.5
 
 
 class Ending:
@@ -27,10 +31,17 @@ class Ending:
     _connection: Connection
     _tree: Optional[Tree] = None
     _returncode: Optional[int] = None
+    _copiers: Sequence[OutputCopier] = ()
 
-    def poll(self) -> Optional[int]:
-        """Return the exit code, None while the process runs."""
+    def _exit_code(self, deadline: Deadline, *, explain: bool = False) -> int:
+        """Wait until the process has ended; raise what it is if there is no exit code."""
         raise NotImplementedError
+
+    def _copied(self, deadline: Deadline) -> None:
+        """Wait until all output is in the user's files; raise what one of them has raised."""
+        # What one has raised is told before another is waited for.
+        for copier in sorted(self._copiers, key=lambda copier: not copier.done.done()):
+            copier.done.get(deadline)
 
     def send_signal(self, sig: int, *, children: bool = True) -> None:
         """Send a signal to the process and to everything that it has started; needs ``signals=True``.
@@ -51,8 +62,10 @@ class Ending:
         """
         if self._tree is not None:
             self._tree.send(sig, children=children)
-        elif self.poll() is None:
+        elif not self._connection.status.done():
             raise self._unreachable()
+        elif self._returncode is None:
+            self._exit_code(NEVER)  # which says so if nobody will know how it ended
 
     def terminate(self) -> None:
         """Send SIGTERM; see ``send_signal``."""
@@ -103,4 +116,6 @@ class Ending:
         """Take the exit code of what is known to be gone, if the connection can tell it."""
         with contextlib.suppress(Expired, ConnectionLost):
             status = self._connection.status.get(Deadline(_STATUS_GRACE if gone else 0.0))
-            self._returncode = status.exit_code
+            with contextlib.suppress(Exception):  # of a file: that is for wait() and poll() to tell
+                self._copied(Deadline(_COPY_GRACE))
+                self._returncode = status.exit_code

@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any, Optional, Union
 from kubews import redirection
 from kubews.client import Client
 from kubews.command import Args, StrOrBytesPath, command, cure
-from kubews.communicate import Communicating
+from kubews.communicate import Communicating, has_descriptor
 from kubews.copier import InputCopier, OutputCopier
 from kubews.errors import (
     ConnectionLost,
     ExecError,
     HalfCloseUnsupported,
-    KubewsError,
     StreamBroken,
     TerminalError,
     TimeoutExpired,
@@ -252,16 +251,11 @@ class Popen(Communicating):
 
         Threads: does not block.
         """
-        if self._returncode is not None or not self._connection.status.done():
-            return self._returncode
-        if self._has_exit_code():  # what is none is told at once
+        if self._returncode is None and self._connection.status.done():
             # A local process has ended when its last byte is written.
-            copied = [copier.done for copier in self._copiers if copier.done.done()]
-            for done in copied:
-                done.get(NEVER)
-            if len(copied) < len(self._copiers):
-                return None
-        return self._ended(NEVER, explain=False)
+            with contextlib.suppress(Expired):
+                self._ended(Deadline(0), explain=False)
+        return self._returncode
 
     def wait(self, timeout: Optional[float] = None) -> int:
         """Wait for the process to end; what is copied to files is then copied.
@@ -276,6 +270,7 @@ class Popen(Communicating):
             TimeoutExpired: it still runs.
             ConnectionLost: how it ended will never be known.
             ExecError: it could not start, or broke on the way.
+            Exception: of a file to which its output was to be copied.
 
         Threads: blocks.
         """
@@ -286,16 +281,9 @@ class Popen(Communicating):
 
     def _ended(self, deadline: Deadline, *, explain: bool) -> int:
         code = self._exit_code(deadline, explain=explain)
-        for copier in self._copiers:
-            copier.done.get(deadline)
+        self._copied(deadline)
         self._returncode = code
         return code
-
-    def _has_exit_code(self) -> bool:
-        try:
-            return self._connection.status.get(NEVER).exit_code is not None
-        except KubewsError:
-            return False
 
     def _exit_code(self, deadline: Deadline, *, explain: bool = False) -> int:
         try:
@@ -391,7 +379,7 @@ class Popen(Communicating):
 
     def _leave(self) -> None:
         for stream, pipe in self._outputs():
-            if pipe is not None and not stream.bridged:
+            if pipe is not None and not has_descriptor(stream, pipe):
                 pipe.close()  # first, for a wrapper cannot be closed while somebody reads through it
         for stream in (self.stdout, self.stderr, self.stdin):
             _close(stream)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import io
 import subprocess
 from typing import Any, Optional
 
@@ -40,7 +41,8 @@ def check_text(encoding: Optional[str], errors: Optional[str]) -> None:
         LookupError: there is no such encoding, or no such way to treat errors.
     """
     if encoding is not None:
-        codecs.lookup(encoding)
+        # Refuses the encodings of codecs that make no text, too.
+        io.TextIOWrapper(io.BytesIO(), encoding=encoding)
     if errors is not None:
         codecs.lookup_error(errors)
 

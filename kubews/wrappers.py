@@ -66,6 +66,7 @@ class _BelowText(_Below):
         super().__init__(stream, file)
         self._read = getattr(file, "read1", file.read)
         self._half = b""  # the first bytes of a character whose others have not come
+        self._state = 0  # of the decoder, before what was given out last
         self.use(encoding)
         #: How the bytes ended, if a lost connection ended them.
         self.lost: Optional[ConnectionLost] = None
@@ -78,22 +79,34 @@ class _BelowText(_Below):
 
     def take_half(self, errors: str) -> str:
         """Return what there is of a character that was cut, once."""
-        half = self._rest()
+        half, state = self._rest(), self._decoder.getstate()[1]
         if not half:
             return ""
+        try:
+            return self._decode(half, errors, state)
+        except Exception:
+            # The handler is strict, or for writing only, or the user's. What counts is the loss.
+            return self._decode(half, "replace", state)
+
+    def replaced(self, data: bytes) -> str:
+        """Return the text of what was given out last, with all that is none replaced."""
+        return self._decode(data, "replace", self._state)
+
+    def _decode(self, data: bytes, errors: str, state: int) -> str:
         decoder = self._new_decoder(errors)
-        decoder.setstate((b"", self._decoder.getstate()[1]))
-        return decoder.decode(half, True)
+        decoder.setstate((b"", state))
+        return decoder.decode(data, True)
 
     def read1(self, size: int = -1) -> Any:
         """Read what is there, in whole characters; nothing at the end."""
+        self._state = self._decoder.getstate()[1]
         while True:
             try:
                 data = self._read(size)
             except ConnectionLost as exc:
                 self.lost = cast(ConnectionLost, fresh(exc))
                 return b""
-            if not data:
+            if not data:  # None if it is a descriptor that the user has made non-blocking
                 return self._rest() or data
             whole = self._whole(data)
             if whole:
@@ -101,6 +114,7 @@ class _BelowText(_Below):
 
     def read(self) -> Any:
         """Read to the end."""
+        self._state = self._decoder.getstate()[1]
         data = self._file.read_out()
         self.lost = _loss(self._stream)
         if self.lost is not None:
@@ -284,7 +298,7 @@ class TextReadStream(io.TextIOWrapper):
         self._bytes: Any = ReadStream(stream, size) if size else stream
         self._below = _BelowText(stream, self._bytes, encoding)
         super().__init__(cast(io.BufferedReader, self._below), encoding=encoding, errors=errors)
-        #: Whether characters were read, so that some may be decoded and not yet given out.
+        #: Whether some of it may have been read, so that it is in a buffer or decoded and not yet given out.
         self.touched = False
 
     @property
@@ -339,7 +353,8 @@ class TextReadStream(io.TextIOWrapper):
         Threads: one.
         """
         # The bytes are in the exception; what had been decoded before them is still in the wrapper.
-        return self._decoded() + universal(exc.object.decode(self.encoding, "replace"))
+        text = universal(self._below.replaced(exc.object))
+        return self._decoded() + text
 
     def _decoded(self) -> str:
         characters = []
@@ -373,10 +388,8 @@ class TextReadStream(io.TextIOWrapper):
         lost = self._below.lost
         if lost is None:
             return
-        # Half a character is the loss's fault, not the text's.
-        errors = self.errors or "strict"
         lost = cast(ConnectionLost, fresh(lost))
-        lost.partial = gathered + self._below.take_half("replace" if errors == "strict" else errors)
+        lost.partial = gathered + self._below.take_half(self.errors or "strict")
         raise lost
 
     def close(self) -> None:

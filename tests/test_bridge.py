@@ -545,6 +545,21 @@ def test_a_descriptor_made_while_the_loop_stops_has_all_of_the_output() -> None:
         stream.close()
 
 
+def test_communicate_does_not_return_what_a_descriptor_has_left_of_it(pod: Pod) -> None:
+    """What another thread takes while it gathers is no part of the output."""
+    script = "printf a; sleep 1; head -c 300000 /dev/zero"
+    with pod.popen(script, shell=True, stdout=PIPE) as process:
+        gathering = in_thread(process.communicate)
+        assert eventually(lambda: process._connection.pipes[1].size == 1)
+        process.stdout.fileno()
+        with pytest.raises(ValueError, match=r"fileno\(\)"):
+            gathering.result(seconds(20))
+        got = b""
+        while piece := process.stdout.raw.recv(1 << 20, seconds(10)):
+            got += piece
+        assert got
+
+
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # ends of pipes that nobody has yet
 def test_an_interrupted_fileno_loses_no_byte() -> None:
     """The loop takes bytes as soon as it hears of a descriptor, so that has to be in somebody's hands then."""

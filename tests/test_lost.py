@@ -447,6 +447,8 @@ def test_a_loss_in_the_middle_of_a_character_is_a_loss_r5(read) -> None:
         ("utf-8", "strict", "añ€😀".encode()[:-1], "\N{REPLACEMENT CHARACTER}"),
         ("utf-8", "surrogateescape", "a€".encode()[:-1], "\udce2\udc82"),
         ("utf-8", "ignore", "a€".encode()[:-1], ""),
+        ("utf-8", "surrogatepass", "a€".encode()[:-1], "\N{REPLACEMENT CHARACTER}"),
+        ("utf-8", "xmlcharrefreplace", "a€".encode()[:-1], "\N{REPLACEMENT CHARACTER}"),
         ("utf-8-sig", None, "a€".encode("utf-8-sig")[:-1], "\N{REPLACEMENT CHARACTER}"),
         ("utf-16", None, "añ😀".encode("utf-16")[:-1], "\N{REPLACEMENT CHARACTER}"),
         ("shift_jis", None, "aあい".encode("shift_jis")[:-1], "\N{REPLACEMENT CHARACTER}"),
@@ -472,6 +474,43 @@ def test_text_of_every_encoding_up_to_a_cut_character_comes_first_r5(
                 text.read(99)
             assert caught.value.partial == half
             connection.join(Deadline(seconds(10)))
+
+
+@pytest.mark.parametrize(
+    ("encoding", "begun", "first", "rest", "partial"),
+    [
+        ("utf-8", "a\n", b"a\n", "é".encode() + b"\xff!", "é\N{REPLACEMENT CHARACTER}!"),
+        (
+            "utf-16",
+            "a\n",
+            "\ufeffa\n".encode("utf-16-be"),
+            b"\xd8\0\0b",
+            "\N{REPLACEMENT CHARACTER}b",
+        ),
+        (
+            "iso2022_jp",
+            "あ",
+            "あ".encode("iso2022_jp")[:-3],
+            b"$$\x1b(B\xff",
+            "い\N{REPLACEMENT CHARACTER}",
+        ),
+    ],
+)
+def test_what_is_no_text_before_a_loss_is_in_its_partial_r5(
+    encoding: str, begun: str, first: bytes, rest: bytes, partial: str
+) -> None:
+    """R-5: replaced, and the rest decoded as what it is."""
+    with opened() as (connection, peer):
+        raw = Stream(Session(connection), 1, connection.pipes[1])
+        text = TextReadStream(raw, 8192, encoding, None)
+        peer.send(data(1, first))
+        assert text.read(len(begun)) == begun
+        peer.send(data(1, rest))
+        peer.close()
+        with pytest.raises(kubews.ConnectionLost) as caught:
+            text.read()
+        assert caught.value.partial == partial
+        connection.join(Deadline(seconds(10)))
 
 
 @pytest.mark.parametrize("bufsize", [-1, 0])

@@ -162,6 +162,30 @@ def test_communicate_again_loses_no_text_of_a_call_that_was_stopped(
             assert process.communicate() == ("two\n", "rr\n")
 
 
+@pytest.mark.half_close
+@pytest.mark.parametrize("touched", [False, True])
+def test_communicate_again_says_again_that_it_is_not_text(pod: Pod, touched: bool) -> None:
+    pipes = {"stdin": PIPE, "stdout": PIPE, "stderr": PIPE}
+    script = "echo a; read x; printf 'b\\351c'"
+    with pod.popen(script, shell=True, text=True, **pipes) as process:
+        if touched:
+            assert process.stdout.readline() == "a\n"
+        for _ in range(3):
+            with pytest.raises(UnicodeDecodeError):
+                process.communicate()
+        assert process.returncode == 0
+
+
+@pytest.mark.half_close
+def test_what_a_wrapper_of_the_users_holds_may_be_unwanted(pod: Pod) -> None:
+    with pod.popen(["true"], stdin=PIPE) as process:
+        process.stdin = io.BufferedWriter(process.stdin)
+        process.stdin.write(b"held")
+        process.wait()
+        assert process.communicate(b"sent") == (None, None)
+        assert process.stdin.closed
+
+
 def test_communicate_again_gives_the_same(pod: Pod) -> None:
     for options in ({}, {"text": True}, {"bufsize": 0}):
         with pod.popen(["printf", "a\\r\\nb"], stdout=PIPE, stderr=PIPE, **options) as process:
@@ -450,6 +474,27 @@ def test_poll_tells_of_a_full_file_while_another_is_being_copied(pod: Pod) -> No
             eventually(lambda: process.poll() is not None)
         reader.close()
         process.close()
+
+
+def test_signals_to_what_has_ended_do_nothing_while_its_output_is_copied(pod: Pod) -> None:
+    read, write = os.pipe()  # that nobody reads yet
+    with open(read, "rb") as reader, open(write, "wb", 0) as stuck:
+        with pod.popen(["head", "-c", "200000", "/dev/zero"], stdout=stuck) as process:
+            assert eventually(process._connection.status.done)
+            for call in (process.terminate, process.kill, lambda: process.send_signal(1)):
+                call()
+            assert process.poll() is None
+            assert len(reader.read(200000)) == 200000
+            assert process.wait(seconds(10)) == 0
+
+
+def test_signals_to_what_is_lost_say_so(pod: Pod) -> None:
+    with pod.popen(["sleep", "20"], stdout=PIPE) as process:
+        process.stdout.raw.abort()
+        with pytest.raises(kubews.ConnectionLost):
+            eventually(lambda: process.poll() is not None)
+        with pytest.raises(kubews.ConnectionLost):
+            process.terminate()
 
 
 @pytest.mark.half_close

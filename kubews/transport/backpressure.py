@@ -116,7 +116,7 @@ class Backpressure:
 
 def _comes_back(pipe: Pipe) -> bool:
     # Whoever takes for a file or a descriptor: that may be slow, a pager or a terminal.
-    return pipe.bridged or isinstance(pipe.owner, PatientThread)
+    return pipe.moved or isinstance(pipe.owner, PatientThread)
 
 
 def _at_work(owner: Optional[threading.Thread], parked: set[threading.Thread]) -> bool:

@@ -269,7 +269,7 @@ class Connection(Link):
         kept = self.succeeded()
         for pipe in self.pipes.values():
             # A child that reads from a descriptor gets all that a process left behind, as from any pipe.
-            if not (kept and pipe.bridged):
+            if not (kept and pipe.moved):
                 pipe.discard(lost)
                 pipe.wake()
 

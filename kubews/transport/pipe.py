@@ -71,7 +71,7 @@ class Pipe:
         self._owner: Callable[[], Optional[threading.Thread]] = lambda: None
         self._when = 0.0
         #: Whether a descriptor stands for it, of which others may have copies. Then readers get ``Moved``.
-        self.bridged = False
+        self.moved = False
         #: Whether bytes came after the reader had closed.
         self.unwanted = False
 
@@ -377,7 +377,7 @@ class Pipe:
 
         Threads: the loop's.
         """
-        self.bridged = True
+        self.moved = True
         self.readers.wake_all()
 
     def _take_here(self, size: int, taken: Taken) -> Optional[int]:
@@ -433,7 +433,7 @@ class Pipe:
         return None if self._end() is None else b""
 
     def _check_here(self) -> None:
-        if self.bridged and not self._closed:
+        if self.moved and not self._closed:
             raise Moved
 
     def _end(self) -> Optional[int]:

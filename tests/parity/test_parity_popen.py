@@ -152,6 +152,42 @@ def test_communicate_of_what_is_not_text(sp: Any) -> None:
 
 
 @pytest.mark.half_close
+def test_communicate_uses_the_encodings_of_the_streams(sp: Any) -> None:
+    script = ["sh", "-c", "cat; printf '\\351' >&2"]
+    pipes = {"stdin": sp.PIPE, "stdout": sp.PIPE, "stderr": sp.PIPE}
+    with sp.Popen(script, text=True, **pipes) as process:
+        process.stdin.reconfigure(encoding="utf-16-le")
+        process.stdout.reconfigure(encoding="latin-1")
+        process.stderr.reconfigure(errors="replace")
+        assert process.communicate("é") == ("\xe9\0", "\N{REPLACEMENT CHARACTER}")
+
+
+@pytest.mark.parametrize("wrapped", [io.TextIOWrapper, io.BufferedReader])
+def test_wrappers_of_the_users_own(sp: Any, wrapped: Any) -> None:
+    for leave in (False, True):
+        with sp.Popen(["printf", "a\\r\\nb"], stdout=sp.PIPE) as process:
+            text = wrapped is io.TextIOWrapper
+            process.stdout = wrapped(process.stdout, **({"newline": ""} if text else {}))
+            if not leave:
+                assert process.communicate() == ("a\r\nb" if text else b"a\r\nb", None)
+        assert process.stdout.closed
+        assert process.returncode is not None
+
+
+@pytest.mark.half_close
+@pytest.mark.parametrize("wrapped", [io.TextIOWrapper, io.BufferedWriter])
+def test_what_a_stdin_still_holds_goes_out_before_the_input(sp: Any, wrapped: Any) -> None:
+    with sp.Popen(["cat"], 0, stdin=sp.PIPE, stdout=sp.PIPE) as process:
+        process.stdin = wrapped(process.stdin)
+        process.stdin.write("held, " if wrapped is io.TextIOWrapper else b"held, ")
+        assert process.communicate(b"sent") == (b"held, sent", None)
+    with sp.Popen(["cat"], stdin=sp.PIPE, stdout=sp.PIPE, text=True) as process:
+        process.stdin.reconfigure(write_through=False)
+        process.stdin.write("held, ")
+        assert process.communicate("sent") == ("held, sent", None)
+
+
+@pytest.mark.half_close
 def test_leaving_the_block_closes_and_waits(sp: Any) -> None:
     pipes = {"stdin": sp.PIPE, "stdout": sp.PIPE, "stderr": sp.PIPE}
     with sp.Popen(["sh", "-c", "cat; exit 6"], **pipes) as process:

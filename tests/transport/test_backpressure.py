@@ -233,9 +233,9 @@ def test_who_has_read_long_ago_need_not_come_back(scene: Scene) -> None:
     assert not scene.rule().may_read(False)
     give(scene.pipes[OUT], reader, idle=3600)
     assert scene.rule().may_read(False)
-    scene.pipes[OUT].bridged = True  # the thread of the loop takes, for somebody who may be slow
+    scene.pipes[OUT].moved = True  # the thread of the loop takes, for somebody who may be slow
     assert not scene.rule().may_read(False)
-    scene.pipes[OUT].bridged = False
+    scene.pipes[OUT].moved = False
     give(scene.pipes[ERR], reader, idle=1)
     assert not scene.rule().may_read(False)
     give(scene.pipes[ERR], reader, idle=3600)

@@ -162,7 +162,7 @@ def test_a_loop_that_stops_takes_no_bridge() -> None:
 def test_what_a_child_reads_is_not_dropped_with_the_connection() -> None:
     """Behind a Status, which says that it is all there is; a stream without a child loses what nobody read."""
     with opened() as (connection, peer):
-        connection.pipes[1].bridged = True
+        connection.pipes[1].moved = True
         peer.send(data(1, b"for the child"), data(2, b"for nobody"), data(3, SUCCESS))
         connection.status.get(soon())
         closing = in_thread(connection.close, 0.2)
