@@ -1,18 +1,17 @@
 """What subprocess would put around a raw stream: buffers and text, for connections that can be lost.
 
-An exception from below makes the wrappers of ``io`` drop what they have gathered. So to the wrapper a
-lost connection is the end of the file, and the method that was called raises ConnectionLost where it
-would otherwise return nothing.
+The wrappers of ``io`` are told nothing of a loss (see ``below``): the method that was called raises
+ConnectionLost where it would otherwise return nothing.
 """
 
 from __future__ import annotations
 
-import codecs
 import io
 import operator
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, AnyStr, Optional, Union, cast
+from typing import TYPE_CHECKING, Any, AnyStr, Optional, cast
 
+from kubews.below import BelowBuffer, BelowText, loss_of
 from kubews.errors import ConnectionLost
 from kubews.streams import Stream
 from kubews.transport.wait import fresh
@@ -22,119 +21,6 @@ if TYPE_CHECKING:
 
 #: Bytes that a buffered stream reads at a time.
 BUFFER_SIZE = 65536
-
-
-class _Below:
-    """What a wrapper of ``io`` reads.
-
-    Args:
-        stream: the raw one.
-        file: it, or its buffer, to which all goes that is not said here.
-    """
-
-    # Wrappers ask for each line: a method in Python would be a fifth of its cost.
-    closed: Any = property(operator.attrgetter("_stream.closed"))
-
-    def __init__(self, stream: Stream, file: Union[ReadStream, Stream]) -> None:
-        self._stream = stream
-        self._file = file
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._file, name)
-
-
-class _BelowBuffer(_Below):
-    """A raw stream for which a lost connection is the end."""
-
-    def __init__(self, stream: Stream) -> None:
-        super().__init__(stream, stream)
-        # No methods of this class: Ctrl-C behind the call in one would lose what was read.
-        self.readinto = stream.fill
-        self.readall = stream.read_out
-
-
-class _BelowText(_Below):
-    """A stream of bytes for which a lost connection is the end, and which keeps a character that it has cut.
-
-    Args:
-        stream: the raw one.
-        file: it, or its buffer.
-        encoding: of the text.
-    """
-
-    def __init__(self, stream: Stream, file: Union[ReadStream, Stream], encoding: str) -> None:
-        super().__init__(stream, file)
-        self._read = getattr(file, "read1", file.read)
-        self._half = b""  # the first bytes of a character whose others have not come
-        self._state = 0  # of the decoder, before what was given out last
-        self.use(encoding)
-        #: How the bytes ended, if a lost connection ended them.
-        self.lost: Optional[ConnectionLost] = None
-
-    def use(self, encoding: str) -> None:
-        """Take it for the encoding, before anything is read."""
-        self._new_decoder = codecs.getincrementaldecoder(encoding)
-        # Only to know where characters end.
-        self._decoder = self._new_decoder("ignore")
-
-    def take_half(self, errors: str) -> str:
-        """Return what there is of a character that was cut, once."""
-        half, state = self._rest(), self._decoder.getstate()[1]
-        if not half:
-            return ""
-        try:
-            return self._decode(half, errors, state)
-        except Exception:
-            # The handler is strict, or for writing only, or the user's. What counts is the loss.
-            return self._decode(half, "replace", state)
-
-    def replaced(self, data: bytes) -> str:
-        """Return the text of what was given out last, with all that is none replaced."""
-        return self._decode(data, "replace", self._state)
-
-    def _decode(self, data: bytes, errors: str, state: int) -> str:
-        decoder = self._new_decoder(errors)
-        decoder.setstate((b"", state))
-        return decoder.decode(data, True)
-
-    def read1(self, size: int = -1) -> Any:
-        """Read what is there, in whole characters; nothing at the end."""
-        self._state = self._decoder.getstate()[1]
-        while True:
-            try:
-                data = self._read(size)
-            except ConnectionLost as exc:
-                self.lost = cast(ConnectionLost, fresh(exc))
-                return b""
-            if not data:  # None if it is a descriptor that the user has made non-blocking
-                return self._rest() or data
-            whole = self._whole(data)
-            if whole:
-                return whole
-
-    def read(self) -> Any:
-        """Read to the end."""
-        self._state = self._decoder.getstate()[1]
-        data = self._file.read_out()
-        self.lost = _loss(self._stream)
-        if self.lost is not None:
-            return self._whole(data)
-        return data if data is None else self._rest() + data
-
-    def _whole(self, data: bytes) -> bytes:
-        try:
-            self._decoder.decode(data)
-        except UnicodeError:
-            return data  # idna ignores nothing, and has no half characters
-        data = self._half + data if self._half else data
-        self._half = self._decoder.getstate()[0]
-        return data[: len(data) - len(self._half)] if self._half else data
-
-    def _rest(self) -> bytes:
-        """Give out half a character: what is wrong is the text."""
-        rest, self._half = self._half, b""
-        self._decoder.setstate((b"", self._decoder.getstate()[1]))
-        return rest
 
 
 class ReadStream(io.BufferedReader):
@@ -153,7 +39,7 @@ class ReadStream(io.BufferedReader):
 
     def __init__(self, stream: Stream, size: int = BUFFER_SIZE) -> None:
         self._stream = stream
-        super().__init__(cast(io.RawIOBase, _BelowBuffer(stream)), size)
+        super().__init__(cast(io.RawIOBase, BelowBuffer(stream)), size)
 
     @property
     def raw(self) -> Stream:  # type: ignore[override]
@@ -174,7 +60,7 @@ class ReadStream(io.BufferedReader):
         data = super().read(size)
         to_end = size is None or size < 0
         if to_end or (size and not data):
-            self._raise_loss(data)
+            self._raiseloss_of(data)
         return data
 
     def read_out(self) -> bytes:
@@ -193,7 +79,7 @@ class ReadStream(io.BufferedReader):
         _check_fork(self._stream)
         data = super().read1(size)
         if size and not data:
-            self._raise_loss(data)
+            self._raiseloss_of(data)
         return data
 
     def readinto(self, buffer: WriteableBuffer, /) -> int:
@@ -204,7 +90,7 @@ class ReadStream(io.BufferedReader):
         _check_fork(self._stream)
         count = super().readinto(buffer)
         if not count and memoryview(buffer).nbytes:
-            self._raise_loss(b"")
+            self._raiseloss_of(b"")
         return count
 
     def readinto1(self, buffer: WriteableBuffer, /) -> int:
@@ -215,7 +101,7 @@ class ReadStream(io.BufferedReader):
         _check_fork(self._stream)
         count = super().readinto1(buffer)
         if not count and memoryview(buffer).nbytes:
-            self._raise_loss(b"")
+            self._raiseloss_of(b"")
         return count
 
     def readline(self, size: Optional[int] = -1, /) -> bytes:
@@ -226,7 +112,7 @@ class ReadStream(io.BufferedReader):
         _check_fork(self._stream)
         data = super().readline(-1 if size is None else size)
         if size != 0 and not data:
-            self._raise_loss(data)
+            self._raiseloss_of(data)
         return data
 
     def peek(self, size: int = 0, /) -> bytes:
@@ -236,7 +122,7 @@ class ReadStream(io.BufferedReader):
         """
         data = self.held(size)
         if not data:
-            self._raise_loss(b"")
+            self._raiseloss_of(b"")
         return data
 
     def held(self, size: int = 0) -> bytes:
@@ -262,8 +148,8 @@ class ReadStream(io.BufferedReader):
         super().detach()
         return self._stream
 
-    def _raise_loss(self, gathered: bytes) -> None:
-        if (loss := _loss(self._stream)) is not None:
+    def _raiseloss_of(self, gathered: bytes) -> None:
+        if (loss := loss_of(self._stream)) is not None:
             loss.partial = gathered
             raise loss
 
@@ -296,7 +182,7 @@ class TextReadStream(io.TextIOWrapper):
         encoding = encoding or "utf-8"
         self._stream = stream
         self._bytes: Any = ReadStream(stream, size) if size else stream
-        self._below = _BelowText(stream, self._bytes, encoding)
+        self._below = BelowText(stream, self._bytes, encoding)
         super().__init__(cast(io.BufferedReader, self._below), encoding=encoding, errors=errors)
         #: Whether some of it may have been read, so that it is in a buffer or decoded and not yet given out.
         self.touched = False
@@ -344,7 +230,7 @@ class TextReadStream(io.TextIOWrapper):
                 raise
             text = self.salvaged(exc)
         if to_end or (size and not text):
-            self._raise_loss(text)
+            self._raiseloss_of(text)
         return text
 
     def salvaged(self, exc: UnicodeDecodeError) -> str:
@@ -374,7 +260,7 @@ class TextReadStream(io.TextIOWrapper):
         self.touched = True
         text = super().readline(size)
         if size != 0 and not text:
-            self._raise_loss(text)
+            self._raiseloss_of(text)
         return text
 
     def readlines(self, hint: Optional[int] = -1, /) -> list[str]:  # type: ignore[override]
@@ -384,7 +270,7 @@ class TextReadStream(io.TextIOWrapper):
         """
         return _lines(self, hint, "")
 
-    def _raise_loss(self, gathered: str) -> None:
+    def _raiseloss_of(self, gathered: str) -> None:
         lost = self._below.lost
         if lost is None:
             return
@@ -452,11 +338,6 @@ def _lines(stream: Iterable[AnyStr], hint: Optional[int], nothing: AnyStr) -> li
         exc.partial = nothing.join(lines)
         raise
     return lines
-
-
-def _loss(stream: Stream) -> Optional[ConnectionLost]:
-    # A descriptor that the user has made non-blocking, and that has nothing now, has not ended.
-    return None if stream.bridged and not stream.drained else stream.loss
 
 
 def universal(text: str) -> str:

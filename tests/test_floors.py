@@ -22,6 +22,7 @@ FLOORS = [
     ["access"],
     ["client", "bridge", "userfiles", "command", "detach", "documents"],
     ["streams", "choice", "ports", "refusals", "redirection"],
+    ["below"],
     ["wrappers"],
     ["copier", "console"],
     ["targets"],
