@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
-from typing import Any, Optional, Union
+from collections.abc import Callable
+from typing import Any, Optional
 
 from kubews.ending import Ending
 from kubews.errors import (
@@ -35,12 +37,15 @@ class Communicating(Ending):
     stderr: Any = None
     _text: bool
     _tty: bool
+    _encoding: Optional[str]
+    _errors: Optional[str]
+    _raw_stdin: Callable[[], Optional[Stream]]
     _lock: threading.RLock
     _communicating = False
     _results: Optional[tuple[Any, Any]] = None
     _unsent: Optional[Unsent] = None
-    # What was read out of wrappers of text by a call that then failed, or how it was no text.
-    _texts: dict[Any, Union[str, UnicodeDecodeError]]
+    # What was read out of wrappers by a call that then failed, or how it was no text.
+    _rests: dict[Any, Any]
 
     @property
     def subprotocol(self) -> str:
@@ -58,7 +63,7 @@ class Communicating(Ending):
 
         Args:
             input: bytes, or str in text mode; only with ``stdin=PIPE``.
-            timeout: seconds; None for ever.
+            timeout: seconds; None for ever. What a wrapper of stdin still holds is sent without a limit.
 
         Returns:
             stdout and stderr, each None unless it is a PIPE.
@@ -124,8 +129,12 @@ class Communicating(Ending):
         return self._results
 
     def _refuse_descriptors(self) -> None:
-        for stream, pipe in ((self.stdin, None), *self._outputs()):
-            if stream is not None and not stream.closed and has_descriptor(stream, pipe):
+        used = [stream for stream, pipe in self._outputs() if pipe and has_descriptor(stream, pipe)]
+        raw = self._raw_stdin()
+        if self.stdin is not None and (raw is None or raw.bridged):  # what is gone was detached
+            used.append(self.stdin)
+        for stream in used:
+            if not stream.closed:
                 raise ValueError(f"communicate() cannot use {stream!r}: fileno() was called")
 
     def _feed(self, input: Any, deadline: Deadline) -> None:
@@ -154,7 +163,9 @@ class Communicating(Ending):
         if input is None:
             return b""
         if self._text:
-            return bytes(input.encode(self.stdin.encoding, self.stdin.errors))
+            encoding = getattr(self.stdin, "encoding", self._encoding)
+            errors = getattr(self.stdin, "errors", self._errors)
+            return bytes(input.encode(encoding or "utf-8", errors or "strict"))
         return memoryview(input).tobytes()
 
     def _outputs(self) -> list[tuple[Any, Optional[Pipe]]]:
@@ -179,25 +190,25 @@ class Communicating(Ending):
             return "" if self._text else b""
         if isinstance(stream, TextReadStream):
             if stream.touched:
-                return self._kept_text(stream, lost=lost)
+                return self._kept(stream, functools.partial(_rest, stream, lost=lost))
             errors = "replace" if lost else stream.errors or "strict"
             return universal(pipe.buffered().decode(stream.encoding, errors))
         if isinstance(stream, (ReadStream, Stream)) or lost:
             held = stream.held() if isinstance(stream, ReadStream) else b""
             return held + pipe.buffered()
-        return stream.read()  # a wrapper of the user's
+        return self._kept(stream, stream.read)  # a wrapper of the user's
 
-    def _kept_text(self, stream: TextReadStream, *, lost: bool) -> str:
+    def _kept(self, stream: Any, read: Callable[[], Any]) -> Any:
         # Some of it is in the wrapper, as characters, and so cannot be left there.
-        if stream not in self._texts:
+        if stream not in self._rests:
             try:
-                self._texts[stream] = _rest(stream, lost=lost)
-            except UnicodeDecodeError as exc:
-                self._texts[stream] = exc.with_traceback(None)  # whose frames hold us
-        text = self._texts[stream]
-        if isinstance(text, UnicodeDecodeError):
-            raise fresh(text)
-        return text
+                self._rests[stream] = read()
+            except UnicodeError as exc:
+                self._rests[stream] = exc.with_traceback(None)  # whose frames hold us
+        rest = self._rests[stream]
+        if isinstance(rest, UnicodeError):
+            raise fresh(rest)
+        return rest
 
     def _need_half_close(self) -> None:
         if Channels(self.subprotocol, self._tty).can_end_stdin:
@@ -210,12 +221,12 @@ class Communicating(Ending):
         )
 
 
-def has_descriptor(stream: Any, pipe: Optional[Pipe]) -> bool:
-    """Tell whether a stream, which may be a wrapper of the user's, is used through a descriptor.
+def has_descriptor(stream: Any, pipe: Pipe) -> bool:
+    """Tell whether an output, of which the user may have a wrapper, is used through a descriptor.
 
     Threads: any.
     """
-    return getattr(stream, "bridged", False) or (pipe is not None and pipe.moved)
+    return getattr(stream, "bridged", False) or pipe.moved
 
 
 def _rest(stream: TextReadStream, *, lost: bool) -> str:

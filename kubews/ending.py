@@ -37,11 +37,12 @@ class Ending:
         """Wait until the process has ended; raise what it is if there is no exit code."""
         raise NotImplementedError
 
-    def _copied(self, deadline: Deadline) -> None:
-        """Wait until all output is in the user's files; raise what one of them has raised."""
+    def _record(self, code: Optional[int], deadline: Deadline) -> None:
+        """Take an exit code once all output is in the user's files; raise what one of them has raised."""
         # What one has raised is told before another is waited for.
         for copier in sorted(self._copiers, key=lambda copier: not copier.done.done()):
             copier.done.get(deadline)
+        self._returncode = code
 
     def send_signal(self, sig: int, *, children: bool = True) -> None:
         """Send a signal to the process and to everything that it has started; needs ``signals=True``.
@@ -65,7 +66,9 @@ class Ending:
         elif not self._connection.status.done():
             raise self._unreachable()
         elif self._returncode is None:
-            self._exit_code(NEVER)  # which says so if nobody will know how it ended
+            code = self._exit_code(NEVER)  # which says so if nobody will know how it ended
+            with contextlib.suppress(Exception):  # of a file: that is for wait() and poll() to tell
+                self._record(code, Deadline(0))
 
     def terminate(self) -> None:
         """Send SIGTERM; see ``send_signal``."""
@@ -116,6 +119,5 @@ class Ending:
         """Take the exit code of what is known to be gone, if the connection can tell it."""
         with contextlib.suppress(Expired, ConnectionLost):
             status = self._connection.status.get(Deadline(_STATUS_GRACE if gone else 0.0))
-            with contextlib.suppress(Exception):  # of a file: that is for wait() and poll() to tell
-                self._copied(Deadline(_COPY_GRACE))
-                self._returncode = status.exit_code
+            with contextlib.suppress(Exception):  # of a file, as above
+                self._record(status.exit_code, Deadline(_COPY_GRACE))

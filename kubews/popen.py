@@ -6,6 +6,7 @@ import contextlib
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Optional, Union
 
@@ -30,7 +31,7 @@ from kubews.streams import Stream
 from kubews.targets import Target, target_of
 from kubews.transport import forks
 from kubews.transport.deadline import NEVER, Deadline
-from kubews.transport.wait import Expired
+from kubews.transport.wait import Expired, nothing
 from kubews.userfiles import InputFile, OutputFile, Sink, Source, terminal_size
 from kubews.wrappers import BUFFER_SIZE, ReadStream, TextReadStream, TextWriteStream
 
@@ -138,9 +139,10 @@ class Popen(Communicating):
         redirection.check(stdin, stdout, bufsize, encoding, errors)
         self.args = args
         self.pid: Optional[int] = None
-        self._texts = {}
+        self._rests = {}
         self._text = bool(text or universal_newlines or encoding or errors)
         self._encoding, self._errors = encoding, errors
+        self._raw_stdin = nothing
         self._tty = tty
         self._lock = threading.RLock()
         # Whether the caller was told of an end without an exit code, or has closed this and so does not
@@ -198,7 +200,7 @@ class Popen(Communicating):
     ) -> None:
         if stdin is PIPE:
             raw = Stream(self._session, STDIN)
-            self.stdin = raw
+            self.stdin, self._raw_stdin = raw, weakref.ref(raw)
             if self._text:
                 self.stdin = TextWriteStream(raw, self._encoding, self._errors, bufsize == 1)
         elif source is not None:
@@ -252,9 +254,10 @@ class Popen(Communicating):
         Threads: does not block.
         """
         if self._returncode is None and self._connection.status.done():
+            code = self._exit_code(NEVER)
             # A local process has ended when its last byte is written.
             with contextlib.suppress(Expired):
-                self._ended(Deadline(0), explain=False)
+                self._record(code, Deadline(0))
         return self._returncode
 
     def wait(self, timeout: Optional[float] = None) -> int:
@@ -275,15 +278,12 @@ class Popen(Communicating):
         Threads: blocks.
         """
         try:
-            return self._ended(Deadline(timeout), explain=True)
+            deadline = Deadline(timeout)
+            code = self._exit_code(deadline, explain=True)
+            self._record(code, deadline)
+            return code
         except Expired as exc:
             raise TimeoutExpired(self.args, timeout or 0.0) from exc
-
-    def _ended(self, deadline: Deadline, *, explain: bool) -> int:
-        code = self._exit_code(deadline, explain=explain)
-        self._copied(deadline)
-        self._returncode = code
-        return code
 
     def _exit_code(self, deadline: Deadline, *, explain: bool = False) -> int:
         try:

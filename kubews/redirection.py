@@ -41,8 +41,8 @@ def check_text(encoding: Optional[str], errors: Optional[str]) -> None:
         LookupError: there is no such encoding, or no such way to treat errors.
     """
     if encoding is not None:
-        # Refuses the encodings of codecs that make no text, too.
-        io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+        codecs.lookup(encoding)
+        io.TextIOWrapper(io.BytesIO(), encoding=encoding)  # not all of codecs make text
     if errors is not None:
         codecs.lookup_error(errors)
 

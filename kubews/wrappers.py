@@ -60,7 +60,7 @@ class ReadStream(io.BufferedReader):
         data = super().read(size)
         to_end = size is None or size < 0
         if to_end or (size and not data):
-            self._raiseloss_of(data)
+            self._raise_loss(data)
         return data
 
     def read_out(self) -> bytes:
@@ -79,7 +79,7 @@ class ReadStream(io.BufferedReader):
         _check_fork(self._stream)
         data = super().read1(size)
         if size and not data:
-            self._raiseloss_of(data)
+            self._raise_loss(data)
         return data
 
     def readinto(self, buffer: WriteableBuffer, /) -> int:
@@ -90,7 +90,7 @@ class ReadStream(io.BufferedReader):
         _check_fork(self._stream)
         count = super().readinto(buffer)
         if not count and memoryview(buffer).nbytes:
-            self._raiseloss_of(b"")
+            self._raise_loss(b"")
         return count
 
     def readinto1(self, buffer: WriteableBuffer, /) -> int:
@@ -101,7 +101,7 @@ class ReadStream(io.BufferedReader):
         _check_fork(self._stream)
         count = super().readinto1(buffer)
         if not count and memoryview(buffer).nbytes:
-            self._raiseloss_of(b"")
+            self._raise_loss(b"")
         return count
 
     def readline(self, size: Optional[int] = -1, /) -> bytes:
@@ -112,7 +112,7 @@ class ReadStream(io.BufferedReader):
         _check_fork(self._stream)
         data = super().readline(-1 if size is None else size)
         if size != 0 and not data:
-            self._raiseloss_of(data)
+            self._raise_loss(data)
         return data
 
     def peek(self, size: int = 0, /) -> bytes:
@@ -122,7 +122,7 @@ class ReadStream(io.BufferedReader):
         """
         data = self.held(size)
         if not data:
-            self._raiseloss_of(b"")
+            self._raise_loss(b"")
         return data
 
     def held(self, size: int = 0) -> bytes:
@@ -148,7 +148,7 @@ class ReadStream(io.BufferedReader):
         super().detach()
         return self._stream
 
-    def _raiseloss_of(self, gathered: bytes) -> None:
+    def _raise_loss(self, gathered: bytes) -> None:
         if (loss := loss_of(self._stream)) is not None:
             loss.partial = gathered
             raise loss
@@ -230,7 +230,7 @@ class TextReadStream(io.TextIOWrapper):
                 raise
             text = self.salvaged(exc)
         if to_end or (size and not text):
-            self._raiseloss_of(text)
+            self._raise_loss(text)
         return text
 
     def salvaged(self, exc: UnicodeDecodeError) -> str:
@@ -260,7 +260,7 @@ class TextReadStream(io.TextIOWrapper):
         self.touched = True
         text = super().readline(size)
         if size != 0 and not text:
-            self._raiseloss_of(text)
+            self._raise_loss(text)
         return text
 
     def readlines(self, hint: Optional[int] = -1, /) -> list[str]:  # type: ignore[override]
@@ -270,7 +270,7 @@ class TextReadStream(io.TextIOWrapper):
         """
         return _lines(self, hint, "")
 
-    def _raiseloss_of(self, gathered: str) -> None:
+    def _raise_loss(self, gathered: str) -> None:
         lost = self._below.lost
         if lost is None:
             return

@@ -347,6 +347,23 @@ def test_old_servers_have_no_descriptor_for_input(old_pod: Pod) -> None:
         assert process.stdout.read() == b"ab"
 
 
+@pytest.mark.half_close
+def test_communicate_says_that_its_input_would_overtake_what_a_descriptor_holds(pod: Pod) -> None:
+    wrapped: list[Any] = [
+        lambda stream: io.BufferedWriter(stream),
+        lambda stream: os.fdopen(stream.detach_fd(), "wb"),
+    ]
+    for wrap in wrapped:
+        with pod.popen(["cat"], stdin=PIPE, stdout=PIPE) as process:
+            process.stdin.fileno()
+            process.stdin = wrap(process.stdin)
+            process.stdin.write(b"first")
+            with pytest.raises(ValueError, match=r"fileno\(\)"):
+                process.communicate(b"second")
+            process.stdin.close()
+            assert process.stdout.read() == b"first"
+
+
 def test_communicate_says_that_it_has_nothing_to_read(pod: Pod) -> None:
     with pod.popen(["echo", "x"], stdout=PIPE) as process:
         process.stdout.fileno()
@@ -545,13 +562,17 @@ def test_a_descriptor_made_while_the_loop_stops_has_all_of_the_output() -> None:
         stream.close()
 
 
-def test_communicate_does_not_return_what_a_descriptor_has_left_of_it(pod: Pod) -> None:
+def test_communicate_does_not_return_what_a_descriptor_has_left_of_it(pod: Pod, place: str) -> None:
     """What another thread takes while it gathers is no part of the output."""
-    script = "printf a; sleep 1; head -c 300000 /dev/zero"
+    go_on = f"/tmp/{place}"
+    script = (
+        f"printf a; until rm {go_on} 2>/dev/null; do sleep 0.05; done; head -c 300000 /dev/zero"
+    )
     with pod.popen(script, shell=True, stdout=PIPE) as process:
         gathering = in_thread(process.communicate)
         assert eventually(lambda: process._connection.pipes[1].size == 1)
         process.stdout.fileno()
+        kubews.check_call(["touch", go_on], pod=pod)
         with pytest.raises(ValueError, match=r"fileno\(\)"):
             gathering.result(seconds(20))
         got = b""

@@ -163,13 +163,15 @@ def test_communicate_again_loses_no_text_of_a_call_that_was_stopped(
 
 
 @pytest.mark.half_close
-@pytest.mark.parametrize("touched", [False, True])
-def test_communicate_again_says_again_that_it_is_not_text(pod: Pod, touched: bool) -> None:
+@pytest.mark.parametrize("how", ["untouched", "touched", "wrapped"])
+def test_communicate_again_says_again_that_it_is_not_text(pod: Pod, how: str) -> None:
     pipes = {"stdin": PIPE, "stdout": PIPE, "stderr": PIPE}
     script = "echo a; read x; printf 'b\\351c'"
     with pod.popen(script, shell=True, text=True, **pipes) as process:
-        if touched:
+        if how != "untouched":
             assert process.stdout.readline() == "a\n"
+        if how == "wrapped":
+            process.stdout = io.TextIOWrapper(process.stdout.detach(), encoding="utf-8")
         for _ in range(3):
             with pytest.raises(UnicodeDecodeError):
                 process.communicate()
@@ -483,9 +485,21 @@ def test_signals_to_what_has_ended_do_nothing_while_its_output_is_copied(pod: Po
             assert eventually(process._connection.status.done)
             for call in (process.terminate, process.kill, lambda: process.send_signal(1)):
                 call()
-            assert process.poll() is None
+            assert (process.poll(), process.returncode) == (None, None)
             assert len(reader.read(200000)) == 200000
             assert process.wait(seconds(10)) == 0
+    process = pod.popen(["sh", "-c", "exit 3"], stdout=DEVNULL, stderr=DEVNULL)
+    assert eventually(process._connection.status.done)
+    process.terminate()
+    assert process.returncode == 3  # as subprocess
+    process.close()
+
+
+def test_what_makes_no_text_is_refused_before_the_command_runs(pod: Pod, place: str) -> None:
+    for encoding in ("rot13", "locale", "no-such-encoding"):
+        with pytest.raises(LookupError):
+            pod.popen(["touch", f"/tmp/{place}"], stdout=PIPE, encoding=encoding)
+    assert kubews.call(["test", "-e", f"/tmp/{place}"], pod=pod) == 1
 
 
 def test_signals_to_what_is_lost_say_so(pod: Pod) -> None:

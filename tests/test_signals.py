@@ -227,14 +227,17 @@ def test_end_gives_time_and_then_kills_r50(pod: Pod, tmp_path) -> None:
 
 def test_an_end_is_not_told_before_its_output_is_copied_r50(pod: Pod) -> None:
     """R-50: ``end`` waits for no file, and ``poll`` tells the exit code when all is in it."""
-    script = "trap 'exit 3' TERM; head -c 200000 /dev/zero; while :; do sleep 0.1; done"
+    script = (
+        "trap 'exit 3' TERM; head -c 200000 /dev/zero; echo said >&2; while :; do sleep 0.1; done"
+    )
     read, write = os.pipe()  # that nobody reads yet
     with open(read, "rb") as reader, open(write, "wb", 0) as stuck:
-        with pod.popen(script, shell=True, signals=True, stdout=stuck) as process:
-            assert reader.read(1) == b"\0"
+        options = {"signals": True, "stdout": stuck, "stderr": PIPE}
+        with pod.popen(script, shell=True, **options) as process:
+            assert process.stderr.readline() == b"said\n"
             assert process.end()
             assert (process.poll(), process.returncode) == (None, None)
-            assert len(reader.read(199999)) == 199999
+            assert len(reader.read(200000)) == 200000
             assert process.wait(seconds(10)) == 3
     with open("/dev/full", "wb", 0) as full:
         process = pod.popen("echo x; sleep 20", shell=True, signals=True, stdout=full)

@@ -167,19 +167,23 @@ def test_wrappers_of_the_users_own(sp: Any, wrapped: Any) -> None:
     for leave in (False, True):
         with sp.Popen(["printf", "a\\r\\nb"], stdout=sp.PIPE) as process:
             text = wrapped is io.TextIOWrapper
-            process.stdout = wrapped(process.stdout, **({"newline": ""} if text else {}))
-            if not leave:
+            options = {"encoding": "utf-8", "newline": ""} if text else {}
+            process.stdout = wrapped(process.stdout, **options)
+            if leave:
+                process.wait()
+            else:
                 assert process.communicate() == ("a\r\nb" if text else b"a\r\nb", None)
         assert process.stdout.closed
-        assert process.returncode is not None
+        assert process.returncode == 0
 
 
 @pytest.mark.half_close
-@pytest.mark.parametrize("wrapped", [io.TextIOWrapper, io.BufferedWriter])
-def test_what_a_stdin_still_holds_goes_out_before_the_input(sp: Any, wrapped: Any) -> None:
+@pytest.mark.parametrize("text", [False, True])
+def test_what_a_stdin_still_holds_goes_out_before_the_input(sp: Any, text: bool) -> None:
     with sp.Popen(["cat"], 0, stdin=sp.PIPE, stdout=sp.PIPE) as process:
-        process.stdin = wrapped(process.stdin)
-        process.stdin.write("held, " if wrapped is io.TextIOWrapper else b"held, ")
+        raw = process.stdin
+        process.stdin = io.TextIOWrapper(raw, encoding="utf-8") if text else io.BufferedWriter(raw)
+        process.stdin.write("held, " if text else b"held, ")
         assert process.communicate(b"sent") == (b"held, sent", None)
     with sp.Popen(["cat"], stdin=sp.PIPE, stdout=sp.PIPE, text=True) as process:
         process.stdin.reconfigure(write_through=False)
