@@ -13,6 +13,7 @@ import os
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 from support import in_thread, put, seconds
@@ -52,6 +53,12 @@ class Channel:
         self.held = held
 
 
+def kernel() -> int:
+    """Return how many bytes a connection of TCP may hold in one direction."""
+    ends = [Path(f"/proc/sys/net/ipv4/tcp_{name}") for name in ("rmem", "wmem")]
+    return sum(int(end.read_text().split()[2]) if end.exists() else 8 << 20 for end in ends)
+
+
 class Maker:
     """What all makers have in common.
 
@@ -61,8 +68,8 @@ class Maker:
     #: Bytes that one write keeps together.
     whole = 65536
     #: Bytes that may be between writer and reader: 4 MiB for the reader, 1 MiB of the writer, and what the
-    #: kernels and the servers on the way hold.
-    under_way = 32 << 20
+    #: servers on the way hold and the kernels between them.
+    under_way = (16 << 20) + 2 * kernel()
     oracle = False
 
     def differs(self, name: str) -> bool:

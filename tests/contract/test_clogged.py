@@ -15,12 +15,11 @@ MIB = 1 << 20
 
 def test_a_writer_waits_for_the_reader_and_goes_on(maker: Maker) -> None:
     """Here is a reader, though a slow one."""
-    total = maker.under_way + 8 * MIB
-    written = [0]
+    written, enough = [0], [maker.under_way + 8 * MIB]
 
     def write() -> None:
         block = bytes(1 << 15)
-        while written[0] < total:
+        while written[0] < enough[0]:
             written[0] += channel.writer.write(block)
 
     with maker.channel(bufsize=0) as channel:
@@ -31,9 +30,10 @@ def test_a_writer_waits_for_the_reader_and_goes_on(maker: Maker) -> None:
         assert written[0] < maker.under_way
         assert channel.held() < 8 * MIB
         before = written[0]
+        enough[0] = before + 8 * MIB
         assert exactly(channel.reader, before) == bytes(before)
         assert eventually(lambda: written[0] > before)
-        exactly(channel.reader, total - before - 1)
+        exactly(channel.reader, enough[0] - before - 1)
         writing.result(seconds(20))
 
 
