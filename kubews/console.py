@@ -49,6 +49,7 @@ class Terminal:
         self.input, self.output = _descriptor("stdin"), _descriptor("stdout")
         self._saved = termios.tcgetattr(self.input)
         self._lent = False
+        self._waiting = False
 
     def size(self) -> Optional[tuple[int, int]]:
         """Return rows and columns of the output, None if they are unknown."""
@@ -60,16 +61,28 @@ class Terminal:
         In the background this stops the process, as everything does there that changes the terminal.
         """
         self._lent = True
+        if not self._waiting:
+            self._waiting = True
+            try:
+                self._wait_for_foreground()
+            finally:
+                self._waiting = False
+        elif not _in_foreground(self.input):
+            return  # a signal, within a call that waits already; two would stop one after the other
+        self._set(_raw(self._saved))
+
+    def _wait_for_foreground(self) -> None:
         while not _in_foreground(self.input):
             # The kernel would stop it inside tcsetattr, where a signal that another thread gets is not heard;
             # and one that was sent before that to continue, or along with that to die, may still be on its
             # way to its handler.
             time.sleep(_HEARING)
+            if _in_foreground(self.input):
+                return
             begin = time.monotonic()
             signal.raise_signal(signal.SIGTTOU)
             if time.monotonic() - begin < _STOPPED:
-                break  # it is ignored, or nobody is there to continue it: tcsetattr will say so
-        self._set(_raw(self._saved))
+                return  # it is ignored, or nobody is there to continue it: tcsetattr will say so
 
     def take_back(self, *, for_now: bool = False) -> None:
         """Put everything as it was.

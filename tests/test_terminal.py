@@ -362,8 +362,8 @@ def stops(term: Terminal, pid: int, number: int) -> None:
     term.screen.expect(rb" icanon .* echo .*end\r\n")
 
 
-def stops_in_the_background(term: Terminal, pid: int) -> None:
-    term.type("bg; echo beh'ind'\r")
+def stops_in_the_background(term: Terminal, pid: int, by: str = "bg") -> None:
+    term.type(f"{by}; echo beh'ind'\r")
     term.expect("behind")
     assert eventually(lambda: state_of(pid) == "T")
     # A shell that has not heard of it yet would take fg for nothing to be done, and continue nobody.
@@ -385,6 +385,26 @@ def test_a_stopped_program_takes_its_terminal_again(
         assert term.raw
         term.type("\x03")
         term.expect("exit code: 130")
+        term.expect("as before: True")
+        term.type("exit\r")
+        assert term.wait() == 0
+
+
+@pytest.mark.parametrize("in_between", ["bg", "bg; sleep 0.02; kill -CONT %1"])
+def test_a_program_that_was_put_into_the_foreground_is_not_stopped_again(
+    cluster: AnyCluster, tmp_path: Path, in_between: str
+) -> None:
+    """However soon that is, and however often it was continued in the background before."""
+    with job(cluster, tmp_path) as (term, pid):
+        stops(term, pid, signal.SIGTSTP)
+        term.resize(26, 86)
+        if in_between == "bg":
+            term.type("bg; sleep 0.02; fg\r")
+        else:
+            stops_in_the_background(term, pid, in_between)
+            term.type("fg\r")
+        term.expect("26 86")
+        term.type("\x03")
         term.expect("as before: True")
         term.type("exit\r")
         assert term.wait() == 0
