@@ -41,8 +41,9 @@ def check_text(encoding: Optional[str], errors: Optional[str]) -> None:
         LookupError: there is no such encoding, or no such way to treat errors.
     """
     if encoding is not None:
+        # Neither is enough: io knows "locale", which codecs does not, and of those of codecs not all make text.
         codecs.lookup(encoding)
-        io.TextIOWrapper(io.BytesIO(), encoding=encoding)  # not all of codecs make text
+        io.TextIOWrapper(io.BytesIO(), encoding=encoding)
     if errors is not None:
         codecs.lookup_error(errors)
 
