@@ -48,8 +48,6 @@ class Terminal:
         self._termios = termios
         self.input, self.output = _descriptor("stdin"), _descriptor("stdout")
         self._saved = termios.tcgetattr(self.input)
-        self._lent = False
-        self._waiting = False
 
     def size(self) -> Optional[tuple[int, int]]:
         """Return rows and columns of the output, None if they are unknown."""
@@ -58,49 +56,30 @@ class Terminal:
     def lend(self) -> None:
         """Pass every key on as it is: no echo, no lines, no signals, and no change of the output.
 
-        In the background this stops the process, as everything does there that changes the terminal.
-        """
-        self._lent = True
-        if not self._waiting:
-            self._waiting = True
-            try:
-                self._wait_for_foreground()
-            finally:
-                self._waiting = False
-        elif not _in_foreground(self.input):
-            return  # a signal, within a call that waits already; two would stop one after the other
-        self._set(_raw(self._saved))
+        In the background this stops the process, as everything does there that changes the terminal; what
+        cannot be stopped waits.
 
-    def _wait_for_foreground(self) -> None:
+        Raises:
+            TerminalError: it cannot be changed.
+        """
         while not _in_foreground(self.input):
             # The kernel would stop it inside tcsetattr, where a signal that another thread gets is not heard;
             # and one that was sent before that to continue, or along with that to die, may still be on its
             # way to its handler.
             time.sleep(_HEARING)
-            if _in_foreground(self.input):
-                return
-            begin = time.monotonic()
-            signal.raise_signal(signal.SIGTTOU)
-            if time.monotonic() - begin < _STOPPED:
-                return  # it is ignored, or nobody is there to continue it: tcsetattr will say so
+            if not _in_foreground(self.input) and _stoppable():
+                begin = time.monotonic()
+                signal.raise_signal(signal.SIGTTOU)
+                if time.monotonic() - begin < _STOPPED:
+                    break  # nobody is there to continue it: tcsetattr will say so
+        self._set(_raw(self._saved))
 
-    def take_back(self, *, for_now: bool = False) -> None:
-        """Put everything as it was.
-
-        Args:
-            for_now: ``lend_again`` will lend it again.
-        """
-        self._lent = self._lent and for_now
+    def take_back(self) -> None:
+        """Put everything as it was."""
         # What runs in the foreground has its own settings.
         if _in_foreground(self.input):
-            with contextlib.suppress(self._termios.error):  # it is gone
+            with contextlib.suppress(TerminalError):  # it is gone
                 self._set(self._saved)
-
-    def lend_again(self) -> None:
-        """Lend it again after this process was stopped, unless it has been taken back meanwhile."""
-        if self._lent:
-            with contextlib.suppress(self._termios.error):
-                self.lend()
 
     def _set(self, attributes: list[Any]) -> None:
         # TCSANOW loses no key that was typed ahead, and does not wait for a screen that stands still.
@@ -110,7 +89,10 @@ class Terminal:
                 return
             except self._termios.error as exc:
                 if exc.args[0] != errno.EINTR:
-                    raise
+                    raise TerminalError(
+                        f"the terminal does not let itself be changed: {exc.args[1]}. It is gone, or this "
+                        "process is in the background of no shell that could continue it"
+                    ) from exc
 
 
 def is_own(file: Any) -> bool:
@@ -156,6 +138,13 @@ def _in_foreground(descriptor: int) -> bool:
         return True  # not the controlling terminal: there is no such thing as a background
 
 
+def _stoppable() -> bool:
+    # Where the signal is ignored or blocked the kernel lets the background change the terminal.
+    if signal.SIGTTOU in signal.pthread_sigmask(signal.SIG_BLOCK, ()):
+        return False
+    return signal.getsignal(signal.SIGTTOU) == signal.SIG_DFL
+
+
 class Signals:
     """What signals do while the terminal is lent; handlers of the user stay, and are called.
 
@@ -170,6 +159,7 @@ class Signals:
         self._terminal = terminal
         self._resize = resize
         self._previous: dict[int, Any] = {}
+        self._stopped = False
 
     def __enter__(self) -> Signals:
         # The kernel may give a signal to another thread, above all to continue what was stopped. The handler
@@ -204,6 +194,14 @@ class Signals:
             if self._forward >= 0:
                 os.write(self._forward, told)
 
+    def resume(self) -> None:
+        """Lend the terminal again if this process was stopped, and tell its size."""
+        while self._stopped:
+            self._stopped = False
+            with contextlib.suppress(TerminalError):  # it is gone, as whoever reads will hear
+                self._terminal.lend()
+            self._resize()
+
     def _take(self, name: str, handler: Any, only: Any = None) -> None:
         number = getattr(signal, name)
         previous = signal.getsignal(number)
@@ -218,18 +216,23 @@ class Signals:
         signal.raise_signal(number)
 
     def _stop(self, number: int, frame: Any) -> None:
-        self._terminal.take_back(for_now=True)
+        self._terminal.take_back()
+        self._stopped = True
         signal.signal(number, signal.SIG_DFL)
         signal.raise_signal(number)  # until somebody continues this process
         signal.signal(number, self._stop)
-        self._terminal.lend_again()
 
     def _continue(self, number: int, frame: Any) -> None:
-        # After SIGSTOP, which nobody can catch, only the shell has put the terminal in order.
-        self._terminal.lend_again()
-        self._changed(number, frame)
+        # After SIGSTOP, which nobody can catch, only the shell has put the terminal in order. It is lent
+        # again by who waits for this signal: along with it, kill of a shell sends another, and the exception
+        # of its handler may be on its way.
+        self._stopped = True
+        self._pass_on(number, frame)
 
     def _changed(self, number: int, frame: Any) -> None:
         self._resize()
+        self._pass_on(number, frame)
+
+    def _pass_on(self, number: int, frame: Any) -> None:
         if callable(self._previous[number]):
             self._previous[number](number, frame)

@@ -208,7 +208,8 @@ def _typed(
                 return
             if signals in ready:
                 signals.drain()
-            if descriptor in ready:
+                signals.resume()
+            elif descriptor in ready:  # another may have read it while this process was stopped
                 yield _read(descriptor, keys)
             if deadline.expired():
                 raise Expired

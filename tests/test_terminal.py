@@ -339,14 +339,20 @@ def test_what_is_typed_later_belongs_to_who_reads_then(cluster: AnyCluster) -> N
 # -- stopped and continued
 
 
-@contextlib.contextmanager
-def job(cluster: AnyCluster, tmp_path: Path) -> Iterator[tuple[Terminal, int]]:
-    """Start a program that lends its terminal from a shell; yield the terminal and its process id."""
+def lender(cluster: AnyCluster, tmp_path: Path, before: str) -> str:
+    """Write a program that says who it is, and lends its terminal; return how a shell starts it."""
     program = tmp_path / "program.py"
     script = remote("for i in $(seq 3000); do stty size; sleep 0.02; done")
-    program.write_text(PRELUDE + "print('I am', os.getpid(), flush=True)\n" + script)
+    said = "print('I am', os.getpid(), flush=True)\n"
+    program.write_text(PRELUDE + before + said + script)
+    return f"{sys.executable} {program} {cluster.kubeconfig}"
+
+
+@contextlib.contextmanager
+def job(cluster: AnyCluster, tmp_path: Path, before: str = "") -> Iterator[tuple[Terminal, int]]:
+    """Start a program that lends its terminal from a shell; yield the terminal and its process id."""
     with terminal(["bash", "--norc", "--noprofile", "-i"]) as term:
-        term.type(f"PS1='local> '; {sys.executable} {program} {cluster.kubeconfig}\r")
+        term.type(f"PS1='local> '; {lender(cluster, tmp_path, before)}\r")
         term.screen.expect(rb"I am (\d+)")
         pid = int(term.screen.match[1])
         term.expect("24 80")
@@ -410,19 +416,71 @@ def test_a_program_that_was_put_into_the_foreground_is_not_stopped_again(
         assert term.wait() == 0
 
 
+@pytest.mark.parametrize(
+    ("stop", "waits"),
+    [(signal.SIGSTOP, True), (signal.SIGSTOP, False), (signal.SIGTSTP, False)],
+)
+@pytest.mark.parametrize(
+    ("number", "before"),
+    [(signal.SIGTERM, ""), (signal.SIGTERM, IN_A_HANDLER), (signal.SIGINT, "")],
+    ids=["default", "exit", "interrupt"],
+)
 def test_a_job_in_the_background_dies_without_a_touch_of_the_terminal(
-    cluster: AnyCluster, tmp_path: Path
+    cluster: AnyCluster, tmp_path: Path, number: int, before: str, waits: bool, stop: int
 ) -> None:
-    with job(cluster, tmp_path) as (term, pid):
-        stops(term, pid, signal.SIGSTOP)
-        stops_in_the_background(term, pid)
-        os.kill(pid, signal.SIGTERM)
+    """Of the exception of a handler, too, whether it has asked for its terminal or was only stopped."""
+    with job(cluster, tmp_path, before) as (term, pid):
+        stops(term, pid, stop)
+        if waits:
+            stops_in_the_background(term, pid)
+        os.kill(pid, number)
         os.kill(pid, signal.SIGCONT)  # as the kill of a shell does
         # The shell may take its time to bury it.
         assert eventually(lambda: not runs(pid), 20)
         term.type("stty -a; echo en'd'\r")
         term.screen.expect(rb" icanon .* echo .*end\r\n")
         term.type("exit 0\rexit 0\r")  # a shell that has missed the death minds a stopped job, once
+        assert term.wait() == 0
+
+
+IGNORES = """
+signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+import time
+sleep = time.sleep
+def tell(seconds):
+    print("still waits", flush=True)
+    sleep(seconds)
+time.sleep = tell
+"""
+
+
+def test_what_cannot_be_stopped_waits_in_the_background(
+    cluster: AnyCluster, tmp_path: Path
+) -> None:
+    """There the kernel lets it change the terminal, which is the shell's."""
+    with terminal(["bash", "--norc", "--noprofile", "-i"]) as term:
+        program = lender(cluster, tmp_path, IGNORES)
+        # Without readline, which has settings of its own that look like those of who lends it.
+        term.type(f"set +o emacs; PS1='local> '; {program} &\r")
+        for _ in range(3):
+            term.expect("still waits")
+            assert not term.raw
+        term.type("fg\r")
+        term.becomes_raw()
+        term.type("\x03")
+        term.expect("as before: True")
+        term.type("exit\r")
+        assert term.wait() == 0
+
+
+def test_the_background_of_no_shell_is_an_error(cluster: AnyCluster, tmp_path: Path) -> None:
+    """Nobody could continue it."""
+    with terminal(["bash", "--norc", "--noprofile", "-i"]) as term:
+        program = lender(cluster, tmp_path, "import time; time.sleep(0.5)\n")
+        term.type(f"bash -c '{program} </dev/tty & sleep 0.1' &\r")
+        term.expect("the terminal does not let itself be changed: Input/output error")
+        assert not term.raw
+        term.type("exit\r")
         assert term.wait() == 0
 
 
