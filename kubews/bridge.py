@@ -45,16 +45,15 @@ def _pair() -> tuple[io.RawIOBase, io.RawIOBase]:
                 cast(io.RawIOBase, reader.makefile("rb", buffering=0)),
                 cast(io.RawIOBase, writer.makefile("wb", buffering=0)),
             )
-    numbers: list[int] = []
+    numbers: dict[str, int] = {}
     try:
-        # In one step of the interpreter: Ctrl-C comes between two, most of all behind a system call.
-        numbers.extend(itertools.chain.from_iterable(itertools.starmap(os.pipe, [()])))
-        read, write = (
-            io.FileIO("a pipe", mode, opener=lambda *_: numbers.pop(0)) for mode in ("rb", "wb")
-        )
+        # Each in one step of the interpreter: Ctrl-C comes between two, most of all behind a system call.
+        both = itertools.chain.from_iterable(itertools.starmap(os.pipe, [()]))
+        numbers.update(zip(("rb", "wb"), both, strict=True))
+        read, write = (io.FileIO(mode, mode, opener=numbers.pop) for mode in ("rb", "wb"))
         return read, write
     except BaseException:
-        for number in numbers:
+        for number in numbers.values():
             os.close(number)
         raise
 

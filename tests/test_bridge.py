@@ -16,12 +16,12 @@ from collections.abc import Iterator
 from typing import Any, Optional
 
 import pytest
-from support import eventually, in_thread, seconds
+from support import eventually, in_thread, resources, seconds
 from transport.interrupts import Interrupted, interrupt, points, run_with
 from transport.peers import SUCCESS, close_frame, data, opened
 
 import kubews
-from kubews import PIPE, Pod, Stream
+from kubews import PIPE, Pod, Stream, bridge
 from kubews.session import Session
 from kubews.testing import Faults
 from kubews.transport.deadline import Deadline
@@ -599,6 +599,22 @@ def test_an_interrupted_fileno_loses_no_byte() -> None:
                 got += piece
             assert got == b"before, behind", number
             stream.close()
+        if not reached:
+            return
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_a_signal_while_a_pair_is_made_leaves_no_end_open_r49() -> None:
+    """R-49: at any point, in the middle of it too."""
+    for number in points():
+        before = resources()
+        try:
+            (reader, writer), reached = run_with(bridge._pair, number, interrupt, bridge.__file__)
+            reader.close()
+            writer.close()
+        except Interrupted:
+            reached = True
+        assert resources() == before, number
         if not reached:
             return
 

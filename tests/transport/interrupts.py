@@ -26,12 +26,14 @@ class Interrupted(BaseException):
     """What the handler raises, in the place of KeyboardInterrupt."""
 
 
-def inside(frame: FrameType | None) -> bool:
-    return frame is not None and frame.f_code.co_filename.startswith(HOME)
+def inside(frame: FrameType | None, home: str = HOME) -> bool:
+    return frame is not None and frame.f_code.co_filename.startswith(home)
 
 
-def run_with(function: Callable[[], Any], number: int, action: Callable[[], Any]) -> Any:
-    """Run a function, with an action at the so-many-th point inside kubews.transport.
+def run_with(
+    function: Callable[[], Any], number: int, action: Callable[[], Any], home: str = HOME
+) -> Any:
+    """Run a function, with an action at the so-many-th point inside kubews.transport, or another home.
 
     Returns:
         The result of the function, and whether there was such a point.
@@ -43,8 +45,8 @@ def run_with(function: Callable[[], Any], number: int, action: Callable[[], Any]
         # When the outermost function returns it is its caller's turn to be interrupted.
         if (
             event == "c_call"
-            or not inside(frame)
-            or (event == "return" and not inside(frame.f_back))
+            or not inside(frame, home)
+            or (event == "return" and not inside(frame.f_back, home))
         ):
             return
         left -= 1
