@@ -75,7 +75,8 @@ class Communicating(Ending):
                 output is in the descriptor.
             HalfCloseUnsupported: the server (v4) cannot end stdin; nothing was sent, and the
                 connection is closed.
-            ConnectionLost: ``partial`` is the tuple of stdout and stderr so far.
+            ConnectionLost: ``partial`` is the tuple of stdout and stderr so far; of a wrapper of your own it
+                is bytes, without what that still holds.
 
         Threads: blocks; one at a time.
         """

@@ -184,7 +184,8 @@ class TextReadStream(io.TextIOWrapper):
         self._bytes: Any = ReadStream(stream, size) if size else stream
         self._below = BelowText(stream, self._bytes, encoding)
         super().__init__(cast(io.BufferedReader, self._below), encoding=encoding, errors=errors)
-        #: Whether some of it may have been read, so that it is in a buffer or decoded and not yet given out.
+        #: Whether only its own ``read`` knows the rest: some of it may be in a buffer, or be decoded already,
+        #: or other ends of lines were asked for.
         self.touched = False
 
     @property
@@ -204,6 +205,7 @@ class TextReadStream(io.TextIOWrapper):
         Threads: one.
         """
         super().reconfigure(**changes)
+        self.touched = self.touched or changes.get("newline") is not None
         if changes.get("encoding") is not None:
             self._below.use(self.encoding)
 

@@ -119,6 +119,19 @@ def test_read_to_the_end_carries_everything_in_partial_r5(pod: Pod, local) -> No
         process.close()
 
 
+def test_what_a_wrapper_of_the_users_holds_stays_there_r5(pod: Pod, local) -> None:
+    """R-5: communicate() has the rest, as bytes."""
+    local.next_faults(Faults(no_status=True))
+    script = "printf 'one\\ntwo\\n'; read x; echo three"
+    with pod.popen(script, shell=True, stdin=PIPE, stdout=PIPE) as process:
+        process.stdout = io.TextIOWrapper(process.stdout, encoding="utf-8")
+        assert process.stdout.readline() == "one\n"
+        with pytest.raises(kubews.ConnectionLost) as caught:
+            process.communicate(b"\n")
+        assert caught.value.partial == (b"three\n", None)
+        assert process.stdout.readline() == "two\n"
+
+
 @pytest.mark.parametrize("options", [{}, {"bufsize": 0}, {"text": True}], ids=repr)
 def test_read_to_the_end_of_a_descriptor_carries_everything_in_partial_r5(
     pod: Pod, local, options: Any

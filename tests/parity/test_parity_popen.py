@@ -162,6 +162,14 @@ def test_communicate_uses_the_encodings_of_the_streams(sp: Any) -> None:
         assert process.communicate("é") == ("\xe9\0", "\N{REPLACEMENT CHARACTER}")
 
 
+@pytest.mark.parametrize("newline", ["", "\n", "\r\n"])
+def test_communicate_leaves_the_ends_of_lines_if_it_was_told_to(sp: Any, newline: str) -> None:
+    text = "a\r\nb\rc\r\n"
+    with sp.Popen(["printf", text], stdout=sp.PIPE, text=True) as process:
+        process.stdout.reconfigure(newline=newline)
+        assert process.communicate() == (text, None)
+
+
 @pytest.mark.parametrize("wrapped", [io.TextIOWrapper, io.BufferedReader])
 def test_wrappers_of_the_users_own(sp: Any, wrapped: Any) -> None:
     for leave in (False, True):
