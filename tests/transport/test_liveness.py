@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import selectors
 import shutil
@@ -57,13 +56,20 @@ with socket.create_server((sys.argv[1], 4430)) as server:
     answer_pings(sock)
 """
 
-_networks = itertools.count(os.getpid() % 200)
 
-
-def ip(*words: str) -> None:
+def ip(*words: str, may_exist: bool = False) -> bool:
+    """Set something up; return False if it may exist and does."""
     done = subprocess.run(["ip", *words], capture_output=True, text=True)
+    if may_exist and "File exists" in done.stderr:
+        return False
     if done.returncode:
         pytest.skip(f"ip {' '.join(words)}: {done.stderr.strip()}")
+    return True
+
+
+def new_network() -> int:
+    """Make a network namespace, ``kubews-N``, whose number no test of this machine has now."""
+    return next(n for n in range(250) if ip("netns", "add", f"kubews-{n}", may_exist=True))
 
 
 class Plug:
@@ -82,10 +88,8 @@ def unpluggable() -> Iterator[Plug]:
     """A server behind a cable."""
     if not hasattr(os, "geteuid") or os.geteuid() != 0 or not shutil.which("ip"):
         pytest.skip("making a network namespace needs root and the command ip")
-    number = next(_networks)
-    name, near = f"kubews-{os.getpid()}-{number}", f"kubews{os.getpid() % 10000}{number % 100}"
-    network = f"10.219.{number % 250}"
-    ip("netns", "add", name)
+    number = new_network()
+    name, near, network = f"kubews-{number}", f"kubews{number}", f"10.219.{number}"
     try:
         ip("link", "add", near, "type", "veth", "peer", "name", "there", "netns", name)
         ip("addr", "add", f"{network}.1/30", "dev", near)
@@ -109,6 +113,8 @@ def unpluggable() -> Iterator[Plug]:
             finally:
                 server.kill()
     finally:
+        # Its address goes with it, before another test can have the number.
+        subprocess.run(["ip", "link", "delete", near], stderr=subprocess.DEVNULL)
         subprocess.run(["ip", "netns", "delete", name], check=True)
 
 
