@@ -9,11 +9,12 @@ import itertools
 import pickle
 import random
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 from support import echo, put, seconds
-from transport.peers import data, opened
+from transport.peers import data, opened, pass_the_grace
 
 import kubews
 from kubews import PIPE, Client, Pod
@@ -304,13 +305,20 @@ def test_status_before_the_data_loses_nothing(pod: Pod, local) -> None:
 
 
 def test_output_that_still_flows_after_the_status_is_not_cut_r12(
-    pod: Pod, local, monkeypatch
+    pod: Pod, local, monkeypatch, tmp_path: Path
 ) -> None:
     """R-12: the time to wait for what is on the way counts silence, not output."""
-    monkeypatch.setattr("kubews.transport.link._GRACE", 1.0)
+    monkeypatch.setattr("kubews.transport.link._GRACE", 1000)
     local.next_faults(Faults(early_status=True))
-    script = "for i in 1 2 3 4 5 6 7 8; do echo $i; sleep 0.2; done"
-    assert pod.check_output(script, shell=True).split() == [b"%d" % i for i in range(1, 9)]
+    script = 'for i in 1 2 3 4; do echo $i; until [ -e "$0/$i" ]; do sleep 0.02; done; done'
+    with pod.popen(["sh", "-c", script, tmp_path], stdout=PIPE) as process:
+        for number in range(1, 5):
+            assert process.stdout.readline() == b"%d\n" % number
+            if number > 1:  # which may have come along with the Status
+                pass_the_grace(process._connection)
+            (tmp_path / str(number)).touch()
+        assert process.stdout.read() == b""
+        assert process.wait() == 0
 
 
 def test_a_server_that_never_closes_does_not_hold_anybody(pod: Pod, local, monkeypatch) -> None:

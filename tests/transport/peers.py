@@ -19,6 +19,7 @@ from support import seconds
 from kubews.protocol.channels import Channels
 from kubews.transport.connection import Connection
 from kubews.transport.loop import Loop
+from kubews.transport.wait import Outcome
 from kubews.transport.wire import Wire
 
 CONT, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
@@ -237,6 +238,24 @@ def opened(
         connection.abort()
         connection.join(_soon())
         peer.close()
+
+
+def pass_the_grace(connection: Connection) -> None:
+    """Let the time pass, all at once, that a server has for what is on the way behind its last word.
+
+    Nothing else would show what silence there is, and what a machine with too much to do.
+    """
+    passed: Outcome[None] = Outcome()
+
+    def fire() -> None:
+        grace = connection._grace
+        assert grace is not None
+        assert grace.function is not None
+        grace.function()
+        passed.set(None)
+
+    connection._loop.call_soon(fire)
+    passed.get(_soon())
 
 
 def _soon() -> Any:

@@ -29,6 +29,7 @@ from peers import (
     close_frame,
     data,
     opened,
+    pass_the_grace,
     server_frame,
     unblocked,
 )
@@ -1078,14 +1079,17 @@ def test_a_flush_that_is_posted_is_not_posted_again() -> None:
 
 def test_the_grace_counts_silence(monkeypatch: pytest.MonkeyPatch) -> None:
     """R-12: what comes after the Status is read for as long as it comes."""
-    monkeypatch.setattr(link_module, "_GRACE", seconds(0.9))
+    monkeypatch.setattr(link_module, "_GRACE", 1000)
     with opened() as (connection, peer):
         peer.send(data(3, SUCCESS))
-        for _ in range(12):
-            time.sleep(seconds(0.1))
+        connection.status.get(soon())
+        for count in range(1, 13):
             peer.send(data(1, b"x"))
-        assert not connection.closed.done()
-        connection.closed.get(soon())
+            assert eventually(lambda count=count: connection.pipes[1].size == count)
+            pass_the_grace(connection)
+            assert not connection.closed.done()
+        pass_the_grace(connection)
+        assert connection.closed.done()
         assert drain(connection) == b"x" * 12
 
 
