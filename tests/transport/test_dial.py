@@ -713,7 +713,7 @@ def test_a_name_that_nobody_resolves_is_waited_for_within_the_limit_r9(
     begin = time.monotonic()
     with pytest.raises(errors.ConnectTimeout, match=r"no address of nowhere\.example:443 within"):
         dial("nowhere.example", 443, context=None, deadline=Deadline(0.2))
-    assert time.monotonic() - begin < seconds(1)
+    assert time.monotonic() - begin < seconds(5)
     over.set()
 
 

@@ -247,13 +247,13 @@ def test_the_head_must_come_in_time_r9(script: Any) -> None:
     begin = time.monotonic()
     with pytest.raises(errors.ConnectTimeout, match="no answer within"):
         read(script, timeout=0.4)
-    assert time.monotonic() - begin < seconds(0.4) + 1
+    assert time.monotonic() - begin < seconds(5)
 
 
 def test_each_wait_for_the_body_has_the_time() -> None:
     pieces = [b"%d" % number for number in range(8)]
-    script = answer(OK + b"Content-Length: 9\r\n\r\n", *pieces, pause=seconds(0.15), hold=True)
-    with played(script) as sock, ask(sock, timeout=1) as response:
+    script = answer(OK + b"Content-Length: 9\r\n\r\n", *pieces, pause=0.3, hold=True)
+    with played(script) as sock, ask(sock, timeout=seconds(2)) as response:
         with pytest.raises(errors.ConnectionLost, match="nothing came for") as caught:
             response.read()
         assert caught.value.partial == b"01234567"

