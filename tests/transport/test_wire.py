@@ -383,7 +383,7 @@ def test_a_dripping_refusal_is_cut_and_kept(monkeypatch: pytest.MonkeyPatch) -> 
     error = failed(answer(*pieces, pause=0.01))
     assert isinstance(error, errors.ServerError)
     assert 1 <= len(error.body) < 99
-    assert time.monotonic() - started < seconds(0.6) + 1
+    assert time.monotonic() - started < seconds(5)
 
 
 def test_an_endless_head_is_given_up() -> None:
