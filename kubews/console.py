@@ -217,7 +217,7 @@ class Signals:
 
     def _stop(self, number: int, frame: Any) -> None:
         self._terminal.take_back()
-        self._stopped = True
+        self._stopped = True  # SIGCONT says so too, but none comes where no shell could send it
         signal.signal(number, signal.SIG_DFL)
         signal.raise_signal(number)  # until somebody continues this process
         signal.signal(number, self._stop)
